@@ -1,0 +1,315 @@
+"""What is stored: frozen types with their invariants, and nothing that could be derived.
+
+A bead is one file in the store's tree. Facts only: whether it is ready, blocked, stalled or in the queue is
+computed from these by ``beads/graph.py``, never written down.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from beads.errors import InvalidInput, Unreadable
+from beads.toml import dumps, loads
+
+Status = Literal["open", "in_progress", "deferred", "closed"]
+Outcome = Literal["landed", "done", "rejected", "cancelled", "superseded"]
+
+BLOCKING = frozenset({"blocks", "parent-child", "conditional-blocks", "waits-for"})
+"""The dependency types that can keep a bead from being ready; every other type only informs."""
+
+_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
+_ID_LENGTH_MAX = 128
+
+
+def check_id(text: str) -> str:
+    """``text`` if it is a bead id: letters, digits, ``_``, ``-``, and dots between parts.
+
+    An id becomes a file name and a branch name, so what Git or a file system would read otherwise is refused.
+
+    Raises:
+        InvalidInput: it is not.
+    """
+    if len(text) > _ID_LENGTH_MAX or not _ID.fullmatch(text) or text.endswith(".lock"):
+        raise InvalidInput(
+            f"{text[:_ID_LENGTH_MAX]!r} is not a bead id",
+            "An id is letters, digits, '_' and '-', with dots between parts, such as bt-7f3a9c.2.",
+        )
+    return text
+
+
+def _id_or_value_error(text: str) -> str:
+    try:
+        return check_id(text)
+    except InvalidInput as error:
+        raise ValueError(error.message) from error
+
+
+BeadId = Annotated[str, AfterValidator(_id_or_value_error)]
+
+
+def path_of(bead_id: str) -> str:
+    """Where a bead's file is in the store's tree: two levels of the SHA-1 of its id keep every tree small."""
+    digest = hashlib.sha1(check_id(bead_id).encode(), usedforsecurity=False).hexdigest()
+    return f"beads/{digest[:2]}/{digest[2:4]}/{bead_id}.toml"
+
+
+def derived_id(prefix: str, *parts: str, length: int = 6) -> str:
+    """An id that follows from ``parts`` alone, so that making the same thing twice makes it once."""
+    number = int.from_bytes(hashlib.sha256(json.dumps(parts).encode()).digest(), "big")
+    digits = "".join("0123456789abcdefghijklmnopqrstuvwxyz"[number // 36**i % 36] for i in range(length))
+    return f"{prefix}-{digits}"
+
+
+def milliseconds(moment: datetime) -> datetime:
+    """The moment in UTC, without what is finer than a millisecond: what the store keeps."""
+    return moment.astimezone(UTC).replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+class Fact(BaseModel):
+    """A frozen value; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Dependency(Fact):
+    """This bead stands in a relation to another one.
+
+    ``blocks`` reads "is blocked by ``on``", as in ``bd``: the bead waits for ``on``.
+    """
+
+    on: BeadId
+    type: str = Field("blocks", pattern=r"^[a-z][a-z0-9-]{0,49}$")
+
+
+class Criterion(Fact):
+    """One thing that must hold before a step may close; exactly one of ``run`` and ``file`` is given.
+
+    ``run`` is a shell line, evaluated in a fresh process; it holds when it ends with ``exit``.
+    ``file`` is a path relative to the repository's root; it holds when the file is there, or with
+    ``absent = true`` is not, and its text matches the regular expression ``matches`` when one is given.
+    """
+
+    run: str = ""
+    exit: int = Field(0, ge=0, le=255)
+    timeout: float = Field(600.0, gt=0, le=86_400)
+    file: str = ""
+    absent: bool = False
+    matches: str = ""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if bool(self.run.strip()) == bool(self.file.strip()):
+            raise ValueError("give exactly one of 'run' and 'file'")
+        if self.file and (self.file.startswith("/") or ".." in self.file.split("/")):
+            raise ValueError(f"file {self.file!r} must be a path inside the repository")
+        if self.matches and (self.absent or not self.file):
+            raise ValueError("'matches' needs a 'file' that is there")
+        try:
+            re.compile(self.matches)
+        except re.error as error:
+            raise ValueError(f"matches {self.matches!r} is not a regular expression: {error}") from error
+        return self
+
+    @property
+    def kind(self) -> Literal["run", "file"]:
+        """Which of the kinds this is."""
+        return "run" if self.run else "file"
+
+    def __str__(self) -> str:
+        if self.run:
+            return f"run: {self.run}" + (f" (exit {self.exit})" if self.exit else "")
+        wants = "is absent" if self.absent else f"matches {self.matches}" if self.matches else "exists"
+        return f"file: {self.file} {wants}"
+
+
+class Evidence(Fact):
+    """What one evaluation found: of a criterion on a tree, or of the gate on a candidate.
+
+    ``subject`` is the criterion or the gate in words. ``verdict`` keeps apart what did not hold (``fail``) from what could not be judged (``error``: exit status
+    126 or 127, a signal, a time-out, zero tests collected). An error is never a pass and convicts nobody.
+    """
+
+    id: str
+    subject: str
+    verdict: Literal["pass", "fail", "error"]
+    detail: str = ""
+    tree: str = ""
+    commit: str = ""
+    gate: str = ""
+    environment: str = ""
+    seconds: float = 0.0
+    output: str = ""
+    digest: str = ""
+    by: str = ""
+    at: datetime
+
+
+class Lease(Fact):
+    """One worker's exclusive hold on a molecule (I2).
+
+    ``site`` names the clone the worker runs in: only there can the kernel be asked whether it still lives.
+    """
+
+    worker: str
+    epoch: int = Field(ge=1)
+    site: str
+    since: datetime
+    until: datetime
+
+
+AttemptEnd = Literal["satisfied", "unmet", "died", "stopped"]
+
+
+class Attempt(Fact):
+    """One try at a step; counted when it starts, so that caps hold before the spending (I9).
+
+    It ended ``satisfied`` or ``unmet`` by the criteria, or because its worker ``died`` or was ``stopped``.
+    """
+
+    number: int = Field(ge=1)
+    epoch: int
+    worker: str
+    runtime: str
+    started_at: datetime
+    ended_at: datetime | None = None
+    end: AttemptEnd | None = None
+    reason: str = ""
+
+
+class Comment(Fact):
+    """Something somebody said about a bead."""
+
+    id: str
+    author: str
+    text: str
+    created_at: datetime
+
+
+class MergeRequest(Fact):
+    """A molecule's pinned head that asks to go onto main; the bead that carries it is its place in the queue.
+
+    ``landing`` is the intent, stored before main moves: the commit that main is about to become.
+    """
+
+    molecule: BeadId
+    branch: str
+    head: str
+    base: str
+    landing: str = ""
+    landed: str = ""
+
+
+class Bead(BaseModel):
+    """One issue, molecule, step, merge request or message.
+
+    Keys this version does not know are kept and written back (a store outlives the program that wrote it).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    id: BeadId
+    title: str = Field(min_length=1, max_length=500)
+    issue_type: str = Field("task", pattern=r"^[a-z][a-z0-9_-]{0,49}$")
+    status: Status = "open"
+    outcome: Outcome | None = None
+    priority: int = Field(2, ge=0, le=4)
+    description: str = ""
+    run: str = ""
+    rework: str = ""
+    agent: str = ""
+    assignee: str = ""
+    labels: tuple[str, ...] = ()
+    source: str = ""
+    seal: str = ""
+    attempts_max: int = Field(default=3, ge=0)
+    epoch: int = Field(default=0, ge=0)
+    created_at: datetime
+    created_by: str = ""
+    updated_at: datetime
+    defer_until: datetime | None = None
+    closed_at: datetime | None = None
+    close_reason: str = ""
+    lease: Lease | None = None
+    merge: MergeRequest | None = None
+    dependencies: tuple[Dependency, ...] = ()
+    criteria: tuple[Criterion, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+    evidence: tuple[Evidence, ...] = ()
+    comments: tuple[Comment, ...] = ()
+
+    @field_validator("title")
+    @classmethod
+    def _one_line(cls, title: str) -> str:
+        if any(ord(c) < 32 for c in title) or not title.strip():
+            raise ValueError(f"title {title[:80]!r} must be one line of text")
+        return title
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing more happens to it."""
+        return self.status == "closed"
+
+    @property
+    def parent(self) -> str | None:
+        """The bead this one is a part of."""
+        return next((d.on for d in self.dependencies if d.type == "parent-child"), None)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The beads this one waits for."""
+        return tuple(d.on for d in self.dependencies if d.type == "blocks")
+
+    def evolve(self, **changes: Any) -> Bead:
+        """The same bead with these fields replaced; the values are the caller's to have checked."""
+        return self.model_copy(update=changes)
+
+    def digest(self) -> str:
+        """The seal's digest over what the work is: title, goal, command and criteria (I3)."""
+        work = [self.title, self.description, self.run, [c.model_dump() for c in self.criteria]]
+        return "sha256:" + hashlib.sha256(json.dumps(work, sort_keys=True).encode()).hexdigest()
+
+    def sealed(self) -> Bead:
+        """The same bead, its goal and criteria fixed from now on."""
+        return self.evolve(seal=self.digest())
+
+
+def write_bead(bead: Bead) -> bytes:
+    """The bytes of a bead: keys in a fixed order, empty values left out; equal beads give equal bytes."""
+    known = _without_empty(bead.model_dump(exclude=set(bead.model_extra or ())))
+    return dumps({**known, **dict(sorted((bead.model_extra or {}).items()))})
+
+
+def read_bead(data: bytes, source: str) -> Bead:
+    """The bead that ``data`` holds.
+
+    Raises:
+        InvalidDocument: it is not TOML; names ``source`` and the line.
+        Unreadable: it is not a bead; names ``source`` and the key.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return Bead.model_validate(loads(data, source))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise Unreadable(f"{source}: {where}: {first['msg']}", "Run `bead doctor` to see what is damaged.") from error
+
+
+def _without_empty(value: dict[str, Any]) -> dict[str, Any]:
+    """Drop None, empty text and empty collections; zero and false are facts and stay."""
+    kept: dict[str, Any] = {}
+    for key, inner in value.items():
+        if isinstance(inner, dict):
+            inner = _without_empty(inner)
+        elif isinstance(inner, list | tuple):
+            inner = [_without_empty(i) if isinstance(i, dict) else i for i in inner]
+        if inner not in (None, "", [], {}):
+            kept[key] = inner
+    return kept

@@ -1,0 +1,212 @@
+"""The operations a transaction is made of, as values; ``beads/apply.py`` says what each does.
+
+Every operation can be written as one JSON line (``bead batch``) and is idempotent: where its effect already
+holds it changes nothing, so that every caller may simply do it again.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from beads.model import AttemptEnd, Bead, BeadId, Evidence, Fact, Outcome, Status
+
+LEASE_SECONDS = 3600.0
+"""How long a lease holds without renewal, for workers whose life cannot be asked of the local kernel."""
+
+
+class Create(Fact):
+    """Add a bead. One that is there with the same source and seal is left as it is."""
+
+    op: Literal["create"] = "create"
+    bead: Bead
+
+
+class Update(Fact):
+    """Set plain fields; what a seal covers is refused."""
+
+    op: Literal["update"] = "update"
+    id: BeadId
+    title: str | None = None
+    description: str | None = None
+    status: Status | None = None
+    priority: int | None = Field(None, ge=0, le=4)
+    assignee: str | None = None
+    agent: str | None = None
+    attempts_max: int | None = Field(None, ge=0)
+    defer_until: datetime | None = None
+
+
+class Label(Fact):
+    """Add and remove labels."""
+
+    op: Literal["label"] = "label"
+    id: BeadId
+    add: tuple[str, ...] = ()
+    remove: tuple[str, ...] = ()
+
+
+class Depend(Fact):
+    """Add a dependency, or with ``remove`` take it away. A cycle of blocking ones is refused."""
+
+    op: Literal["depend"] = "depend"
+    id: BeadId
+    on: BeadId
+    type: str = "blocks"
+    remove: bool = False
+
+
+class Say(Fact):
+    """Comment on a bead. The same words by the same author at the same moment are one comment."""
+
+    op: Literal["comment"] = "comment"
+    id: BeadId
+    text: str = Field(min_length=1)
+
+
+class Claim(Fact):
+    """Take the lease of a molecule under the next epoch; without ``id``, of the best one that is ready.
+
+    ``workable`` restricts the choice to beads with criteria, which is what polecats can work on.
+    """
+
+    op: Literal["claim"] = "claim"
+    id: BeadId | None = None
+    worker: str = Field(min_length=1)
+    site: str = ""
+    seconds: float = Field(LEASE_SECONDS, gt=0)
+    workable: bool = False
+
+
+class Held(Fact):
+    """The base of every operation that only the holder of a lease may do."""
+
+    id: BeadId
+    worker: str = Field(min_length=1)
+    epoch: int = Field(ge=1)
+
+
+class Renew(Held):
+    """Move the lease's end further away."""
+
+    op: Literal["renew"] = "renew"
+    seconds: float = Field(LEASE_SECONDS, gt=0)
+
+
+class Release(Held):
+    """Give the lease back; a started attempt ends as ``end``. ``reason`` is for the history."""
+
+    op: Literal["release"] = "release"
+    end: AttemptEnd = "stopped"
+    reason: str = ""
+
+
+class Begin(Held):
+    """Start an attempt at step ``id``; refused when its attempts are used up."""
+
+    op: Literal["begin"] = "begin"
+    runtime: str
+
+
+class Finish(Held):
+    """End the running attempt at step ``id`` with the evidence that was found."""
+
+    op: Literal["finish"] = "finish"
+    end: AttemptEnd
+    reason: str = ""
+    evidence: tuple[Evidence, ...] = ()
+
+
+class Close(Fact):
+    """Close a bead. A step or a bead with criteria closes only with evidence that each of them passed.
+
+    ``force`` is a person's decision to close without proof; the reason is kept and says so.
+    """
+
+    op: Literal["close"] = "close"
+    id: BeadId
+    outcome: Outcome = "done"
+    reason: str = ""
+    worker: str = ""
+    epoch: int = 0
+    evidence: tuple[Evidence, ...] = ()
+    force: bool = False
+
+
+class Reopen(Fact):
+    """Open a closed bead again; what has landed stays landed."""
+
+    op: Literal["reopen"] = "reopen"
+    id: BeadId
+
+
+class Submit(Held):
+    """Ask that the molecule's pinned head goes onto main, and give the lease back.
+
+    When the head adds nothing to its base the goal already held, and the molecule is done.
+    """
+
+    op: Literal["submit"] = "submit"
+    branch: str
+    head: str
+    base: str
+
+
+class Judge(Fact):
+    """Store a verdict of the gate on the merge request at the tip of the tested candidate."""
+
+    op: Literal["judge"] = "judge"
+    id: BeadId
+    evidence: Evidence
+
+
+class Intend(Fact):
+    """Store which commit main is about to become for these merge requests: intent before effect."""
+
+    op: Literal["intend"] = "intend"
+    ids: tuple[BeadId, ...]
+    commit: str
+
+
+class Land(Fact):
+    """These merge requests are on main; their molecules have landed."""
+
+    op: Literal["land"] = "land"
+    ids: tuple[BeadId, ...]
+    commit: str
+
+
+class SendBack(Fact):
+    """Return a merge request to its molecule, with a further step that says what is to be mended."""
+
+    op: Literal["send-back"] = "send-back"
+    id: BeadId
+    reason: str
+    step: Bead
+
+
+Operation = Annotated[
+    Create
+    | Update
+    | Label
+    | Depend
+    | Say
+    | Claim
+    | Renew
+    | Release
+    | Begin
+    | Finish
+    | Close
+    | Reopen
+    | Submit
+    | Judge
+    | Intend
+    | Land
+    | SendBack,
+    Field(discriminator="op"),
+]
+
+adapter: TypeAdapter[Operation] = TypeAdapter(Operation)
+"""Reads one operation from a JSON line or a dictionary."""

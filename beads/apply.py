@@ -385,9 +385,9 @@ def _reopen(op: Reopen, draft: Draft, context: Context) -> Bead:
 
 
 def _submit(op: Submit, draft: Draft, context: Context) -> Bead:
-    there = next(
-        (r for r in graph.merge_requests(draft, draft.need(op.id)) if r.merge and r.merge.head == op.head), None
-    )
+    requests = graph.merge_requests(draft, draft.need(op.id))
+    # A head that was rejected may be asked for again: main, or luck, may have been what was wrong.
+    there = next((r for r in requests if r.merge and r.merge.head == op.head and r.outcome != "rejected"), None)
     if there is not None:
         return there
     _, molecule = _guard(op, draft)
@@ -397,7 +397,7 @@ def _submit(op: Submit, draft: Draft, context: Context) -> Bead:
     if op.head == op.base:
         done = _closed(molecule, "done", "the goal already held on main", context)
         return _put(draft, context, molecule, done)
-    number = len(graph.merge_requests(draft, molecule)) + 1
+    number = len(requests) + 1
     request = Bead(
         id=f"{molecule.id}.m{number}",
         title=molecule.title,

@@ -188,6 +188,9 @@ def _work_state(view: View, bead: Bead) -> State:
     if reworks(view, bead) > REWORKS_MAX:
         return State("needs_person", f"sent back by the Refinery {reworks(view, bead)} times")
     step = next_step(view, bead)
+    changed = next((b.id for b in (bead, step) if b and b.seal and b.seal != b.digest()), None)
+    if changed:
+        return State("needs_person", f"the goal or criteria of {changed} were changed after they were sealed")
     if step is None:
         return State("ready", "all steps closed, not yet submitted" if steps(view, bead) else "nothing in its way")
     if len(failed(step)) >= step.attempts_max:

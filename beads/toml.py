@@ -52,6 +52,11 @@ def loads(data: bytes, source: str) -> dict[str, Any]:
         found = re.search(r" \(at line (\d+), column (\d+)\)$", problem)
         line = int(found.group(1)) if found else data.count(b"\n") + 1
         raise InvalidDocument(source, line, "", problem[: found.start()] if found else problem) from error
+    except ValueError as error:
+        # Python refuses to convert numbers of thousands of digits, and tomllib lets that through.
+        raise InvalidDocument(source, 0, "", f"a number cannot be read: {error}") from error
+    except RecursionError as error:
+        raise InvalidDocument(source, 0, "", "arrays or tables are nested too deep") from error
 
 
 def validate(model: type[Model], data: dict[str, Any], text: bytes, source: str, prefix: Place = ()) -> Model:
@@ -71,7 +76,10 @@ def validate(model: type[Model], data: dict[str, Any], text: bytes, source: str,
         return model.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        inner = tuple(part for part in first["loc"] if not _is_tag(part))
+        # The last part of an unknown key is the user's own word, whatever it looks like.
+        unknown = first["loc"][-1:] if first["type"] == "extra_forbidden" else ()
+        named = first["loc"][: len(first["loc"]) - len(unknown)]
+        inner = (*(part for part in named if not _is_tag(part)), *unknown)
         place = (*prefix, *inner)
         problem, hint = first["msg"].removeprefix("Value error, "), ""
         if first["type"] == "extra_forbidden":
@@ -82,8 +90,14 @@ def validate(model: type[Model], data: dict[str, Any], text: bytes, source: str,
         elif first["type"] == "missing":
             problem = "is missing"
         elif not isinstance(first["input"], dict | list):
-            problem = f"{problem}, not {first['input']!r}"
+            problem = f"{problem}, not {_short(first['input'])}"
         raise InvalidDocument(source, line_of(text, place), dotted(place), problem, hint) from error
+
+
+def _short(value: object) -> str:
+    """The value as it would be written, cut where nobody reads on."""
+    written = repr(value)
+    return written if len(written) <= 200 else f"{written[:200]}…"
 
 
 def dotted(place: Place) -> str:
@@ -104,8 +118,10 @@ def line_of(text: bytes, place: Place) -> int:
     return 0
 
 
-_HEADER = re.compile(r"\s*(\[\[?)\s*([^\[\]]+?)\s*\]\]?\s*(?:#.*)?$")
-_ASSIGNMENT = re.compile(r"""\s*([A-Za-z0-9_.\-"']+)\s*=\s*(.*)$""")
+_KEY = r"""(?:[A-Za-z0-9_-]+|"(?:[^"\\]|\\.)*"|'[^']*')"""
+_NAME = rf"{_KEY}(?:\s*\.\s*{_KEY})*"
+_HEADER = re.compile(rf"\s*(\[\[?)\s*({_NAME})\s*\]\]?\s*(?:#.*)?$")
+_ASSIGNMENT = re.compile(rf"\s*({_NAME})\s*=\s*(.*)$")
 
 
 def _positions(text: str) -> Iterator[tuple[Place, int]]:
@@ -113,7 +129,8 @@ def _positions(text: str) -> Iterator[tuple[Place, int]]:
     counts: dict[Place, int] = {}
     table: Place = ()
     closing = ""
-    for number, line in enumerate(text.splitlines(), start=1):
+    # A line of TOML ends with a line feed only; splitlines() would also count U+2028 and form feeds inside text.
+    for number, line in enumerate(text.split("\n"), start=1):
         if closing:
             closing = "" if closing in line else closing
         elif header := _HEADER.match(line):
@@ -139,7 +156,7 @@ def _table(name: str, repeated: bool, counts: dict[Place, int]) -> Place:
 
 
 def _parts(name: str) -> list[str]:
-    return [part.strip().strip("\"'") for part in name.split(".")]
+    return [part.strip("\"'") for part in re.findall(_KEY, name)]
 
 
 def _opened(value: str) -> str:
@@ -163,7 +180,7 @@ def _strings(value: object) -> Iterator[str]:
 
 def _is_tag(part: str | int) -> bool:
     """Pydantic puts names of validators and union branches into a location; they are not keys."""
-    return isinstance(part, str) and ("[" in part or "-" in part and "function" in part)
+    return isinstance(part, str) and ("[" in part or ("-" in part and "function" in part))
 
 
 def _fields(model: type[BaseModel], place: Place) -> list[str]:

@@ -106,6 +106,14 @@ class Git:
         answer = self.run("update-ref", "-m", reason, ref, new, old, ok=(0, 1, 128))
         return answer.status == 0
 
+    def delete(self, ref: str, old: str) -> bool:
+        """Delete ``ref`` if it is at ``old``; False when it was elsewhere or is gone."""
+        return self.run("update-ref", "-d", ref, old, ok=(0, 1, 128)).status == 0
+
+    def is_ancestor(self, ancestor: str, descendant: str) -> bool:
+        """Whether the history of ``descendant`` contains ``ancestor``; a commit contains itself."""
+        return self.run("merge-base", "--is-ancestor", ancestor, descendant, ok=(0, 1)).status == 0
+
 
 _KEPT = frozenset({"GIT_SSL_CAINFO", "GIT_SSH_COMMAND", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_NOSYSTEM", "GIT_TERMINAL_PROMPT"})
 

@@ -1,0 +1,470 @@
+"""Plans: TOML documents that list molecules, read with line and key, and poured into beads.
+
+Pouring is pure and has no memory. A molecule's id follows from the plan's name, its own name and what its work
+is, so that pouring twice changes nothing, and pouring an edited plan makes new beads only for the molecules whose
+work was edited. What the work is: title, goal, ``rework``, ``needs`` as written, and the steps with their criteria.
+Priority, labels, agent and attempts are no part of it; they may be changed on the bead at any time.
+
+An edit leaves a bead behind that the plan no longer asks for. :func:`older` finds it, :func:`supersede` deals with
+it, and a ``supersedes`` dependency from it to its successor says so, as in ``bd``. The plan poured last rules: when
+an edit is taken back, what was superseded is not revived but made anew, under an id that has grown by one.
+"""
+
+from __future__ import annotations
+
+import codecs
+import difflib
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from graphlib import CycleError, TopologicalSorter
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, StrictBool, StrictFloat, StrictInt
+
+from beads import graph
+from beads.errors import InvalidDocument, InvalidInput
+from beads.model import Bead, Criterion, Dependency, Fact, check_id, derived_id, milliseconds
+from beads.ops import Close, Create, Depend, Operation
+from beads.toml import Place, dotted, line_of, loads, validate
+
+Lookup = Callable[[str], Bead | None]
+"""Finds a bead of the store by its id."""
+
+SUPERSEDES = "supersedes"
+"""The dependency of an older version on the bead that took its place."""
+
+_ID_LENGTH = 6
+_NAME_LENGTH_MAX = 64
+
+
+def _name(text: str) -> str:
+    if len(text) > _NAME_LENGTH_MAX or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", text):
+        raise ValueError(f"must be up to {_NAME_LENGTH_MAX} letters, digits, '_' and '-'")
+    return text
+
+
+def _title(text: str) -> str:
+    if not text.strip() or len(text) > 500 or any(ord(c) < 32 for c in text):
+        raise ValueError("must be one line of text, up to 500 characters")
+    return text
+
+
+def _filled(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be empty")
+    return text
+
+
+def _sayable(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("holds a NUL character, which no command can be given")
+    return text
+
+
+def _needed(text: str) -> str:
+    try:
+        return check_id(text)
+    except InvalidInput as error:
+        raise ValueError("must be an id of this plan or of a bead") from error
+
+
+def _array(value: object) -> object:
+    if not isinstance(value, list | tuple):
+        # A TypeError would be the name for it, but pydantic tells only a ValueError's place.
+        raise ValueError("must be an array")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_name)]
+Title = Annotated[str, AfterValidator(_title)]
+Words = Annotated[str, AfterValidator(_filled)]
+Command = Annotated[str, AfterValidator(_filled), AfterValidator(_sayable)]
+Needed = Annotated[str, AfterValidator(_needed)]
+_Array = BeforeValidator(_array)
+
+
+class PlannedCriterion(Criterion):
+    """A criterion as a person writes it: types are not guessed, and a ``run`` that is given says something."""
+
+    run: Command = ""
+    exit: StrictInt = Field(0, ge=0, le=255)
+    timeout: StrictFloat = Field(600.0, gt=0, le=86_400)
+    file: Annotated[str, AfterValidator(_sayable)] = ""
+    absent: StrictBool = False
+
+
+class Step(Fact):
+    """``[[molecules.steps]]``: one thing to do, and how one sees that it is done.
+
+    Attributes:
+        id: its name, unique in the molecule.
+        title: one line.
+        description: what an agent should know besides.
+        run: the shell line that does it, for the command runtime.
+        agent: who does it; empty means the molecule's.
+        needs: the steps it comes after; the one above it when not given.
+        attempts: how often it is tried before a person is asked.
+        criteria: what must hold before it may close.
+    """
+
+    id: Name
+    title: Title
+    description: str = ""
+    run: Command = ""
+    agent: str = ""
+    needs: Annotated[tuple[str, ...] | None, _Array] = None
+    attempts: StrictInt = Field(3, ge=1)
+    criteria: Annotated[tuple[PlannedCriterion, ...], _Array] = ()
+
+
+class Molecule(Fact):
+    """``[[molecules]]``: the unit of claim, branch and merge request.
+
+    Attributes:
+        id: its name, unique in the plan.
+        title: one line.
+        goal: what is to be true in the end.
+        needs: the molecules of this plan, or beads of the store, that must have landed before it starts.
+        priority: 0 is the most urgent, 4 the least.
+        labels: words to find it by.
+        agent: who does it; empty means the default.
+        rework: the shell line for the command runtime when it was sent back; empty means the ``run`` lines again.
+        run: short for one step: its command.
+        criteria: short for one step: its criteria.
+        steps: the steps, in the order they are done unless their ``needs`` say otherwise.
+    """
+
+    id: Name
+    title: Title
+    goal: Words
+    needs: Annotated[tuple[Needed, ...], _Array] = ()
+    priority: StrictInt = Field(2, ge=0, le=4)
+    labels: Annotated[tuple[Words, ...], _Array] = ()
+    agent: str = ""
+    rework: Annotated[str, AfterValidator(_sayable)] = ""
+    run: Command = ""
+    criteria: Annotated[tuple[PlannedCriterion, ...], _Array] = ()
+    steps: Annotated[tuple[Step, ...], _Array] = ()
+
+    def work(self) -> tuple[Step, ...]:
+        """The steps; ``run`` and ``criteria`` given directly are one step of the molecule's own name and title."""
+        only = Step.model_construct(id=self.id, title=self.title, run=self.run, criteria=self.criteria)
+        return self.steps or (only,)
+
+    def order(self) -> dict[str, tuple[str, ...]]:
+        """Which steps each step comes right after."""
+        found: dict[str, tuple[str, ...]] = {}
+        above: tuple[str, ...] = ()
+        for step in self.work():
+            found[step.id] = above if step.needs is None else tuple(dict.fromkeys(step.needs))
+            above = (step.id,)
+        return found
+
+
+class Plan(Fact):
+    """A whole plan document; it remembers its text, so that what is wrong can be shown where it is written.
+
+    Attributes:
+        plan: its name. Plans of one name are versions of one plan.
+        title: one line about all of it.
+        description: what it is for.
+        molecules: the units of work, in the order in which equally urgent ones are taken.
+    """
+
+    plan: Name
+    title: str = ""
+    description: str = ""
+    molecules: Annotated[tuple[Molecule, ...], _Array]
+    _text: bytes = PrivateAttr(b"")
+    _source: str = PrivateAttr("plan")
+
+    def line(self, place: Place) -> int:
+        """The line that ``place`` is written on."""
+        return line_of(self._text, place)
+
+    def fault(self, place: Place, problem: str, hint: str = "") -> InvalidDocument:
+        """The error to raise for what is wrong at ``place``."""
+        return InvalidDocument(self._source, self.line(place), dotted(place), problem, hint)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint that names the known word most like ``word``, or all of them when none is like it and they are few."""
+    words = list(known)
+    near = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+    if near:
+        return f"Did you mean {near[0]!r}?"
+    return f"Known: {', '.join(words)}." if 0 < len(words) <= 20 else ""
+
+
+def read_plan(text: bytes, source: str) -> Plan:
+    """Read a plan and check everything that can be checked without the store.
+
+    Raises:
+        InvalidDocument: names ``source``, line and key, and where a word is unknown the nearest known one.
+    """
+    # Some editors on Windows begin every file with a byte order mark, which TOML does not allow.
+    text = text.removeprefix(codecs.BOM_UTF8)
+    plan = validate(Plan, loads(text, source), text, source)
+    plan._text, plan._source = text, source
+    if not plan.molecules:
+        raise plan.fault(("molecules",), "must have at least one molecule")
+    _check_unique(plan, ("molecules",), [molecule.id for molecule in plan.molecules])
+    for index, molecule in enumerate(plan.molecules):
+        _check_molecule(plan, ("molecules", index), molecule)
+    names = {molecule.id for molecule in plan.molecules}
+    local = {molecule.id: tuple(n for n in molecule.needs if n in names) for molecule in plan.molecules}
+    _check_acyclic(plan, ("molecules",), local)
+    return plan
+
+
+def _check_molecule(plan: Plan, place: Place, molecule: Molecule) -> None:
+    if molecule.steps:
+        both = next((key for key in ("run", "criteria") if getattr(molecule, key)), None)
+        if both:
+            raise plan.fault((*place, both), "cannot stand beside steps", "Move it into a step.")
+        _check_steps(plan, (*place, "steps"), molecule)
+    elif not molecule.criteria:
+        missing = "criteria" if molecule.run else "steps"
+        hint = "Say how one sees that the work is done: [[molecules.criteria]], or steps that each have criteria."
+        raise plan.fault((*place, missing), "is missing", hint)
+
+
+def _check_steps(plan: Plan, place: Place, molecule: Molecule) -> None:
+    _check_unique(plan, place, [step.id for step in molecule.steps])
+    names = {step.id for step in molecule.steps}
+    for index, step in enumerate(molecule.steps):
+        if not step.criteria:
+            hint = "A step closes only when its criteria hold; give it at least one [[molecules.steps.criteria]]."
+            raise plan.fault((*place, index, "criteria"), "is missing", hint)
+        for position, need in enumerate(step.needs or ()):
+            if need not in names:
+                where = (*place, index, "needs", position)
+                raise plan.fault(where, f"there is no step {need!r} in this molecule", nearest(need, names))
+    _check_acyclic(plan, place, molecule.order())
+
+
+def _check_unique(plan: Plan, place: Place, ids: Sequence[str]) -> None:
+    first: dict[str, int] = {}
+    for index, name in enumerate(ids):
+        if name in first:
+            line = plan.line((*place, first[name], "id"))
+            problem = f"{name!r} is the id of another one already, on line {line}"
+            raise plan.fault((*place, index, "id"), problem, "Give each an id of its own.")
+        first[name] = index
+
+
+def _check_acyclic(plan: Plan, place: Place, needs: Mapping[str, Sequence[str]]) -> None:
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        # It lists who is needed before who needs; people read it the other way, from where the file begins.
+        ring: list[str] = error.args[1][:0:-1]
+        position = {name: index for index, name in enumerate(needs)}
+        start = min(range(len(ring)), key=lambda i: position[ring[i]])
+        ring = [*ring[start:], *ring[: start + 1]]
+        problem = f"makes a cycle: {' → '.join(ring)}"
+        raise plan.fault((*place, position[ring[0]], "needs"), problem, "Remove one of these needs.") from error
+
+
+def pour(plan: Plan, prefix: str, actor: str, now: datetime, known: Lookup) -> list[Create]:
+    """The beads of a plan: each molecule followed by its steps, in the order of the file.
+
+    What is in the store already is among them, and creating it again changes nothing.
+
+    Args:
+        plan: what to pour.
+        prefix: what the store's ids start with.
+        actor: who pours.
+        now: when; each molecule is a millisecond younger than the one above it, so that they are taken in order.
+        known: finds a bead of the store.
+
+    Raises:
+        InvalidDocument: a molecule needs something that neither the plan nor the store has.
+    """
+    moment = milliseconds(now)
+    families: list[list[Bead]] = []
+    taken: set[str] = set()
+    for index, molecule in enumerate(plan.molecules):
+        stamp = moment + timedelta(milliseconds=index)
+        digest = _digest(molecule)
+        ids = (
+            derived_id(prefix, "plan", plan.plan, molecule.id, digest, length=length)
+            for length in itertools.count(_ID_LENGTH)
+        )
+        # An id that an unrelated bead has by chance grows until it is free, in the same way every time.
+        drawn = (_family(plan, molecule, bead_id, actor, stamp) for bead_id in ids if bead_id not in taken)
+        families.append(next(family for family in drawn if _fits(family, known)))
+        taken.add(families[-1][0].id)
+    roots = {molecule.id: family[0].id for molecule, family in zip(plan.molecules, families, strict=True)}
+    for index, (root, *_) in enumerate(families):
+        families[index][0] = root.evolve(dependencies=_edges(plan, index, roots, known))
+    return [Create(bead=bead) for family in families for bead in family]
+
+
+def _digest(molecule: Molecule) -> str:
+    """What the work is, in one word; see the top of this file for what is left out, and why."""
+    order = molecule.order()
+    steps = [
+        [s.id, s.title, s.description, s.run, sorted(order[s.id]), [_plain(c) for c in s.criteria]]
+        for s in molecule.work()
+    ]
+    work = [molecule.title, molecule.goal, molecule.rework, sorted(set(molecule.needs)), steps]
+    return hashlib.sha256(json.dumps(work, sort_keys=True).encode()).hexdigest()
+
+
+def _plain(criterion: Criterion) -> dict[str, object]:
+    # Without defaults, so that a field added in a later version leaves the ids of today's plans as they are.
+    return criterion.model_dump(exclude_defaults=True)
+
+
+def _family(plan: Plan, molecule: Molecule, bead_id: str, actor: str, stamp: datetime) -> list[Bead]:
+    """The bead of a molecule, still without what it needs, and those of its steps."""
+    source = source_of(plan.plan, molecule.id)
+    root = Bead(
+        id=bead_id,
+        title=molecule.title,
+        issue_type="molecule",
+        priority=molecule.priority,
+        description=molecule.goal,
+        rework=molecule.rework,
+        agent=molecule.agent,
+        labels=tuple(sorted(set(molecule.labels))),
+        source=source,
+        created_at=stamp,
+        created_by=actor,
+        updated_at=stamp,
+    )
+    steps, order = molecule.work(), molecule.order()
+    ids = {step.id: f"{bead_id}.{number}" for number, step in enumerate(steps, start=1)}
+    parent = Dependency(on=bead_id, type="parent-child")
+    return [root.sealed()] + [
+        Bead(
+            id=ids[step.id],
+            title=step.title,
+            issue_type="step",
+            priority=molecule.priority,
+            description=step.description,
+            run=step.run,
+            agent=step.agent,
+            source=f"{source}/{step.id}",
+            attempts_max=step.attempts,
+            created_at=stamp,
+            created_by=actor,
+            updated_at=stamp,
+            dependencies=(parent, *(Dependency(on=ids[need]) for need in order[step.id])),
+            criteria=tuple(Criterion(**dict(criterion)) for criterion in step.criteria),
+        ).sealed()
+        for step in steps
+    ]
+
+
+def source_of(plan: str, molecule: str) -> str:
+    """What the ``source`` of a molecule's bead says; its steps' go on with ``/`` and their names."""
+    return f"plan:{plan}/{molecule}"
+
+
+def _fits(family: Sequence[Bead], known: Lookup) -> bool:
+    """Whether these ids are free, or taken by these very beads, not yet superseded."""
+    root = known(family[0].id)
+    if root is None:
+        return True
+    heirs = (known(d.on) for d in root.dependencies if d.type == SUPERSEDES)
+    if any(heir is not None and heir.source == root.source for heir in heirs):
+        return False
+    there = ((bead, known(bead.id)) for bead in family)
+    return all(found is None or (found.source, found.seal) == (bead.source, bead.seal) for bead, found in there)
+
+
+def _edges(plan: Plan, index: int, roots: Mapping[str, str], known: Lookup) -> tuple[Dependency, ...]:
+    targets: dict[str, None] = {}
+    for position, need in enumerate(plan.molecules[index].needs):
+        if need not in roots and known(need) is None:
+            place = ("molecules", index, "needs", position)
+            raise plan.fault(place, f"there is no molecule {need!r} here and no such bead", nearest(need, roots))
+        targets[roots.get(need, need)] = None
+    return tuple(Dependency(on=target) for target in targets)
+
+
+@dataclass(frozen=True)
+class Older:
+    """A molecule that an earlier version of the plan made, and that is not closed.
+
+    Attributes:
+        bead: the molecule as it is in the store.
+        successor: the id of the bead that the plan now has in its place; None when the plan dropped it.
+        busy: whether a worker holds it or it is in the merge queue.
+    """
+
+    bead: Bead
+    successor: str | None
+    busy: bool
+
+    @property
+    def settled(self) -> bool:
+        """Whether it was dealt with before: it is known as superseded, and its successor waits for it."""
+        return Dependency(on=self.successor or self.bead.id, type=SUPERSEDES) in self.bead.dependencies
+
+
+def older(plan: Plan, poured: Iterable[Create], view: graph.View) -> list[Older]:
+    """What earlier versions of the plan left in the store unfinished, in the order of the ids."""
+    roots = {create.bead.source: create.bead.id for create in poured if create.bead.issue_type == "molecule"}
+    start, current = source_of(plan.plan, ""), set(roots.values())
+    found = [b for b in view.unclosed() if b.issue_type == "molecule" and b.source.startswith(start)]
+    return [
+        Older(bead, roots.get(bead.source), _busy(view, bead))
+        for bead in sorted(found, key=lambda b: graph.natural(b.id))
+        if bead.id not in current
+    ]
+
+
+def _busy(view: graph.View, bead: Bead) -> bool:
+    return bead.lease is not None or any(not request.closed for request in graph.merge_requests(view, bead))
+
+
+def supersede(plan: Plan, poured: Sequence[Create], view: graph.View) -> list[Operation]:
+    """What is to be done, after the beads were created, about the older versions of their molecules.
+
+    An older version that nobody is at is closed as superseded. One that a worker holds or that is in the queue is
+    left to land, and the new one waits for it: taking work away from a worker is a person's decision. What waited
+    for the older version waits for the new one too. Molecules that the plan dropped are left alone.
+    """
+    replaced = {o.bead.id: o for o in older(plan, poured, view) if o.successor and not o.settled}
+    found = dict.fromkeys(operation for old in replaced.values() for operation in _retire(old))
+    for waiting, successor in itertools.chain(_by_name(plan, poured, view), _by_edge(replaced, view)):
+        if waiting.id not in replaced and not waiting.closed and not _busy(view, waiting):
+            found[Depend(id=waiting.id, on=successor)] = None
+    return list(found)
+
+
+def _retire(old: Older) -> Iterator[Operation]:
+    successor = old.successor or ""
+    yield Depend(id=old.bead.id, on=successor, type=SUPERSEDES)
+    if old.busy:
+        yield Depend(id=successor, on=old.bead.id)
+    else:
+        # Its steps stay as they are, so that reopening it brings back work that is still to be proven.
+        yield Close(id=old.bead.id, outcome="superseded", reason=f"superseded by {successor}")
+
+
+def _by_name(plan: Plan, poured: Iterable[Create], view: graph.View) -> Iterator[tuple[Bead, str]]:
+    """Molecules of the plan that were there before, each with those it needs that are new."""
+    roots = {create.bead.source: create.bead.id for create in poured}
+    for molecule in plan.molecules:
+        there = view.get(roots[source_of(plan.plan, molecule.id)])
+        for need in molecule.needs if there else ():
+            target = roots.get(source_of(plan.plan, need))
+            if there and target and view.get(target) is None:
+                yield there, target
+
+
+def _by_edge(replaced: Mapping[str, Older], view: graph.View) -> Iterator[tuple[Bead, str]]:
+    """Beads of any kind that wait for an older version, each with what takes its place."""
+    for old in replaced.values():
+        for waiting in view.dependents(old.bead.id):
+            if old.bead.id in waiting.needs and old.successor:
+                yield waiting, old.successor

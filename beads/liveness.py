@@ -1,0 +1,102 @@
+"""Whether a worker of this clone lives: asked of the kernel, not of a clock.
+
+A worker holds an ``flock`` on a file of its own for as long as it runs. However it dies, the kernel lets go at
+once, so there is no heartbeat to write and none to miss. Across machines a lease's expiry has to do instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from beads.errors import LostRace, Unreadable
+from beads.model import check_id
+
+
+class Presence:
+    """This process being a worker; ends with the process or with :meth:`close`.
+
+    Args:
+        directory: where the workers of this clone have their files.
+        name: the worker's name; one living process per name.
+        note: text for whoever looks into the file, such as the process id.
+
+    Raises:
+        LostRace: a living process has that name.
+        Unreadable: the directory cannot be written.
+    """
+
+    def __init__(self, directory: Path, name: str, note: str = "") -> None:
+        self.name = name
+        self.path = directory / check_id(name)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._handle = _own(self.path)
+        except OSError as error:
+            raise Unreadable(f"{self.path} cannot be written: {error}") from error
+        os.ftruncate(self._handle, 0)
+        os.pwrite(self._handle, f"{note or os.getpid()}\n".encode(), 0)
+
+    def close(self) -> None:
+        """Be gone. The file goes first, while the lock still keeps its name from being taken."""
+        self.path.unlink(missing_ok=True)
+        os.close(self._handle)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+def alive(directory: Path, name: str) -> bool:
+    """Whether a process holds that worker's name."""
+    try:
+        handle = os.open(directory / check_id(name), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def note(directory: Path, name: str) -> str:
+    """What the worker wrote into its file; empty when there is none."""
+    try:
+        return (directory / check_id(name)).read_text().strip()
+    except FileNotFoundError:
+        return ""
+
+
+def names(directory: Path) -> list[str]:
+    """Every worker that has a file, dead or alive."""
+    return sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
+
+
+def forget(directory: Path, name: str) -> None:
+    """Remove the file of a dead worker; a living one's stays."""
+    with contextlib.suppress(LostRace, FileNotFoundError):
+        Presence(directory, name).close()
+
+
+def _own(path: Path) -> int:
+    """Open and lock the file at ``path``, making sure that it still is the file of that name afterwards."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise LostRace(f"{path.name} is running already (process {path.read_text().strip()})") from None
+        with contextlib.suppress(FileNotFoundError):
+            if os.stat(path).st_ino == os.fstat(handle).st_ino:
+                return handle
+        os.close(handle)

@@ -1,0 +1,84 @@
+"""From the command line's surroundings to a :class:`Site`: environment, home, host name, ``town.toml``."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+from pathlib import Path
+
+from beads.clock import SystemClock
+from beads.errors import NotFound, Refused, Unreadable
+from beads.store import Store
+from refinery.gate import SETTINGS_FILE
+from refinery.git import Git
+from refinery.workshop import Workshop
+from roles.settings import Settings, read_settings
+from roles.site import Site
+
+
+def open_site(directory: Path) -> Site:
+    """Everything the roles need, for the repository around ``directory``.
+
+    Raises:
+        Unreadable: no repository.
+        Refused: a bare one.
+        NotFound: no store, or no ``town.toml``.
+        InvalidDocument: ``town.toml`` is wrong.
+    """
+    git = work_tree(directory)
+    store = Store.open(git.directory)
+    settings = load_settings(git)
+    common = store.repository.common
+    key = hashlib.sha256(str(common).encode()).hexdigest()[:8]
+    root = git.directory / settings.worktree.root if settings.worktree.root else _state() / f"{git.directory.name}-{key}"
+    return Site(
+        store=store,
+        git=git,
+        workshop=Workshop(git, root.resolve()),
+        settings=settings,
+        environ=dict(os.environ),
+        clock=SystemClock(),
+        name=f"{socket.gethostname()}-{key}",
+    )
+
+
+def work_tree(directory: Path) -> Git:
+    """Git in the main work tree of the repository around ``directory``.
+
+    Raises:
+        Unreadable: there is no repository.
+        Refused: it is bare.
+    """
+    git = Git(directory, os.environ)
+    found = git.run("rev-parse", "--is-bare-repository", "--is-inside-git-dir", ok=(0, 128))
+    if found.status:
+        raise Unreadable(f"{directory} is not inside a Git repository", "Run `git init`, or go where your repository is.")
+    if found.out.startswith("true"):
+        raise Refused(f"{directory} is a bare repository", "Clone it and run `town` in the clone.")
+    listed = git.line("worktree", "list", "--porcelain").splitlines()
+    first = next(line.removeprefix("worktree ") for line in listed if line.startswith("worktree "))
+    return git.at(Path(first))
+
+
+def load_settings(git: Git) -> Settings:
+    """What ``town.toml`` says: the file in the main work tree, or the one on main when it has none.
+
+    Raises:
+        NotFound: neither is there.
+        InvalidDocument: it is wrong.
+    """
+    path = git.directory / SETTINGS_FILE
+    if path.is_file():
+        return read_settings(path.read_bytes(), SETTINGS_FILE)
+    for branch in ("main", "master"):
+        shown = git.run("show", f"refs/heads/{branch}:{SETTINGS_FILE}", ok=(0, 128))
+        if shown.status == 0:
+            return read_settings(shown.out.encode("utf-8", "surrogateescape"), f"{branch}:{SETTINGS_FILE}")
+    raise NotFound(f"there is no {SETTINGS_FILE} in {git.directory}", "Run `town init`.")
+
+
+def _state() -> Path:
+    """Where this user's programs keep what they need between runs, by the XDG base directory specification."""
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "beadtown"

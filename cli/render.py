@@ -1,0 +1,218 @@
+"""Answers for people and for programs: tables, colours and JSON.
+
+On a terminal, columns are aligned, cut to its width, and coloured unless ``NO_COLOR`` is set. In a pipe a table
+is one line of tab-separated cells for each row, whole, without headings. JSON is the same everywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+if TYPE_CHECKING:
+    from beads.graph import State
+    from beads.model import Bead
+
+Cell = str | tuple[str, str]
+"""A text, or a text and its colour: ``("ready", "green")``. ``bold`` and ``dim`` are colours here."""
+
+COLOURS: Mapping[str, str] = {
+    "ready": "green",
+    "running": "cyan",
+    "queued": "magenta",
+    "blocked": "yellow",
+    "waiting": "dim",
+    "deferred": "dim",
+    "needs_person": "red",
+    "closed": "dim",
+}
+"""The colour of each kind of state."""
+
+# The fields that `bd` has, in its order; what is only ours comes after them.
+_FIRST = (
+    "id",
+    "title",
+    "description",
+    "status",
+    "priority",
+    "issue_type",
+    "assignee",
+    "labels",
+    "dependencies",
+    "parent",
+    "created_at",
+    "created_by",
+    "updated_at",
+    "defer_until",
+    "closed_at",
+    "close_reason",
+    "acceptance_criteria",
+    "comments",
+)
+
+# Everything that could move a terminal's cursor or change what it shows: C0 and C1 controls but for the line feed
+# and the tab, and the marks that reverse the direction of text.
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def echo_json(value: object) -> None:
+    """Print a value as JSON, models and moments included."""
+    click.echo(json_text(value, indent=2))
+
+
+def json_text(value: object, indent: int | None = None) -> str:
+    """The JSON of a value. Text stays readable, but for what a terminal would obey; that is escaped."""
+    text = json.dumps(plain(value), ensure_ascii=False, indent=indent)
+    return _UNSAFE_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def plain(value: object) -> Any:
+    """The same in dictionaries, lists, texts, numbers and truths; moments as RFC 3339 with a Z."""
+    if isinstance(value, datetime):
+        return rfc3339(value)
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(inner) for inner in value]
+    if hasattr(value, "model_dump"):
+        return plain(value.model_dump())
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    return str(value) if isinstance(value, PurePath) else value
+
+
+def rfc3339(moment: datetime) -> str:
+    """A moment as every answer has it: UTC, to the millisecond."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def bead_json(bead: Bead, state: State | None = None) -> dict[str, Any]:
+    """A bead with the field names of ``bd``, and beside them what is ours.
+
+    Args:
+        bead: the bead.
+        state: where it stands, when that was asked for; ``state`` is left out without.
+    """
+    facts = plain(bead.model_dump())
+    facts["dependencies"] = [{"issue_id": bead.id, "depends_on_id": d.on, "type": d.type} for d in bead.dependencies]
+    facts["comments"] = [{"issue_id": bead.id, **comment} for comment in facts["comments"]]
+    facts["acceptance_criteria"] = "\n".join(f"- {criterion}" for criterion in bead.criteria)
+    facts["parent"] = bead.parent
+    if state is not None:
+        facts["state"] = {"kind": state.kind, "reason": state.reason, "waits_for": list(state.waits_for)}
+    return {name: facts.pop(name) for name in _FIRST} | facts
+
+
+def table(rows: Iterable[Sequence[Cell]], headers: Sequence[str]) -> None:
+    """Print rows in columns.
+
+    Args:
+        rows: what to print; each row has as many cells as there are headers.
+        headers: the names of the columns, shown on a terminal when there is a row. The last column is the one
+            that is cut when the terminal is narrow.
+    """
+    texts = [[_text(cell) for cell in row] for row in rows]
+    if not sys.stdout.isatty():
+        for row in texts:
+            click.echo("\t".join(text for text, _ in row))
+        return
+    if texts:
+        _aligned([[(header, "dim") for header in headers], *texts])
+
+
+def _aligned(rows: Sequence[Sequence[tuple[str, str]]]) -> None:
+    import shutil
+
+    widths = [max(width(row[column][0]) for row in rows) for column in range(len(rows[0]))]
+    left = shutil.get_terminal_size().columns - sum(widths[:-1]) - 2 * (len(widths) - 1)
+    for row in rows:
+        cells = [style(text, colour) + " " * (w - width(text)) for (text, colour), w in zip(row[:-1], widths, strict=False)]
+        last, colour = row[-1]
+        click.echo("  ".join([*cells, style(cut(last, max(left, 10)), colour)]).rstrip())
+
+
+def _text(cell: Cell) -> tuple[str, str]:
+    """A cell as one safe line, and its colour."""
+    text, colour = cell if isinstance(cell, tuple) else (cell, "")
+    return re.sub(r"[\t\n]+", " ", printable(text)), colour
+
+
+def printable(text: str) -> str:
+    r"""Text that a terminal shows and does not obey: control characters as ``\x1b``, lines and tabs as they are."""
+    return _UNSAFE.sub(lambda found: f"\\x{ord(found[0]):02x}" if ord(found[0]) < 256 else f"\\u{ord(found[0]):04x}", text)
+
+
+def style(text: str, colour: str, stream: TextIO | None = None) -> str:
+    """Text in a colour, where colours are wanted."""
+    if not colour or not wants_colour(stream or sys.stdout):
+        return text
+    if colour in ("bold", "dim"):
+        return click.style(text, bold=colour == "bold", dim=colour == "dim")
+    return click.style(text, fg=colour)
+
+
+def wants_colour(stream: TextIO) -> bool:
+    """Whether a stream is a terminal whose owner has not asked for no colour."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def width(text: str) -> int:
+    """How many columns of a terminal a text takes: two for a wide character, none for a combining one."""
+    if text.isascii():
+        return len(text)
+    return sum(_columns(character) for character in text)
+
+
+def _columns(character: str) -> int:
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def cut(text: str, columns: int) -> str:
+    """The text in at most that many columns, with an ellipsis where something was left out."""
+    if width(text) <= columns:
+        return text
+    kept, used = [], 1
+    for character in text:
+        used += _columns(character)
+        if used > columns:
+            break
+        kept.append(character)
+    return "".join(kept) + "…"
+
+
+def fields(pairs: Iterable[tuple[str, Cell]]) -> None:
+    """Print names and values, one pair a line, without those that have no value."""
+    shown = [(name, *_text(value)) for name, value in pairs]
+    for name, text, colour in shown:
+        if text:
+            click.echo(f"{style(f'{name:<11}', 'dim')} {style(text, colour)}")
+
+
+def paragraph(title: str, text: str) -> None:
+    """Print a heading and a text of any number of lines, when there is a text."""
+    if text:
+        click.echo(f"\n{style(title, 'bold')}")
+        for line in printable(text).splitlines():
+            click.echo(f"  {line}".rstrip())
+
+
+def moment(when: datetime | None) -> str:
+    """A moment for people, in UTC; empty for none."""
+    return f"{when.astimezone(UTC):%Y-%m-%d %H:%M} UTC" if when else ""
+
+
+def without_empty(value: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The pairs that say something: zero and false do, None and what is empty do not."""
+    return ((key, inner) for key, inner in value.items() if inner not in (None, "", [], {}))

@@ -1,0 +1,229 @@
+"""What one run of a command knows of the world around it, and the kinds of command that share it.
+
+Environment, working directory, clock and identity are found here and passed down. Nothing of ours is imported
+at the top: `bead --help` and completion must not pay for what they do not use.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.shell_completion import CompletionItem
+
+if TYPE_CHECKING:
+    from beads.clock import Clock
+    from beads.model import Bead
+    from beads.ops import Operation
+    from beads.store import Decision, Snapshot, Store, Written
+
+ACTOR_VARIABLE = "BEADTOWN_ACTOR"
+
+_COMPLETIONS_MAX = 100
+
+
+class Session:
+    """One run of a command: where it runs, who acts, and how it answers.
+
+    Attributes:
+        directory: what ``-C`` said, or None for the working directory.
+        named: what ``--actor`` said, or empty.
+        json: whether answers and errors are JSON.
+        debug: whether errors come with their traceback.
+        environ: the environment.
+    """
+
+    def __init__(self) -> None:
+        self.directory: Path | None = None
+        self.named = ""
+        self.json = False
+        self.debug = False
+        self.environ: Mapping[str, str] = os.environ
+
+    @functools.cached_property
+    def start(self) -> Path:
+        """The directory the command works in."""
+        if self.directory is not None:
+            return self.directory
+        try:
+            return Path.cwd()
+        except FileNotFoundError as error:
+            from beads.errors import Unreadable
+
+            raise Unreadable("the working directory is gone", "Go to one that is there, or name it with -C.") from error
+
+    @functools.cached_property
+    def clock(self) -> Clock:
+        """The clock that everything below is given."""
+        from beads.clock import SystemClock
+
+        return SystemClock()
+
+    @functools.cached_property
+    def store(self) -> Store:
+        """The store of the repository around :attr:`start`."""
+        from beads.store import Store
+
+        return Store.open(self.start, self.clock)
+
+    @functools.cached_property
+    def actor(self) -> str:
+        """Who acts: ``--actor``, else ``$BEADTOWN_ACTOR``, else who Git says that you are here."""
+        given = self.named or self.environ.get(ACTOR_VARIABLE, "")
+        return given.strip() or _git_identity(self.start) or _user()
+
+    def now(self) -> datetime:
+        """The moment, as the store keeps it."""
+        from beads.model import milliseconds
+
+        return milliseconds(self.clock.now())
+
+    def commit(self, operations: Sequence[Operation] | Decision) -> Written:
+        """Publish operations as one transaction of :attr:`actor`."""
+        return self.store.commit(self.actor, operations)
+
+    def find(self, snapshot: Snapshot, bead_id: str) -> Bead:
+        """The bead of that id; a mistyped one is met with the id that is nearest to it.
+
+        Raises:
+            NotFound: there is none.
+        """
+        found = snapshot.get(bead_id)
+        if found is not None:
+            return found
+        import difflib
+
+        from beads.errors import NotFound
+
+        near = difflib.get_close_matches(bead_id, [bead.id for bead in snapshot], n=1)
+        hint = f"Did you mean {near[0]}? " if near else ""
+        raise NotFound(f"there is no bead {bead_id!r}", f"{hint}`bead list --all` shows what there is.")
+
+
+class Command(click.Command):
+    """A command that takes the options every command takes; use :func:`command` to make one."""
+
+    def __init__(self, *args: Any, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.params = [*self.params, *common_options(hidden=True)]
+
+
+class Group(click.Group):
+    """A command with commands below it, listed in the order they are written in."""
+
+    command_class = Command
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order of definition."""
+        del ctx
+        return list(self.commands)
+
+
+def command(name: str, **attributes: Any) -> Callable[[Callable[..., None]], Command]:
+    """Make a function a command; its first argument is the :class:`Session` with ``@click.pass_obj``."""
+    return click.command(name, cls=Command, **attributes)
+
+
+def group(name: str, **attributes: Any) -> Callable[[Callable[..., None]], Group]:
+    """Make a function a group of commands, to which ``@name.command("…")`` adds."""
+    return click.group(name, cls=Group, **attributes)
+
+
+def common_options(*, hidden: bool) -> list[click.Parameter]:
+    """The options that are understood at every place of a command line, before the command and after it.
+
+    Args:
+        hidden: leave all but ``--json`` out of the help, where they would be noise.
+    """
+    directory = click.Path(exists=True, file_okay=False, path_type=Path)
+    options = [
+        (("-C", "--directory"), {"type": directory, "help": "Work there instead of here.", "hidden": hidden}),
+        (("--actor", "named"), {"metavar": "NAME", "help": f"Who acts [${ACTOR_VARIABLE}; Git].", "hidden": hidden}),
+        (("--json", "json"), {"is_flag": True, "help": "Answer in JSON, errors too."}),
+        (("--debug",), {"is_flag": True, "help": "Show where an error came from.", "hidden": hidden}),
+    ]
+    return [click.Option(names, expose_value=False, callback=_remember, **rest) for names, rest in options]
+
+
+def _remember(context: click.Context, parameter: click.Parameter, value: object) -> None:
+    session = context.ensure_object(Session)
+    # What was not given here must not undo what was given before the command.
+    if value and parameter.name:
+        setattr(session, parameter.name, value)
+
+
+class BeadId(click.ParamType):
+    """A bead's id as an argument, completed from the store."""
+
+    name = "id"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The id, if it is one."""
+        del param, ctx
+        from beads.model import check_id
+
+        return check_id(value)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The ids that start so, with their titles."""
+        del param
+        from beads.errors import TownError
+
+        try:
+            beads = [b for b in ctx.ensure_object(Session).store.snapshot() if b.id.startswith(incomplete)]
+        except TownError:
+            # A shell that is completing has no place to show an error in.
+            return []
+        return [CompletionItem(bead.id, help=bead.title) for bead in beads[:_COMPLETIONS_MAX]]
+
+
+BEAD_ID = BeadId()
+
+
+def given_text(text: str, what: str) -> str:
+    """``text`` itself, or for ``-`` all of standard input, byte for byte.
+
+    Raises:
+        InvalidInput: standard input is not UTF-8.
+    """
+    if text != "-":
+        return text
+    # The text stream would make LF of every CR LF.
+    data = click.get_binary_stream("stdin").read()
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        from beads.errors import InvalidInput
+
+        raise InvalidInput(f"{what} on standard input is not UTF-8: byte {error.start} is {data[error.start]:#04x}") from error
+
+
+def _git_identity(start: Path) -> str:
+    """``Name <address>`` as Git would sign a commit there, or nothing when it does not know."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(start), "var", "GIT_AUTHOR_IDENT"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+    except OSError:
+        return ""
+    found = re.match(r"(.*<.*>) \d+ [+-]\d{4}$", done.stdout.decode(errors="replace").strip())
+    return found.group(1) if found and done.returncode == 0 else ""
+
+
+def _user() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return "unknown"

@@ -1,0 +1,459 @@
+"""The commands of ``town``: thin, each one reads its arguments, calls a role, and says what came of it."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cli.session import BEAD_ID, Session, command, group
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from refinery.refinery import Refinery
+    from roles.site import Site
+
+
+def town_command() -> list[str]:
+    """How we start ourselves: never through a module or script that a working directory could provide."""
+    return [sys.executable, "-P", "-c", "from cli.main import town; town()"]
+
+
+@command("init")
+@click.option("--gate", multiple=True, metavar="COMMAND", help="What must pass before a commit may land; repeatable.")
+@click.option("--prefix", default="bt", show_default=True, help="What ids start with.")
+@click.option("--commit/--no-commit", default=True, show_default=True, help="Commit town.toml to main.")
+@click.pass_obj
+def init(session: Session, gate: tuple[str, ...], prefix: str, commit: bool) -> None:
+    """Make this repository ready: town.toml on main, and the store.
+
+    The gate is guessed from the files that are there (make test, npm test, pytest, …) unless --gate says it.
+    Only town.toml is committed; other changes of yours are not touched.
+
+    \b
+    Example:
+      town init
+      town init --gate "make lint" --gate "make test"
+    """
+    from cli.config import work_tree
+    from cli.init import initialise
+
+    done = initialise(work_tree(session.start), session.actor, gate, prefix, commit)
+    for line in done.lines:
+        click.echo(line)
+
+
+@command("mayor")
+@click.option("--plan", "plan_file", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=True)
+@click.option("--yes", is_flag=True, help="Accept the plan without asking.")
+@click.pass_obj
+def mayor(session: Session, plan_file: Path, yes: bool) -> None:
+    """Read a plan, show what would be made of it, and on acceptance pour it into the store.
+
+    Nothing is written before acceptance, and pouring the same plan again changes nothing.
+
+    \b
+    Example:
+      town mayor --plan plan.toml
+      town mayor --plan plan.toml --yes
+    """
+    from beads.errors import InvalidInput
+    from cli.config import open_site
+    from roles.mayor import accept, propose, render
+
+    site = open_site(session.start)
+    known = frozenset(site.settings.known_agents())
+    proposal = propose(plan_file.read_bytes(), str(plan_file), site.store, session.actor, known)
+    click.echo(render(proposal))
+    if not yes:
+        if not sys.stdin.isatty():
+            raise InvalidInput("nobody is here to accept the plan", "Add --yes to accept it.")
+        click.confirm("Accept?", abort=True)
+    written = accept(proposal, site.store, session.actor)
+    click.echo("poured" if written.changed else "everything in it was there already; nothing changed")
+
+
+@command("up")
+@click.option("--polecats", type=click.IntRange(1, 256), help="How many work at once [town.toml].")
+@click.option("--until-idle", is_flag=True, help="End when nothing can be done without a person.")
+@click.pass_obj
+def up(session: Session, polecats: int | None, until_idle: bool) -> None:
+    """Run the town in the foreground: Witness, Refinery, and polecats for what is ready.
+
+    Ctrl-C lets polecats save their work and give their molecules back. Killed in any way, `town up` goes on
+    from where things stand. Exit code 7: done, but something needs a person.
+
+    \b
+    Example:
+      town up
+      town up --polecats 4 --until-idle
+    """
+    from beads.liveness import Presence
+    from roles.town import Town
+
+    site = _site(session)
+    stopping = _on_signals()
+    with Presence(site.store.directory, "town"), Presence(site.workers, _refinery_name()):
+        refinery = _refinery(site)
+        town = Town(site, refinery, polecats or site.settings.town.polecats, town_command(), _say)
+        try:
+            town.run(until_idle, stopping)
+        finally:
+            refinery.close()
+        _finish(town.needs())
+
+
+def _site(session: Session) -> Site:
+    """The site, after the checks that a role needs to hold before it starts."""
+    from cli.config import open_site
+    from refinery.gate import gate_of
+
+    site = open_site(session.start)
+    gate_of(site.git, site.main_head())
+    return site
+
+
+def _say(line: str) -> None:
+    click.echo(line)
+    sys.stdout.flush()
+
+
+def _on_signals() -> Callable[[], bool]:
+    """Whether this process has been asked to stop, from now on."""
+    asked: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda got, _: asked.append(got))
+    return lambda: bool(asked)
+
+
+def _refinery_name() -> str:
+    import os
+
+    return f"refinery-{os.getpid()}"
+
+
+def _refinery(site: Site) -> Refinery:
+    from refinery.refinery import Refinery
+
+    return Refinery(
+        store=site.store,
+        git=site.git,
+        workshop=site.workshop,
+        branch=site.settings.town.branch,
+        environ=site.environ,
+        clock=site.clock,
+        marker=_refinery_name(),
+    )
+
+
+def _finish(needs: list[object]) -> None:
+    from beads.errors import NeedsPerson
+    from roles.status import Need
+
+    found = [need for need in needs if isinstance(need, Need)]
+    for need in found:
+        click.echo(f"needs a person: {need.bead_id}: {need.reason}\n  {need.command}", err=True)
+    if found:
+        raise NeedsPerson(f"{len(found)} waiting for a person", "`town status` shows them, `bead why ID` says more.")
+
+
+@command("stop")
+@click.pass_obj
+def stop(session: Session) -> None:
+    """Ask the running town to stop; its polecats save their work first.
+
+    \b
+    Example:
+      town stop
+    """
+    import os
+
+    from beads import liveness
+
+    store = session.store
+    if not liveness.alive(store.directory, "town"):
+        click.echo("no town is running here")
+        return
+    pid = int(liveness.note(store.directory, "town"))
+    os.kill(pid, signal.SIGTERM)
+    click.echo(f"asked process {pid} to stop")
+
+
+@command("status")
+@click.pass_obj
+def status(session: Session) -> None:
+    """What is done, what is going on, what waits for whom. Derived from the store: right on any clone.
+
+    \b
+    Example:
+      town status
+      town status --json
+    """
+    from cli.render import echo_json, table
+    from roles.status import needs, rows
+
+    found = rows(session.store.snapshot(), session.clock.now())
+    waiting = needs(found)
+    if session.json:
+        echo_json(
+            {
+                "molecules": [
+                    {
+                        "id": row.bead.id,
+                        "title": row.bead.title,
+                        "state": row.state.kind,
+                        "reason": row.state.reason,
+                        "steps_closed": row.steps[0],
+                        "steps": row.steps[1],
+                        "attempts": row.attempts,
+                        "deaths": row.deaths,
+                        "reworks": row.reworks,
+                        "evidence": row.evidence,
+                        "commit": row.commit,
+                    }
+                    for row in found
+                ],
+                "needs_person": [
+                    {"id": need.bead_id, "reason": need.reason, "command": need.command} for need in waiting
+                ],
+            }
+        )
+        return
+    headers = ["ID", "STATE", "STEPS", "TRIES", "BACK", "LANDED", "TITLE"]
+    lines = [
+        [
+            row.bead.id,
+            row.bead.outcome or row.state.kind,
+            f"{row.steps[0]}/{row.steps[1]}",
+            str(row.attempts),
+            str(row.reworks),
+            row.commit[:10],
+            row.bead.title if row.bead.closed else f"{row.bead.title} ({row.state.reason})",
+        ]
+        for row in found
+    ]
+    click.echo(table(lines, headers) if lines else "nothing yet; `town mayor --plan FILE` brings work")
+    for need in waiting:
+        click.echo(f"needs a person: {need.bead_id}: {need.reason}\n  {need.command}")
+
+
+@command("queue")
+@click.pass_obj
+def queue(session: Session) -> None:
+    """The merge queue: what asks to go onto main, in the order it will, with the gate's verdicts so far.
+
+    \b
+    Example:
+      town queue
+    """
+    from beads import graph
+    from cli.render import echo_json, table
+
+    requests = graph.queue(session.store.snapshot())
+    if session.json:
+        echo_json(
+            [
+                {
+                    "id": request.id,
+                    "molecule": request.merge and request.merge.molecule,
+                    "title": request.title,
+                    "head": request.merge and request.merge.head,
+                    "verdicts": [e.model_dump(mode="json") for e in request.evidence],
+                }
+                for request in requests
+            ]
+        )
+        return
+    lines = [
+        [
+            str(place),
+            request.id,
+            request.merge.head[:10] if request.merge else "",
+            " ".join(e.verdict for e in request.evidence) or "untested",
+            request.title,
+        ]
+        for place, request in enumerate(requests, start=1)
+    ]
+    click.echo(table(lines, ["PLACE", "ID", "HEAD", "GATE", "TITLE"]) if lines else "the queue is empty")
+    for request in requests:
+        for evidence in request.evidence[-1:]:
+            if evidence.verdict != "pass":
+                click.echo(f"\n{request.id}: {evidence.subject}: {evidence.detail}\n{evidence.output}")
+
+
+@command("retry")
+@click.argument("bead_id", type=BEAD_ID, metavar="ID")
+@click.option("--attempts", type=click.IntRange(1, 100), default=3, show_default=True, help="How many more.")
+@click.pass_obj
+def retry(session: Session, bead_id: str, attempts: int) -> None:
+    """Give the current step of a molecule more attempts, after you mended what was wrong.
+
+    \b
+    Example:
+      town retry bt-7f3a9c
+    """
+    from beads import graph
+    from beads.errors import Refused
+    from beads.ops import Operation, Update
+    from beads.store import Snapshot
+
+    def decide(snapshot: Snapshot) -> list[Operation]:
+        molecule = graph.molecule_of(snapshot, session.find(snapshot, bead_id))
+        step = graph.next_step(snapshot, molecule)
+        if step is None:
+            raise Refused(f"{molecule.id} has no open step", f"`bead why {molecule.id}` says where it stands.")
+        return [Update(id=step.id, attempts_max=len(graph.failed(step)) + attempts)]
+
+    written = session.commit(decide)
+    step = written.beads[0]
+    assert step is not None, "an update is always about a bead"
+    click.echo(f"{step.id} has {attempts} more attempts; `town up` goes on with it")
+
+
+@command("demo")
+@click.option("--directory", "where", type=click.Path(file_okay=False, path_type=Path), help="Keep it there.")
+@click.pass_obj
+def demo(session: Session, where: Path | None) -> None:
+    """Show the main job on a small real package: failures, a kill, two clashes, and everything landed.
+
+    Needs no network and no key, takes under half a minute, and leaves a repository to look around in.
+
+    \b
+    Example:
+      town demo
+    """
+    from beads.errors import InvalidInput, TownError
+    from cli.demo import Demo, make_directory
+
+    del session
+    if where is not None and where.exists() and any(where.iterdir()):
+        raise InvalidInput(f"{where} is not empty", "Name a directory that does not exist.")
+    directory = where.absolute() if where else make_directory()
+    if not Demo(directory, town_command(), _say).run():
+        raise TownError("not everything happened as promised", f"Look into {directory}.")
+
+
+@command("doctor")
+@click.pass_obj
+def doctor(session: Session) -> None:
+    """Check what the town needs: Git, the store, town.toml, the gate, the agents' programs, main's checkout.
+
+    \b
+    Example:
+      town doctor
+    """
+    from cli.doctor import examine
+
+    problems = 0
+    for ok, line in examine(session.start):
+        click.echo(f"{'ok  ' if ok else 'BAD '} {line}")
+        problems += not ok
+    if problems:
+        from beads.errors import NeedsPerson
+
+        raise NeedsPerson(f"{problems} found", "Mend what is marked BAD.")
+
+
+@group("polecat")
+def polecat() -> None:
+    """One worker, by hand.
+
+    \b
+    Example:
+      town polecat run bt-7f3a9c
+    """
+
+
+@polecat.command("run")
+@click.argument("bead_id", type=BEAD_ID, metavar="[ID]", required=False)
+@click.option("--as", "name", help="The worker's name [made up].")
+@click.pass_obj
+def polecat_run(session: Session, bead_id: str | None, name: str | None) -> None:
+    """Claim a molecule, or the best ready one, work it through, submit it, and end.
+
+    \b
+    Example:
+      town polecat run
+      town polecat run bt-7f3a9c --as nux
+    """
+    import os
+
+    from beads.errors import Fenced, NeedsPerson
+    from roles.polecat import Polecat
+
+    site = _site(session)
+    result = Polecat(site, name or f"hand-{os.getpid()}", _on_signals()).run(bead_id)
+    click.echo(f"{result.bead} {result.end}: {result.reason}".strip())
+    if result.end == "fenced":
+        raise Fenced(result.reason)
+    if result.end == "unmet":
+        raise NeedsPerson(result.reason, f"`bead why {result.bead}` says more; `town retry {result.bead}` tries again.")
+
+
+@group("witness")
+def witness() -> None:
+    """The Witness, by hand.
+
+    \b
+    Example:
+      town witness tick
+    """
+
+
+@witness.command("tick")
+@click.pass_obj
+def witness_tick(session: Session) -> None:
+    """Look once for dead workers and what they left, and put it right.
+
+    \b
+    Example:
+      town witness tick
+    """
+    from cli.config import open_site
+    from roles import witness as role
+
+    for line in role.tick(open_site(session.start)):
+        click.echo(line)
+
+
+@group("refinery")
+def refinery() -> None:
+    """The Refinery, by hand.
+
+    \b
+    Example:
+      town refinery tick
+    """
+
+
+@refinery.command("tick")
+@click.pass_obj
+def refinery_tick(session: Session) -> None:
+    """Bring the merge queue forward until it is empty or waits for a person.
+
+    \b
+    Example:
+      town refinery tick
+    """
+    from beads.liveness import Presence
+    from roles.status import Need
+
+    site = _site(session)
+    stopping = _on_signals()
+    with Presence(site.store.directory, "town"), Presence(site.workers, _refinery_name()):
+        role = _refinery(site)
+        try:
+            while not stopping():
+                lines = role.tick()
+                for line in lines:
+                    click.echo(line)
+                if not lines and not role.busy:
+                    break
+                site.clock.sleep(0.05)
+        finally:
+            role.close()
+    _finish([Need("queue", role.halted, role.remedy)] if role.halted else [])

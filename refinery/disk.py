@@ -1,0 +1,361 @@
+"""What is on disk in a work tree as a Git tree, and a Git tree onto the disk.
+
+The work tree's own index belongs to whoever works there: it may have been filled halfway, carry flags that
+hide changes, or be locked by a process that died. So we keep one of our own beside it, which nobody else
+writes. It remembers what was hashed already, and makes a second look at the same files cheap.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from beads.errors import Unreadable
+from refinery.git import Git, Output
+
+QUIET = {
+    "core.hooksPath": os.devnull,
+    "core.fsmonitor": "false",
+    "core.untrackedCache": "false",
+    "core.splitIndex": "false",
+    # A mixture of line ends is no reason to lose the file.
+    "core.safecrlf": "false",
+    # Milliseconds. A ref that is still locked after this was locked by a process that died.
+    "core.filesRefLockTimeout": "3000",
+    "advice.addEmbeddedRepo": "false",
+    "submodule.recurse": "false",
+    "gc.auto": "0",
+    "maintenance.auto": "false",
+    "i18n.commitEncoding": "UTF-8",
+}
+"""Configuration under which Git does what it is told and nothing else; hooks above all."""
+
+_GITLINK = "160000"
+_NESTING_MAX = 32
+_SERIAL = itertools.count(1)
+
+
+def configured(settings: Mapping[str, str] = QUIET) -> dict[str, str]:
+    """Environment variables that give Git these settings, above those of any file."""
+    environ = {"GIT_CONFIG_COUNT": str(len(settings))}
+    for number, (key, value) in enumerate(settings.items()):
+        environ[f"GIT_CONFIG_KEY_{number}"] = key
+        environ[f"GIT_CONFIG_VALUE_{number}"] = value
+    return environ
+
+
+class PinnedGit(Git):
+    """Git in one work tree, whatever was done to the ``.git`` file in it, and under :data:`QUIET` settings.
+
+    Without that file, Git would look for a repository further up, and take ours for the whole of another one.
+
+    Args:
+        git: the Git of the repository.
+        path: the work tree.
+        admin: its own Git directory, such as ``.git/worktrees/NAME``.
+    """
+
+    def __init__(self, git: Git, path: Path, admin: Path) -> None:
+        super().__init__(path, git.environ)
+        self._pins = {"GIT_DIR": str(admin), "GIT_WORK_TREE": str(path), **configured()}
+
+    def run(
+        self, *args: str, stdin: str = "", ok: Sequence[int] = (0,), extra: Mapping[str, str] | None = None
+    ) -> Output:
+        """As :meth:`Git.run`."""
+        return super().run(*args, stdin=stdin, ok=ok, extra={**self._pins, **(extra or {})})
+
+
+class Change(NamedTuple):
+    """A path that differs between two trees, with its mode before and after; ``000000`` where it is absent."""
+
+    before: str
+    after: str
+    path: str
+
+
+class Disk:
+    """The files of one work tree.
+
+    Args:
+        git: Git in that work tree.
+        path: the work tree, without symbolic links on the way.
+        admin: its own Git directory.
+    """
+
+    def __init__(self, git: PinnedGit, path: Path, admin: Path) -> None:
+        self.path = path
+        self.admin = admin
+        self._git = git
+        self._index = admin / "beadtown-index"
+
+    def read(self, base: str) -> str:
+        """The tree of what is on disk: tracked or not, but not what is ignored.
+
+        Files in repositories that somebody made inside the work tree are taken as files; only a submodule that
+        ``.gitmodules`` names stays one. Names that Git refuses, such as ``git~1``, are left out.
+
+        Args:
+            base: a commit or tree that the work builds on; what it has is tracked, even if ignored.
+
+        Raises:
+            Unreadable: something cannot be put into a tree: a file cannot be read, a filter fails. A tree
+                without it would look as if it had been deleted or never been changed.
+        """
+        try:
+            return self._read(base)
+        except Unreadable:
+            # Permissions without which nothing can be read, an index torn by a power cut, a file that grew while
+            # it was read: put right what can be, and look again.
+            make_accessible(self.path)
+            self._index.unlink(missing_ok=True)
+            return self._read(base)
+
+    def write(self, old: str, target: str) -> None:
+        """Bring the files from tree ``old``, which :meth:`read` has just said is there, to tree ``target``.
+
+        Ignored files stay, except where the target has something in their place.
+
+        Raises:
+            Unreadable: a file cannot be written or removed; the disk then is somewhere between the two.
+        """
+        args = ("read-tree", "--reset", "-u", old, target)
+        done = self._run(self._index, *args, ok=(0, 1, 128))
+        if done.status or done.err:
+            # Git says on standard error that it could not remove a file, and ends with 0.
+            make_accessible(self.path)
+            self._run(self._index, "read-tree", "--reset", "-u", self.read(old), target)
+
+    def fill(self, commit: str, *, afresh: bool) -> None:
+        """Make every tracked file what ``commit`` says, whatever is there now; other files stay.
+
+        Args:
+            commit: the commit or tree.
+            afresh: write each file again, also those that seem to be right.
+
+        Raises:
+            Unreadable: a file cannot be written.
+        """
+        if afresh:
+            self._index.unlink(missing_ok=True)
+        args = ("read-tree", "--reset", "-u", commit)
+        done = self._run(self._index, *args, ok=(0, 1, 128))
+        if done.status or done.err:
+            make_accessible(self.path)
+            self._index.unlink(missing_ok=True)
+            self._run(self._index, *args)
+
+    def clean(self, keep: Sequence[str]) -> None:
+        """Remove every file that is not tracked, ignored ones and nested repositories too.
+
+        Args:
+            keep: paths from the work tree's root that stay, such as caches.
+
+        Raises:
+            Unreadable: a file cannot be removed.
+        """
+        kept = [f"--exclude=/{_escaped(path.strip('/'))}" for path in keep]
+        args = ("clean", "-ffdxq", *kept)
+        if self._run(self._index, *args, ok=(0, 1, 128)).status:
+            make_accessible(self.path)
+            self._run(self._index, *args)
+
+    def publish(self) -> None:
+        """Give the work tree's own index what ours has, so that ``git status`` agrees with us."""
+        scratch = self._scratch()
+        try:
+            # The time stays: Git compares it with those of the files to see which it must look at again.
+            shutil.copy2(self._index, scratch)
+            scratch.replace(self.admin / "index")
+        finally:
+            scratch.unlink(missing_ok=True)
+
+    def having(self, tree: str, source: str, paths: Sequence[str]) -> str:
+        """The tree that is ``tree`` with what ``source`` has at ``paths``, or nothing where it has nothing."""
+        scratch = self._scratch()
+        try:
+            self._run(scratch, "read-tree", tree)
+            for some in (paths[i : i + 500] for i in range(0, len(paths), 500)):
+                literal = {"GIT_LITERAL_PATHSPECS": "1", "GIT_INDEX_FILE": str(scratch)}
+                old = self._git.run("ls-files", "-z", "--", *some, extra=literal).out.split("\0")[:-1]
+                new = self._git.run("ls-tree", "-r", "-z", "--full-tree", source, "--", *some, extra=literal).out
+                gone = "".join(f"0 {'0' * 40}\t{path}\0" for path in old)
+                self._run(scratch, "update-index", "--replace", "-z", "--index-info", stdin=gone + new)
+            return self._run(scratch, "write-tree").out.strip()
+        finally:
+            _drop(scratch)
+
+    def sweep(self) -> None:
+        """Remove what killed processes left: locks of Git's, and half-written copies of our index.
+
+        Only for who knows that nobody works here now.
+        """
+        for name in ("index.lock", "HEAD.lock", "beadtown-index.lock"):
+            (self.admin / name).unlink(missing_ok=True)
+        for scratch in self.admin.glob("beadtown-index.*"):
+            pid = scratch.name.split(".")[1]
+            if pid.isdigit() and not _runs(int(pid)):
+                scratch.unlink(missing_ok=True)
+
+    # ── Reading ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _read(self, base: str) -> str:
+        scratch = self._scratch()
+        try:
+            if self._index.exists():
+                shutil.copy2(self._index, scratch)
+            else:
+                self._run(scratch, "read-tree", base)
+            self._gather(scratch, base)
+            tree = self._run(scratch, "write-tree").out.strip()
+            scratch.replace(self._index)
+            return tree
+        finally:
+            _drop(scratch)
+
+    def _gather(self, index: Path, base: str) -> None:
+        """Make the index hold what is on disk."""
+        hollow: list[str] = []
+        for _ in range(_NESTING_MAX):
+            said = self._run(index, "add", "--all", "--sparse", "--ignore-errors", "--", ".", ok=(0, 1, 128))
+            linked, hollow = self._nested(index, base, failed=said.status != 0)
+            self._list(index, ("update-index", "--force-remove"), linked)
+            # Once a file below it is tracked, Git takes a nested repository for a directory like any other.
+            seeds = [seed for path in (*linked, *hollow) if (seed := self._seed(path))]
+            if not seeds:
+                if said.status:
+                    self._complain(index, said)
+                break
+            self._list(index, ("update-index", "--add"), seeds)
+        self._list(index, ("update-index", "--add"), self._forced(base))
+
+    def _nested(self, index: Path, base: str, *, failed: bool) -> tuple[list[str], list[str]]:
+        """Nested repositories that are no submodules: those the index has as a link, and those without a commit."""
+        linked = [
+            change.path
+            for change in self._changes(base, {"GIT_INDEX_FILE": str(index)})
+            if change.after == _GITLINK != change.before
+        ]
+        if linked:
+            submodules = self._submodules()
+            linked = [path for path in linked if path not in submodules]
+        hollow = [path[:-1] for path in self._others(index) if path.endswith("/")] if failed else []
+        return linked, hollow
+
+    def _seed(self, nested: str) -> str:
+        """A file in a nested repository that is not ignored there; empty when it has none."""
+        place = self._at(nested)
+        pins = {"GIT_WORK_TREE": str(place), "GIT_INDEX_FILE": str(self.admin / "beadtown-none")}
+        there = self._git.run("-C", str(place), "ls-files", "-z", "--others", "--exclude-standard", extra=pins)
+        names = there.out.split("\0")[:-1]
+        found = next((name for name in names if not name.endswith("/")), "")
+        if found:
+            return f"{nested}/{found}"
+        return next((seed for name in names if (seed := self._seed(f"{nested}/{name[:-1]}"))), "")
+
+    def _forced(self, base: str) -> list[str]:
+        """What a worker has staged that is new since ``base``: ``git add --force`` may name what is ignored."""
+        if not (self.admin / "index").exists():
+            return []
+        added = self._changes(base, {}, "--diff-filter=A")
+        return [change.path for change in added if change.after != _GITLINK and self._is_file(change.path)]
+
+    def _complain(self, index: Path, said: Output) -> None:
+        """Sort out what Git could not add: what no tree can hold is left out, the rest is an error."""
+        changed = self._run(index, "diff-files", "-z", "--name-only", "--ignore-submodules=dirty").out.split("\0")[:-1]
+        special = [path for path in changed if self._is_special(path)]
+        self._list(index, ("update-index", "--force-remove"), special)
+        others = [path for path in self._others(index) if not path.endswith("/")]
+        left = [path for path in changed if path not in special]
+        left += [path for path in others if f"invalid path '{path}'" not in said.err]
+        if left:
+            why = next((line for line in said.err.splitlines() if line.startswith(("error: ", "fatal: "))), said.err)
+            raise Unreadable(f"{self.path / left[0]}: cannot be put into Git: {why}", "Make it readable, or ignore it.")
+
+    def _changes(self, base: str, extra: Mapping[str, str], *options: str) -> Iterator[Change]:
+        args = ("diff-index", "--cached", "--raw", "-z", "--no-renames", *options, base)
+        fields = self._git.run(*args, ok=(0, 128), extra=extra).out.split("\0")
+        for about, path in zip(fields[::2], fields[1::2], strict=False):
+            before, after = about[1:].split(" ")[:2]
+            yield Change(before, after, path)
+
+    def _submodules(self) -> set[str]:
+        file = str(self.path / ".gitmodules")
+        said = self._git.run("config", "-z", "--file", file, "--get-regexp", r"\.path$", ok=(0, 1, 128)).out
+        return {entry.partition("\n")[2] for entry in said.split("\0") if entry}
+
+    def _others(self, index: Path) -> list[str]:
+        return self._run(index, "ls-files", "-z", "--others", "--exclude-standard").out.split("\0")[:-1]
+
+    def _at(self, name: str) -> Path:
+        """The path of a name that Git gave, byte for byte, whatever the locale is."""
+        return self.path / os.fsdecode(name.encode("utf-8", "surrogateescape"))
+
+    def _is_file(self, name: str) -> bool:
+        """Whether a regular file or a symbolic link is there, and no link on the way."""
+        path = self._at(name)
+        return os.path.realpath(path.parent) == str(path.parent) and (path.is_symlink() or path.is_file())
+
+    def _is_special(self, name: str) -> bool:
+        """Whether a pipe, a socket or a device is there."""
+        path = self._at(name)
+        return os.path.lexists(path) and stat.S_IFMT(path.lstat().st_mode) not in _HELD
+
+    def _list(self, index: Path, args: tuple[str, ...], paths: Sequence[str]) -> None:
+        if paths:
+            self._run(index, *args, "-z", "--stdin", stdin="".join(f"{path}\0" for path in paths))
+
+    def _run(self, index: Path, *args: str, stdin: str = "", ok: Sequence[int] = (0,)) -> Output:
+        return self._git.run(*args, stdin=stdin, ok=ok, extra={"GIT_INDEX_FILE": str(index)})
+
+    def _scratch(self) -> Path:
+        return self.admin / f"beadtown-index.{os.getpid()}.{next(_SERIAL)}"
+
+
+_HELD = (stat.S_IFREG, stat.S_IFLNK, stat.S_IFDIR)
+
+
+def make_accessible(root: Path) -> None:
+    """Give the owner every right on the directories below ``root``, and the right to read on the files.
+
+    Links are not followed. What belongs to somebody else stays as it is.
+    """
+    _allow(str(root), stat.S_IRWXU)
+    for at, directories, files in os.walk(root):
+        for name in directories:
+            _allow(os.path.join(at, name), stat.S_IRWXU)
+        for name in files:
+            _allow(os.path.join(at, name), stat.S_IRUSR)
+
+
+def _allow(path: str, bits: int) -> None:
+    try:
+        mode = os.lstat(path).st_mode
+        if stat.S_IFMT(mode) in (stat.S_IFREG, stat.S_IFDIR) and mode & bits != bits:
+            os.chmod(path, stat.S_IMODE(mode) | bits)
+    except OSError:
+        pass
+
+
+def _escaped(path: str) -> str:
+    return "".join(f"\\{letter}" if letter in "\\*?[ " else letter for letter in path)
+
+
+def _drop(scratch: Path) -> None:
+    for path in (scratch, scratch.with_name(scratch.name + ".lock")):
+        path.unlink(missing_ok=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -1,0 +1,97 @@
+"""What the store says about the merge queue: requests, verdicts already known, what goes back to a molecule. Pure."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from beads import graph
+from beads.model import Bead, Criterion, Dependency, Evidence
+from refinery.gate import Gate
+from refinery.merge import Candidate, Request
+from refinery.train import Verdict
+
+REWORK = "rework"
+"""The label of a step that the Refinery added because the molecule did not land."""
+
+_VERDICTS = {"pass": Verdict.GREEN, "fail": Verdict.RED, "error": Verdict.BROKEN}
+_OUTPUT_TAIL = 4000
+
+
+def requests(view: graph.View) -> list[Request]:
+    """The open merge requests as the Refinery works with them, in the order they are to land."""
+    return [
+        Request(id=bead.id, title=bead.title, head=bead.merge.head, molecule=bead.merge.molecule)
+        for bead in graph.queue(view)
+        if bead.merge is not None
+    ]
+
+
+def verdicts(
+    trees: Sequence[str], beads: Iterable[Bead], gate: str, environment: str, errors_since: datetime
+) -> dict[int, list[Verdict]]:
+    """What is known of each tree, by its place in ``trees``, oldest first; I4 rests on this key.
+
+    A verdict counts only for the same tree, gate and environment. That a gate could not be run counts only
+    since ``errors_since``: starting the Refinery again is how a person says that it can now.
+    """
+    found = [e for bead in beads if bead.merge for e in bead.evidence if (e.gate, e.environment) == (gate, environment)]
+    found = [e for e in found if e.verdict != "error" or e.at >= errors_since]
+    found.sort(key=lambda e: e.at)
+    known = {k: [_VERDICTS[e.verdict] for e in found if e.tree == tree] for k, tree in enumerate(trees)}
+    return {k: v for k, v in known.items() if v}
+
+
+def outcomes(beads: Iterable[Bead]) -> list[bool]:
+    """How past merge requests ended, oldest first: whether they landed."""
+    ended = [b for b in beads if b.merge and b.outcome in ("landed", "rejected")]
+    ended.sort(key=lambda b: b.closed_at or b.created_at)
+    return [b.outcome == "landed" for b in ended]
+
+
+def last_red(view: graph.View, candidate: Candidate, gate: str) -> Evidence | None:
+    """The newest evidence that the gate failed on a candidate's tree."""
+    beads = [view.get(member.id) for member in candidate.members]
+    red = [e for b in beads if b for e in b.evidence if (e.tree, e.gate, e.verdict) == (candidate.tree, gate, "fail")]
+    return max(red, key=lambda e: e.at, default=None)
+
+
+def rework(
+    view: graph.View, request: Request, reason: str, gate: Gate, conflicts: Sequence[str], log: str, now: datetime
+) -> Bead:
+    """The step that a molecule gets when it does not go onto main as it is.
+
+    Its criteria are the gate itself and everything the molecule promised, on the branch with main merged in.
+    A ``command`` molecule does its work again on today's main, unless it says what to do instead.
+    """
+    molecule = view.get(request.molecule)
+    assert molecule is not None, f"merge request {request.id} has no molecule"
+    steps = graph.steps(view, molecule)
+    number = 1 + sum(child.issue_type == "step" for child in view.children(molecule.id))
+    promised = [c for step in steps for c in step.criteria]
+    gates = [Criterion(run=command, timeout=gate.timeout) for command in gate.commands]
+    merged = [Criterion(run=_no_markers(conflicts))] if conflicts else []
+    again = "\n".join(dict.fromkeys(step.run for step in steps if step.run and REWORK not in step.labels))
+    return Bead(
+        id=f"{molecule.id}.{number}",
+        title=f"Rework after {request.id}: {reason}"[:200],
+        issue_type="step",
+        priority=molecule.priority,
+        description=f"{reason}\n\nMain has moved on; it is merged into this branch.\n\n{log[-_OUTPUT_TAIL:]}".rstrip(),
+        run=molecule.rework or again,
+        agent=molecule.agent,
+        labels=(REWORK,),
+        source=f"refinery:{request.id}",
+        created_at=now,
+        created_by="refinery",
+        updated_at=now,
+        dependencies=(Dependency(on=molecule.id, type="parent-child"),),
+        criteria=tuple(dict.fromkeys([*merged, *promised, *gates])),
+    ).sealed()
+
+
+def _no_markers(paths: Sequence[str]) -> str:
+    """A shell line that holds when no conflict marker is left in these files."""
+    quoted = " ".join(shlex.quote(path) for path in paths)
+    return f"! git grep --no-index -nE '^(<<<<<<<|>>>>>>>) ' -- {quoted}"

@@ -1,0 +1,271 @@
+"""The Refinery: one idempotent tick that brings the merge queue forward. Never blocks; gates run beside it.
+
+Each tick reads the store and main, decides with ``train.py``, and acts: intent before effect, compare-and-swap for
+the effect. Killed anywhere, the next tick finds out from main itself what has landed (I5).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from beads import graph
+from beads.clock import Clock
+from beads.errors import InvalidInput, NotFound
+from beads.model import Evidence, milliseconds
+from beads.ops import Intend, Judge, Land, SendBack
+from beads.store import Snapshot, Store
+from refinery import queue
+from refinery.gate import Gate, GateRun, environment_digest, gate_of
+from refinery.git import Git, Identity
+from refinery.merge import Candidate, Conflict, Request, Stack, checkouts, follow, forget, land, landed, stack
+from refinery.sandbox import environment
+from refinery.train import Plan, failure_rate, plan
+from refinery.workshop import Workshop
+
+REFINERY = "refinery"
+_WHO = Identity("beadtown refinery", "refinery@beadtown.invalid")
+
+
+@dataclass
+class _Run:
+    """A gate run going on in a slot; ``request`` is the merge request its verdict is stored on."""
+
+    slot: int
+    request: str
+    run: GateRun
+
+
+@dataclass
+class Refinery:
+    """The merge queue of one branch in one clone.
+
+    Attributes:
+        store: where requests and verdicts are.
+        git: Git in the repository.
+        workshop: for the clean work trees gates run in.
+        branch: the branch it owns, such as ``main``.
+        environ: the user's environment; gates see what is allow-listed.
+        clock: what time it is.
+        marker: marks every process it starts, so that they can be found after its death.
+        halted: why nothing can land without a person; empty when something can, or nothing is queued.
+        remedy: what that person can do.
+    """
+
+    store: Store
+    git: Git
+    workshop: Workshop
+    branch: str
+    environ: Mapping[str, str]
+    clock: Clock
+    marker: str
+    halted: str = ""
+    remedy: str = ""
+    _runs: list[_Run] = field(default_factory=list)
+    _stacked: tuple[str, tuple[Request, ...], Stack] | None = None
+
+    def __post_init__(self) -> None:
+        self._started = milliseconds(self.clock.now())
+
+    @property
+    def busy(self) -> bool:
+        """Whether a gate is running."""
+        return bool(self._runs)
+
+    @property
+    def ref(self) -> str:
+        """The ref of the branch it owns."""
+        return f"refs/heads/{self.branch}"
+
+    def tick(self) -> list[str]:
+        """Bring everything forward that can be; returns a line for each thing that happened."""
+        lines = self._collect()
+        lines += self._recover(self.store.snapshot())
+        snapshot = self.store.snapshot()
+        requests = queue.requests(snapshot)
+        self.halted = self.remedy = ""
+        if not requests:
+            self.cancel()
+            return lines
+        head = self.git.resolve(self.ref)
+        try:
+            if head is None:
+                raise NotFound(f"the branch {self.branch} is gone")
+            gate = gate_of(self.git, head)
+        except (NotFound, InvalidInput) as error:
+            self._halt(error.message, error.hint)
+            return lines
+        return lines + self._advance(snapshot, head, gate, requests)
+
+    def cancel(self) -> None:
+        """Kill running gates; their verdicts are simply not known."""
+        for running in self._runs:
+            running.run.cancel()
+        self._runs.clear()
+
+    def close(self) -> None:
+        """Stop, and remove the work trees gates ran in."""
+        self.cancel()
+        for worktree in self.workshop.all():
+            if worktree.path.name.startswith("gate-"):
+                worktree.remove()
+
+    def _halt(self, reason: str, remedy: str) -> None:
+        self.halted, self.remedy = reason, remedy
+
+    def _collect(self) -> list[str]:
+        """Store the verdicts of runs that ended."""
+        lines = []
+        for running in list(self._runs):
+            evidence = running.run.poll()
+            if evidence is None:
+                continue
+            self._runs.remove(running)
+            self.store.commit(REFINERY, [Judge(id=running.request, evidence=evidence)])
+            lines.append(f"gate {evidence.verdict} ({evidence.detail}, {evidence.seconds:.1f} s) with {running.request}")
+        return lines
+
+    def _recover(self, snapshot: Snapshot) -> list[str]:
+        """Close what main already contains: landed before a kill, or by somebody else."""
+        waiting = [bead for bead in graph.queue(snapshot) if bead.merge]
+        if not waiting or self.git.resolve(self.ref) is None:
+            return []
+        base = self.git.line("merge-base", "--octopus", self.ref, *{b.merge.base for b in waiting if b.merge})
+        there = landed(self.git, self.branch, base)
+        by_commit: dict[str, list[str]] = {}
+        for bead in waiting:
+            if bead.id in there:
+                by_commit.setdefault(there[bead.id], []).append(bead.id)
+        return [self._landed(ids, commit) for commit, ids in by_commit.items()]
+
+    def _landed(self, ids: list[str], commit: str) -> str:
+        """Bring checkouts along, then record that these landed as ``commit``."""
+        old = self.git.line("rev-parse", f"{commit}^1")
+        head = self.git.resolve(self.ref)
+        for checkout in checkouts(self.git, self.branch) if head == commit else ():
+            follow(self.git, checkout, old, commit)
+        self.store.commit(REFINERY, [Land(ids=tuple(ids), commit=commit)])
+        forget(self.git, ids)
+        self._stacked = None
+        return f"landed {', '.join(ids)} as {commit[:12]}"
+
+    def _advance(self, snapshot: Snapshot, head: str, gate: Gate, requests: list[Request]) -> list[str]:
+        stacked = self._stack(head, requests)
+        sent = [self._send_conflict(snapshot, conflict, gate) for conflict in stacked.conflicts]
+        if sent:
+            self._stacked = None
+            return sent
+        environ = environment(self.environ, gate.environment, {})
+        trees = [self.git.line("rev-parse", f"{head}^{{tree}}"), *(c.tree for c in stacked.candidates)]
+        known = queue.verdicts(trees, snapshot, gate.digest(), environment_digest(environ), self._started)
+        self._drop_stale({head, *(c.commit for c in stacked.candidates)})
+        commits = [head, *(c.commit for c in stacked.candidates)]
+        running = [commits.index(r.run.commit) for r in self._runs]
+        rate = failure_rate(queue.outcomes(snapshot))
+        decided = plan(len(stacked.candidates), known, running, gate.slots, rate)
+        return self._act(snapshot, decided, stacked.candidates, head, gate, environ)
+
+    def _stack(self, head: str, requests: list[Request]) -> Stack:
+        """The candidates on ``head``; the same ones as long as neither main nor the queue changes."""
+        key = (head, tuple(requests))
+        if self._stacked is None or self._stacked[:2] != key:
+            self._stacked = (*key, stack(self.git, head, requests, _WHO, self.clock.now()))
+        return self._stacked[2]
+
+    def _drop_stale(self, commits: set[str]) -> None:
+        for running in [r for r in self._runs if r.run.commit not in commits]:
+            running.run.cancel()
+            self._runs.remove(running)
+
+    def _act(
+        self,
+        snapshot: Snapshot,
+        decided: Plan,
+        candidates: list[Candidate],
+        head: str,
+        gate: Gate,
+        environ: Mapping[str, str],
+    ) -> list[str]:
+        if decided.halt:
+            self._halt(decided.halt, f"Mend {self.branch} or the gate; `town queue` shows the log. Then run `town up`.")
+        if decided.land:
+            return self._land(candidates[decided.land - 1])
+        if decided.convict is not None:
+            return [self._convict(snapshot, decided.convict, candidates, gate)]
+        for prefix in [*decided.repeat, *decided.test]:
+            if len(self._runs) < gate.slots:
+                candidate = candidates[prefix - 1] if prefix else None
+                request = candidates[max(prefix, 1) - 1].members[-1].id
+                self._start(candidate, head, request, gate, environ)
+        return []
+
+    def _start(
+        self, candidate: Candidate | None, head: str, request: str, gate: Gate, environ: Mapping[str, str]
+    ) -> None:
+        """Check the candidate out in a free slot and start the gate there; no candidate is main itself."""
+        slot = min(set(range(gate.slots)) - {r.slot for r in self._runs})
+        commit = candidate.commit if candidate else head
+        worktree = self.workshop.open_detached(f"gate-{slot}")
+        worktree.checkout(commit, keep=gate.keep)
+        run = GateRun(
+            gate=gate,
+            commit=commit,
+            tree=self.git.line("rev-parse", f"{commit}^{{tree}}"),
+            directory=worktree.path,
+            environ=environ,
+            log=self._logs / f"{commit[:16]}-{self.clock.monotonic():.3f}",
+            marker=self.marker,
+            clock=self.clock,
+            by=REFINERY,
+        )
+        self._runs.append(_Run(slot, request, run))
+        run.poll()
+
+    @property
+    def _logs(self) -> Path:
+        directory = self.store.directory / "logs" / "gate"
+        directory.mkdir(parents=True, exist_ok=True)
+        return directory
+
+    def _land(self, candidate: Candidate) -> list[str]:
+        """Intent, then main by compare-and-swap, then the record."""
+        dirty = [c for c in checkouts(self.git, self.branch) if not c.clean]
+        if dirty:
+            where = dirty[0].path
+            self._halt(
+                f"{self.branch} is checked out in {where} with changes that are not committed",
+                f"Commit or stash them in {where}; landing goes on by itself.",
+            )
+            return []
+        ids = [member.id for member in candidate.members]
+        self.store.commit(REFINERY, [Intend(ids=tuple(ids), commit=candidate.commit)])
+        if not land(self.git, self.branch, candidate):
+            self._stacked = None
+            return [f"{self.branch} moved while {', '.join(ids)} was about to land; trying again on the new one"]
+        return [self._landed(ids, candidate.commit)]
+
+    def _convict(self, snapshot: Snapshot, place: int, candidates: list[Candidate], gate: Gate) -> str:
+        candidate = candidates[place - 1]
+        offender = candidate.members[-1]
+        red = queue.last_red(snapshot, candidate, gate.digest())
+        ahead = [member.molecule for member in candidate.members[:-1]]
+        reason = f"the gate is red with main{' and ' + ', '.join(ahead) if ahead else ''}: {_short(red)}"
+        return self._send_back(snapshot, offender, reason, gate, (), red.output if red else "")
+
+    def _send_conflict(self, snapshot: Snapshot, conflict: Conflict, gate: Gate) -> str:
+        reason = f"it conflicts with main in {', '.join(conflict.paths)}"
+        return self._send_back(snapshot, conflict.request, reason, gate, conflict.paths, conflict.messages)
+
+    def _send_back(
+        self, snapshot: Snapshot, request: Request, reason: str, gate: Gate, paths: tuple[str, ...], log: str
+    ) -> str:
+        now = milliseconds(self.clock.now())
+        step = queue.rework(snapshot, request, reason, gate, paths, log, now)
+        self.store.commit(REFINERY, [SendBack(id=request.id, reason=reason, step=step)])
+        self._stacked = None
+        return f"sent {request.molecule} back: {reason}"
+
+
+def _short(evidence: Evidence | None) -> str:
+    return f"{evidence.subject}: {evidence.detail}" if evidence else "see the log"

@@ -1,0 +1,291 @@
+"""A polecat: claims one molecule, works it through in a work tree of its own, submits it, and is gone.
+
+Killed at any instruction, its successor goes on from what Git says: the branch has what was proven, the work
+tree or a salvage ref has what was not, and every step begins with a look whether its criteria hold already (I6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from beads import graph
+from beads.errors import Fenced, Refused
+from beads.liveness import Presence
+from beads.model import Attempt, Bead, Evidence
+from beads.ops import LEASE_SECONDS, Begin, Claim, Close, Finish, Operation, Release, Renew, Submit
+from refinery.git import ABSENT, Identity
+from refinery.processes import Exit, Job, shell, start
+from refinery.queue import REWORK
+from refinery.workshop import Worktree
+from roles.acceptance import Bench, evaluate, feedback, holds
+from roles.runtimes import Task, launch
+from roles.settings import Agent
+from roles.site import REQUESTS, TOWN, Site, Stopped, branch_of, wait
+
+
+
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a polecat's life went: the molecule it had, and in one word and one line what became of it."""
+
+    bead: str
+    end: str
+    reason: str
+
+
+@dataclass
+class Polecat:
+    """One worker process.
+
+    Attributes:
+        site: where it works.
+        name: its name, which no other living worker of this clone has.
+        stopping: says whether it has been asked to stop.
+    """
+
+    site: Site
+    name: str
+    stopping: Callable[[], bool]
+    _molecule: Bead = field(init=False)
+    _renew_at: float = 0.0
+
+    def run(self, bead_id: str | None = None) -> Result:
+        """Claim that molecule, or the best ready one, and work until it is submitted or cannot go on.
+
+        Raises:
+            LostRace: somebody else holds it.
+            Refused: it cannot be claimed now.
+        """
+        with Presence(self.site.workers, self.name):
+            claim = Claim(id=bead_id, worker=self.name, site=self.site.name, workable=bead_id is None)
+            molecule = self._commit(claim)
+            if molecule is None:
+                return Result("", "idle", "nothing is ready")
+            self._molecule = molecule
+            try:
+                return self._hold()
+            except Fenced as error:
+                # A successor may be in the work tree already: nothing there is ours to touch any more.
+                return Result(molecule.id, "fenced", error.message)
+
+    def _hold(self) -> Result:
+        worktree: Worktree | None = None
+        try:
+            worktree = self._enter()
+            result = self._work(worktree)
+        except Stopped:
+            result = self._leave(worktree, "stopped", "asked to stop")
+        except Fenced:
+            raise
+        except BaseException as error:
+            self._leave(worktree, "died", f"{type(error).__name__}: {error}")
+            raise
+        return result
+
+    def _leave(self, worktree: Worktree | None, end: str, reason: str) -> Result:
+        """Save everything, give the molecule back, and leave no work tree behind."""
+        molecule = self._molecule
+        saved = self.site.salvage(worktree, molecule, molecule.epoch, reason) if worktree else None
+        ended = "died" if end == "died" else "stopped"
+        self._commit(Release(id=molecule.id, worker=self.name, epoch=molecule.epoch, end=ended, reason=reason))
+        if worktree:
+            worktree.remove(saved)
+        return Result(molecule.id, end, reason)
+
+    def _commit(self, *operations: Operation) -> Bead | None:
+        written = self.site.store.commit(f"polecat {self.name}", operations)
+        return written.beads[-1]
+
+    def _enter(self) -> Worktree:
+        """The molecule's work tree: as a predecessor left it, or new from main with what was salvaged."""
+        site, branch = self.site, branch_of(self._molecule)
+        there = site.workshop.find(branch)
+        worktree = site.workshop.open(self._molecule.id, branch, site.main_head())
+        if there is None:
+            self._freshen(worktree)
+            saved = site.salvaged(self._molecule, worktree.head())
+            if saved:
+                worktree.restore(saved)
+            self._set_up(worktree)
+        return worktree
+
+    def _freshen(self, worktree: Worktree) -> None:
+        """Start from today's main when the branch has no commit of its own yet."""
+        main = self.site.main_head()
+        if worktree.head() != main and self.site.git.is_ancestor(worktree.head(), main):
+            worktree.advance(main)
+
+    def _set_up(self, worktree: Worktree) -> None:
+        table = self.site.settings.worktree
+        if not table.setup:
+            return
+        exit = self._run(shell(table.setup), worktree, "setup", table.setup_timeout, ())
+        if exit.code != 0:
+            raise Refused(
+                f"[worktree] setup failed in {worktree.path} ({exit.kind}, exit {exit.code})", f"See {exit.log}."
+            )
+
+    def _work(self, worktree: Worktree) -> Result:
+        molecule = self._molecule
+        for step in graph.steps(self.site.store.snapshot(), molecule):
+            if not step.closed and not self._step(step, worktree):
+                return self._leave(worktree, "unmet", f"step {step.id} did not meet its criteria")
+        return self._submit(worktree)
+
+    def _step(self, step: Bead, worktree: Worktree) -> bool:
+        """Bring a step to where its criteria hold; False when its attempts are used up."""
+        if REWORK in step.labels:
+            self._bring_main(step, worktree)
+        evidence = self._evaluate(step, worktree)
+        while not holds(step.criteria, evidence):
+            step = self.site.store.snapshot().need(step.id)
+            if len(graph.failed(step)) >= step.attempts_max:
+                return False
+            agent_name = step.agent or self._molecule.agent or self.site.settings.town.agent
+            begun = self._held(Begin, step, runtime=agent_name)
+            self._attempt(begun, worktree, self.site.settings.agent(agent_name), evidence)
+            evidence = self._evaluate(step, worktree)
+            if not holds(step.criteria, evidence):
+                self._held(Finish, step, end="unmet", reason=_why(evidence), evidence=evidence)
+        self._settle(step, worktree, evidence)
+        return True
+
+    def _held(self, operation: type[Begin] | type[Finish], step: Bead, **values: object) -> Bead:
+        fields = {"id": step.id, "worker": self.name, "epoch": self._molecule.epoch, **values}
+        bead = self._commit(operation.model_validate(fields))
+        assert bead is not None, "only a claim may find nothing"
+        return bead
+
+    def _attempt(self, step: Bead, worktree: Worktree, agent: Agent, evidence: Sequence[Evidence]) -> None:
+        """Let the agent edit the work tree once, then save what it left."""
+        attempt = step.attempts[-1]
+        argv, stdin = launch(agent, self._task(step, attempt, evidence))
+        label = f"{self._molecule.epoch}-{step.id}-attempt-{attempt.number}"
+        self._run(argv, worktree, label, agent.timeout, agent.environment, stdin, attempt)
+        self.site.salvage(worktree, self._molecule, self._molecule.epoch, f"{step.id} after attempt {attempt.number}")
+
+    def _task(self, step: Bead, attempt: Attempt, evidence: Sequence[Evidence]) -> Task:
+        molecule = self._molecule
+        closed = [s for s in graph.steps(self.site.store.snapshot(), molecule) if s.closed]
+        return Task(
+            goal=f"{molecule.title}\n\n{molecule.description}",
+            step=f"{step.title}\n\n{step.description}" if step.id != molecule.id else "",
+            run=step.run,
+            criteria=tuple(str(c) for c in step.criteria),
+            earlier=tuple(f"{s.title}: {s.close_reason or 'criteria hold'}" for s in closed),
+            feedback=feedback(evidence) if attempt.number > 1 or REWORK in step.labels else "",
+            attempt=attempt.number,
+        )
+
+    def _run(
+        self,
+        argv: list[str],
+        worktree: Worktree,
+        label: str,
+        timeout: float,
+        allow: Sequence[str],
+        stdin: str = "",
+        attempt: Attempt | None = None,
+    ) -> Exit:
+        job = start(
+            argv,
+            cwd=worktree.path,
+            environ=self.site.surroundings(
+                allow,
+                BEADTOWN_BEAD=self._molecule.id,
+                BEADTOWN_ATTEMPT=str(attempt.number if attempt else 0),
+            ),
+            log=self.site.logs(self._molecule.id) / f"{label}.log",
+            timeout=timeout,
+            marker=self.name,
+            clock=self.site.clock,
+            stdin=stdin,
+        )
+        return self._wait(job)
+
+    def _wait(self, job: Job) -> Exit:
+        return wait(job, self.site, self.stopping, self._renew)
+
+    def _renew(self) -> None:
+        now = self.site.clock.monotonic()
+        self._renew_at = self._renew_at or now + LEASE_SECONDS / 4
+        if now >= self._renew_at:
+            self._commit(Renew(id=self._molecule.id, worker=self.name, epoch=self._molecule.epoch))
+            self._renew_at = now + LEASE_SECONDS / 4
+
+    def _evaluate(self, step: Bead, worktree: Worktree) -> tuple[Evidence, ...]:
+        """Evidence about what is on disk now; what evaluating leaves behind is cleared away again."""
+        tree = worktree.tree()
+        bench = Bench(
+            directory=worktree.path,
+            tree=tree,
+            environ=self.site.surroundings(()),
+            logs=self.site.logs(self._molecule.id),
+            marker=self.name,
+            clock=self.site.clock,
+            by=self.name,
+            wait=self._wait,
+        )
+        found = evaluate(step.criteria, bench)
+        worktree.reset(tree)
+        return found
+
+    def _settle(self, step: Bead, worktree: Worktree, evidence: tuple[Evidence, ...]) -> None:
+        """Commit what was proven and close the step with the proof; a plain bead closes when it lands."""
+        number = len(step.attempts) + (0 if step.attempts else 1)
+        message = f"{step.title}\n\nBead: {step.id}\nAttempt: {number}\n"
+        worktree.commit(message, self._author, TOWN, self.site.clock.now())
+        if step.id == self._molecule.id:
+            self._held(Finish, step, end="satisfied", evidence=evidence)
+            return
+        close = Close(id=step.id, worker=self.name, epoch=self._molecule.epoch, evidence=evidence)
+        self._commit(close)
+
+    def _bring_main(self, step: Bead, worktree: Worktree) -> None:
+        """Merge today's main into the branch, as a commit, so that nothing half-done needs remembering.
+
+        A command's change is what the command does: where it conflicts, main's side is taken and the command
+        runs again on it. An agent finds the conflict markers in the files.
+        """
+        main = self.site.main_head()
+        if self.site.git.is_ancestor(main, worktree.head()):
+            return
+        now = self.site.clock.now()
+        worktree.commit(f"Work in progress on {step.id}\n\nBead: {step.id}\n", self._author, TOWN, now)
+        conflicts = worktree.merge(main)
+        agent = self.site.settings.agent(step.agent or self._molecule.agent)
+        if agent.runtime == "command":
+            worktree.take(main, conflicts)
+        where = "".join(f"\nConflict: {path!r}" for path in conflicts)
+        message = f"Merge main for {step.id}\n{where}\n\nBead: {step.id}\n"
+        worktree.commit(message, self._author, TOWN, now, parents=[main])
+
+    @property
+    def _author(self) -> Identity:
+        return Identity(f"polecat {self.name}", f"{self.name}@beadtown.invalid")
+
+    def _submit(self, worktree: Worktree) -> Result:
+        """Pin the head, ask for it to be merged, and leave."""
+        molecule, git, head = self._molecule, self.site.git, worktree.head()
+        base = git.line("merge-base", self.site.main, head)
+        git.swap(f"{REQUESTS}{molecule.id}/{head[:16]}", head, ABSENT, "submitted")
+        submit = Submit(
+            id=molecule.id,
+            worker=self.name,
+            epoch=molecule.epoch,
+            branch=branch_of(molecule),
+            head=head,
+            base=base,
+        )
+        self._commit(submit)
+        worktree.remove()
+        return Result(molecule.id, "submitted" if head != base else "done", f"head {head[:12]}")
+
+
+def _why(evidence: Sequence[Evidence]) -> str:
+    """The first criterion that did not hold, in one line."""
+    bad = next((e for e in evidence if e.verdict != "pass"), None)
+    return f"{bad.subject}: {bad.detail}" if bad else "criteria hold"

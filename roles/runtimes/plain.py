@@ -1,0 +1,20 @@
+"""The ``plain`` runtime: any coding-agent command line that takes a prompt and edits files where it is started."""
+
+from __future__ import annotations
+
+from roles.prompts import compose
+from roles.runtimes import Launch, Task
+from roles.settings import Agent
+
+PLACE = "{prompt}"
+
+
+def launch(agent: Agent, task: Task) -> Launch:
+    """The configured program; the prompt replaces an argument that is exactly ``{prompt}``, else it is on stdin.
+
+    The prompt is data: it is one argument or one stream, never part of a shell line.
+    """
+    prompt = compose(task)
+    if PLACE in agent.command:
+        return Launch([prompt if part == PLACE else part for part in agent.command], "")
+    return Launch(list(agent.command), prompt)

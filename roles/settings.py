@@ -1,0 +1,99 @@
+"""``town.toml``: the agent squad as code, versioned at the repository's root. Parsed text in, frozen types out.
+
+Secrets are never in it: only names of environment variables that are passed on.
+"""
+
+from __future__ import annotations
+
+import difflib
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from beads.errors import InvalidInput
+from beads.model import Fact
+from beads.toml import loads, validate
+from refinery.gate import SETTINGS_FILE, Gate
+
+
+class TownTable(Fact):
+    """``[town]``: how many polecats run at once, and which branch is main."""
+
+    polecats: int = Field(default=2, ge=1, le=256)
+    branch: str = "main"
+    agent: str = "command"
+
+
+class WorktreeTable(Fact):
+    """``[worktree]``: where work trees are, and the command that makes a new one ready.
+
+    ``root`` is relative to the repository; empty means the user's state directory. ``setup`` is a shell line.
+    """
+
+    root: str = ""
+    setup: str = ""
+    setup_timeout: float = Field(default=600.0, gt=0)
+
+
+class Agent(Fact):
+    """``[agents.NAME]``: something that can do a step.
+
+    Attributes:
+        runtime: ``command`` runs the step's ``run`` line; ``plain`` runs ``command`` with the prompt on its
+            standard input, or in place of an argument that is exactly ``{prompt}``.
+        command: the program and its arguments, for ``plain``; never a shell line.
+        timeout: seconds for one attempt.
+        environment: names of variables it may see besides the usual ones, such as an API key's.
+    """
+
+    runtime: Literal["command", "plain"] = "command"
+    command: tuple[str, ...] = ()
+    timeout: float = Field(default=3600.0, gt=0, le=86_400)
+    environment: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _has_a_program(self) -> Self:
+        if self.runtime == "plain" and not self.command:
+            raise ValueError("runtime 'plain' needs a 'command', a list of the program and its arguments")
+        return self
+
+
+class Settings(Fact):
+    """The whole file; what is left out has a default, except the gate, without which nothing can land."""
+
+    town: TownTable = TownTable()
+    worktree: WorktreeTable = WorktreeTable()
+    agents: dict[str, Agent] = {}
+    gate: Gate | None = None
+
+    def agent(self, name: str) -> Agent:
+        """The agent of that name; ``command`` is always there.
+
+        Raises:
+            InvalidInput: no such agent; names the nearest.
+        """
+        name = name or self.town.agent
+        if name in self.agents:
+            return self.agents[name]
+        if name == "command":
+            return Agent()
+        known = self.known_agents()
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"Did you mean {near[0]!r}?" if near else f"Known agents: {', '.join(known)}."
+        raise InvalidInput(f"there is no agent {name!r} in {SETTINGS_FILE}", hint)
+
+    def known_agents(self) -> list[str]:
+        """The names that a plan may ask for."""
+        return sorted({"command", *self.agents})
+
+
+def read_settings(text: bytes, source: str = SETTINGS_FILE) -> Settings:
+    """Parse ``town.toml``.
+
+    Raises:
+        InvalidDocument: not TOML, an unknown key (with the nearest known one), a wrong value; with its line.
+        InvalidInput: the default agent is not defined.
+    """
+    settings = validate(Settings, loads(text, source), text, source)
+    settings.agent(settings.town.agent)
+    return settings

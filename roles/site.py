@@ -1,0 +1,121 @@
+"""One clone of the repository, with what the roles need to work in it, and the names they agree on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from beads import liveness
+from beads.clock import Clock
+from beads.errors import NotFound
+from beads.model import Bead, check_id
+from beads.store import Store
+from refinery.git import Git, Identity
+from refinery.processes import Exit, Job
+from refinery.sandbox import environment
+from refinery.workshop import Workshop, Worktree
+from roles.settings import Settings
+
+TOWN = Identity("beadtown", "town@beadtown.invalid")
+"""The committer of everything the town commits; the author is the worker."""
+
+BRANCHES = "polecat/"
+SALVAGE = "refs/beads/salvage/"
+REQUESTS = "refs/beads/request/"
+
+
+@dataclass(frozen=True)
+class Site:
+    """What a role works with; made once by the command line, or by a test.
+
+    Attributes:
+        store: the issue store.
+        git: Git in the repository.
+        workshop: its work trees.
+        settings: what ``town.toml`` says.
+        environ: the user's environment, from which processes get what is allow-listed.
+        clock: what time it is.
+        name: tells this clone from every other one; leases carry it.
+    """
+
+    store: Store
+    git: Git
+    workshop: Workshop
+    settings: Settings
+    environ: Mapping[str, str]
+    clock: Clock
+    name: str
+
+    @property
+    def workers(self) -> Path:
+        """Where living workers of this clone have their files."""
+        return self.store.directory / "workers"
+
+    def alive(self, worker: str) -> bool:
+        """Whether that worker of this clone is a living process."""
+        return liveness.alive(self.workers, worker)
+
+    def logs(self, bead_id: str) -> Path:
+        """The directory for the logs of the work on a bead."""
+        directory = self.store.directory / "logs" / check_id(bead_id)
+        directory.mkdir(parents=True, exist_ok=True)
+        return directory
+
+    @property
+    def main(self) -> str:
+        """The name of the main branch's ref."""
+        return f"refs/heads/{self.settings.town.branch}"
+
+    def main_head(self) -> str:
+        """The commit main is at.
+
+        Raises:
+            NotFound: there is no such branch.
+        """
+        head = self.git.resolve(self.main)
+        if head is None:
+            branch = self.settings.town.branch
+            raise NotFound(f"there is no branch {branch!r}", f"Create it, or set [town] branch to yours.")
+        return head
+
+    def surroundings(self, allow: Iterable[str], **extra: str) -> dict[str, str]:
+        """The environment of a process we start: the usual variables, those allowed by name, and ``extra``."""
+        return environment(self.environ, allow, extra)
+
+    def salvage(self, worktree: Worktree, bead: Bead, epoch: int, why: str) -> str | None:
+        """Save what is on disk and not committed to the bead's salvage ref; its commit, or None when all is (I1)."""
+        message = f"Salvage of {bead.id}: {why}\n\nBead: {bead.id}\nEpoch: {epoch}\n"
+        return worktree.snapshot(f"{SALVAGE}{bead.id}/{epoch}", message, TOWN, self.clock.now())
+
+    def salvaged(self, bead: Bead, head: str) -> str | None:
+        """The newest salvage of uncommitted work on top of ``head``, or None."""
+        form = "--format=%(objectname) %(parent)"
+        lines = self.git.line("for-each-ref", form, "--sort=-committerdate", f"{SALVAGE}{bead.id}/").splitlines()
+        return next((oid for oid, _, parent in (line.partition(" ") for line in lines) if parent == head), None)
+
+
+def branch_of(bead: Bead) -> str:
+    """The branch of a molecule's work."""
+    return BRANCHES + bead.id
+
+
+class Stopped(Exception):
+    """This process was asked to stop; what it holds is to be given back."""
+
+
+def wait(job: Job, site: Site, stopping: Callable[[], bool], meanwhile: Callable[[], None]) -> Exit:
+    """Wait for a job, looking now and then whether to stop and doing ``meanwhile``.
+
+    Raises:
+        Stopped: ``stopping`` said so; the job is dead by then.
+    """
+    pause = 0.002
+    while (exit := job.poll()) is None:
+        if stopping():
+            job.cancel(grace=2.0)
+            raise Stopped
+        meanwhile()
+        site.clock.sleep(pause)
+        pause = min(pause * 1.5, 0.05)
+    return exit

@@ -1,0 +1,76 @@
+"""What a person wants to know at a glance, derived from the store alone: right on any clone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from beads import graph
+from beads.model import Bead
+from beads.store import Snapshot
+
+
+@dataclass(frozen=True)
+class Row:
+    """One unit of work: the bead, where it stands, and what its history amounts to.
+
+    Attributes:
+        bead: the molecule, or the plain bead.
+        state: who acts next, and why.
+        steps: how many steps are closed, of how many.
+        attempts: how often a worker began on it.
+        deaths: how many workers died on it.
+        reworks: how often the Refinery sent it back.
+        evidence: how many pieces of evidence its steps have.
+        commit: the commit it landed as; empty before.
+    """
+
+    bead: Bead
+    state: graph.State
+    steps: tuple[int, int]
+    attempts: int
+    deaths: int
+    reworks: int
+    evidence: int
+    commit: str
+
+
+@dataclass(frozen=True)
+class Need:
+    """Something that waits for a person: what, why, and the command that helps."""
+
+    bead_id: str
+    reason: str
+    command: str
+
+
+def rows(snapshot: Snapshot, now: datetime) -> list[Row]:
+    """Every unit of work that a polecat can do, in the order it was made."""
+    units = [b for b in snapshot if b.issue_type not in ("step", "merge-request", "message", "epic")]
+    found = [_row(snapshot, bead, now) for bead in units if graph.workable(snapshot, bead)]
+    return sorted(found, key=lambda row: (row.bead.created_at, graph.natural(row.bead.id)))
+
+
+def _row(snapshot: Snapshot, bead: Bead, now: datetime) -> Row:
+    steps = graph.steps(snapshot, bead)
+    requests = graph.merge_requests(snapshot, bead)
+    landed = next((r.merge.landed for r in requests if r.merge and r.merge.landed), "")
+    return Row(
+        bead=bead,
+        state=graph.state(snapshot, bead, now),
+        steps=(sum(s.closed for s in steps), len(steps)),
+        attempts=sum(len(s.attempts) for s in steps),
+        deaths=sum(len(graph.deaths(s)) for s in steps),
+        reworks=graph.reworks(snapshot, bead),
+        evidence=sum(len(s.evidence) for s in steps),
+        commit=landed,
+    )
+
+
+def needs(found: list[Row]) -> list[Need]:
+    """What of these rows waits for a person."""
+    return [
+        Need(row.bead.id, row.state.reason, f"town retry {row.bead.id}")
+        for row in found
+        if row.state.kind == "needs_person"
+    ]

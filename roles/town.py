@@ -1,0 +1,234 @@
+"""The town: one foreground process that ticks the Witness, the Refinery and the scheduler, and spawns polecats.
+
+It keeps nothing that matters in memory: killed at any moment and started again, it goes on from what Git says.
+Events only wake it sooner; whatever it misses it sees at the next look.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from beads import graph
+from beads.errors import TownError
+from beads.model import Bead
+from beads.store import Snapshot
+from refinery.processes import Job, start
+from refinery.refinery import Refinery
+from roles import witness
+from roles.site import Site
+from roles.status import Need, needs, rows
+
+NAMES = (
+    "nux",
+    "slit",
+    "ace",
+    "morsov",
+    "toast",
+    "capable",
+    "dag",
+    "cheedo",
+    "keeper",
+    "valkyrie",
+    "rictus",
+    "max",
+)
+
+GRACE_SECONDS = 15.0
+"""How long polecats get to save their work when the town stops."""
+
+_LIFETIME_SECONDS = 365 * 86_400.0
+_PAUSE_SECONDS = 0.05
+_RESYNC_SECONDS = 5.0
+_BUSY_RESYNC_SECONDS = 0.5
+_FAILURES_MAX = 10
+_BACKOFF_MAX_SECONDS = 60.0
+
+
+@dataclass
+class _Spawned:
+    bead_id: str
+    name: str
+    job: Job
+
+
+@dataclass
+class Town:
+    """The supervisor of one clone; the caller makes sure that there is only one.
+
+    Attributes:
+        site: where it works.
+        refinery: the merge queue.
+        polecats: how many may live at once.
+        command: the program and first arguments that run ``town``, absolute, never found through a working directory.
+        say: told one line for everything that happens.
+    """
+
+    site: Site
+    refinery: Refinery
+    polecats: int
+    command: Sequence[str]
+    say: Callable[[str], None]
+    _spawned: list[_Spawned] = field(default_factory=list)
+    _failures: dict[str, tuple[int, float]] = field(default_factory=dict)
+    _counter: int = 0
+
+    def run(self, until_idle: bool, stopping: Callable[[], bool]) -> list[Need]:
+        """Tick until asked to stop, or with ``until_idle`` until nothing can be done without a person.
+
+        Returns what needs a person.
+
+        Raises:
+            TownError: polecats do not start, again and again.
+        """
+        with _Waker(self.site.store.repository.common / "refs") as waker:
+            try:
+                while not stopping():
+                    waker.clear()
+                    if not self.tick() and until_idle:
+                        break
+                    waker.wait(_BUSY_RESYNC_SECONDS if self._busy() else _RESYNC_SECONDS)
+                    self.site.clock.sleep(_PAUSE_SECONDS)
+            finally:
+                self.stop()
+        return self.needs()
+
+    def needs(self) -> list[Need]:
+        """What waits for a person now."""
+        found = needs(rows(self.site.store.snapshot(), self.site.clock.now()))
+        if self.refinery.halted:
+            found.append(Need("queue", self.refinery.halted, self.refinery.remedy))
+        return found
+
+    def tick(self) -> bool:
+        """One round of every role; False when there is nothing left that anybody but a person could do."""
+        self._reap()
+        for line in witness.tick(self.site):
+            self.say(f"witness: {line}")
+        for line in self.refinery.tick():
+            self.say(f"refinery: {line}")
+        snapshot = self.site.store.snapshot()
+        self._schedule(snapshot)
+        return self._busy() or self._pending(snapshot)
+
+    def _busy(self) -> bool:
+        return bool(self._spawned) or self.refinery.busy
+
+    def _pending(self, snapshot: Snapshot) -> bool:
+        """Whether time alone will bring work: somebody holds a lease, the queue can move, or a spawn is due."""
+        if graph.queue(snapshot) and not self.refinery.halted:
+            return True
+        held = any(bead.lease for bead in snapshot.unclosed())
+        return held or bool(self._candidates(snapshot))
+
+    def _candidates(self, snapshot: Snapshot) -> list[Bead]:
+        ready = graph.ready(snapshot, self.site.clock.now())
+        return [bead for bead in ready if graph.workable(snapshot, bead)]
+
+    def _schedule(self, snapshot: Snapshot) -> None:
+        """Spawn polecats for the best ready molecules, up to the cap."""
+        names = {s.name for s in self._spawned}
+        leases = [bead.lease for bead in snapshot.unclosed() if bead.lease]
+        names |= {lease.worker for lease in leases if lease.site == self.site.name}
+        taken = {s.bead_id for s in self._spawned}
+        now = self.site.clock.monotonic()
+        due = [b for b in self._candidates(snapshot) if b.id not in taken and self._failures.get(b.id, (0, 0.0))[1] <= now]
+        for bead in due[: max(0, self.polecats - len(names))]:
+            self._spawn(bead)
+
+    def _spawn(self, bead: Bead) -> None:
+        self._counter += 1
+        name = f"{NAMES[self._counter % len(NAMES)]}-{os.getpid()}-{self._counter}"
+        job = start(
+            [*self.command, "polecat", "run", bead.id, "--as", name],
+            cwd=self.site.git.directory,
+            environ=self.site.environ,
+            log=self.site.logs(bead.id) / f"{name}.log",
+            timeout=_LIFETIME_SECONDS,
+            marker=name,
+            clock=self.site.clock,
+        )
+        self._spawned.append(_Spawned(bead.id, name, job))
+        self.say(f"polecat {name}: {bead.id} {bead.title}")
+
+    def _reap(self) -> None:
+        for spawned in list(self._spawned):
+            exit = spawned.job.poll()
+            if exit is None:
+                continue
+            self._spawned.remove(spawned)
+            if exit.code in (0, 4, 7):
+                self._failures.pop(spawned.bead_id, None)
+            elif exit.kind == "signalled":
+                self.say(f"polecat {spawned.name}: killed by signal {exit.signal}")
+            else:
+                self._count_failure(spawned, exit.log)
+
+    def _count_failure(self, spawned: _Spawned, log: Path) -> None:
+        """Back off, twice as long each time, and give up rather than spawn for ever into a broken environment."""
+        count = self._failures.get(spawned.bead_id, (0, 0.0))[0] + 1
+        self._failures[spawned.bead_id] = (
+            count,
+            self.site.clock.monotonic() + min(2.0**count, _BACKOFF_MAX_SECONDS),
+        )
+        self.say(f"polecat {spawned.name}: failed on {spawned.bead_id}, see {log}")
+        if sum(n for n, _ in self._failures.values()) >= _FAILURES_MAX:
+            raise TownError(f"polecats failed {_FAILURES_MAX} times without getting anywhere", f"See {log}.")
+
+    def stop(self) -> None:
+        """Ask every polecat to save its work and go; kill those that do not."""
+        self.refinery.cancel()
+        for spawned in self._spawned:
+            _signal(spawned.job.pid)
+        deadline = self.site.clock.monotonic() + GRACE_SECONDS
+        while any(s.job.poll() is None for s in self._spawned) and self.site.clock.monotonic() < deadline:
+            self.site.clock.sleep(_PAUSE_SECONDS)
+        for spawned in self._spawned:
+            spawned.job.cancel(grace=0.0)
+        self._spawned.clear()
+
+
+def _signal(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGTERM)
+    except ProcessLookupError:
+        return
+
+
+class _Waker:
+    """Wakes the loop when a ref moves or a child ends."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._woken = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._before: object = None
+
+    def __enter__(self) -> _Waker:
+        self._before = signal.signal(signal.SIGCHLD, lambda *_: self._woken.set())
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        signal.signal(signal.SIGCHLD, self._before)  # type: ignore[arg-type]
+        self._thread.join()
+
+    def clear(self) -> None:
+        """Forget wakes so far: what they announced is about to be looked at."""
+        self._woken.clear()
+
+    def wait(self, seconds: float) -> None:
+        """Until something happens, or that long."""
+        self._woken.wait(seconds)
+
+    def _watch(self) -> None:
+        from watchfiles import watch
+
+        for _ in watch(self._directory, stop_event=self._stop, debounce=50, step=20, rust_timeout=200, yield_on_timeout=False):
+            self._woken.set()

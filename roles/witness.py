@@ -1,0 +1,159 @@
+"""The Witness: sees who died, what was left over, and puts it right. Plain code; no model is ever asked.
+
+:func:`diagnose` decides, purely; :func:`execute` acts, and each action may be done again at any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from beads import liveness
+from beads.errors import LostRace, NotFound
+from beads.model import Bead
+from beads.ops import Release
+from beads.store import Snapshot
+from refinery.git import ABSENT
+from refinery.processes import kill_strays
+from roles.site import BRANCHES, REQUESTS, Site, branch_of
+
+WITNESS = "witness"
+
+
+@dataclass(frozen=True)
+class Reclaim:
+    """Take a molecule back from a worker that is dead or whose lease ran out; ``reason`` goes into the history."""
+
+    bead: Bead
+    worker: str
+    epoch: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Remove what a closed molecule left: its work tree, its branch, its pinned heads."""
+
+    bead_id: str
+
+
+@dataclass(frozen=True)
+class Forget:
+    """Kill what a dead worker that holds nothing left running, and remove its file."""
+
+    worker: str
+
+
+Action = Reclaim | Sweep | Forget
+
+
+@dataclass(frozen=True)
+class Signs:
+    """What is seen of this clone: which clone it is, who lives, and what lies about.
+
+    Attributes:
+        site: the clone's name.
+        alive: whether a worker of this clone lives.
+        workers: the workers that have a file, dead or alive.
+        branches: the ids of the beads that have a polecat branch, a work tree or a pinned head.
+    """
+
+    site: str
+    alive: Callable[[str], bool]
+    workers: tuple[str, ...]
+    branches: tuple[str, ...]
+
+
+def diagnose(snapshot: Snapshot, signs: Signs, now: datetime) -> list[Action]:
+    """What has to be put right, in the order in which to do it. Pure, apart from asking ``signs.alive``."""
+    actions: list[Action] = []
+    held: set[str] = set()
+    for bead in snapshot.unclosed():
+        lease = bead.lease
+        if lease is None:
+            continue
+        here = lease.site == signs.site
+        held.update({lease.worker} if here else ())
+        if here and not signs.alive(lease.worker):
+            actions.append(Reclaim(bead, lease.worker, lease.epoch, f"{lease.worker} died"))
+        elif not here and lease.until < now:
+            actions.append(Reclaim(bead, lease.worker, lease.epoch, f"the lease of {lease.worker} ran out"))
+    actions += [Forget(w) for w in signs.workers if w not in held and not signs.alive(w)]
+    return actions + [Sweep(bead_id) for bead_id in signs.branches if _over(snapshot, bead_id)]
+
+
+def _over(snapshot: Snapshot, bead_id: str) -> bool:
+    """Whether nothing more will happen to a bead that exists; what we do not know is not ours to sweep."""
+    bead = snapshot.get(bead_id)
+    return bead is not None and bead.closed
+
+
+def look(site: Site) -> Signs:
+    """See what is to be seen of this clone."""
+    refs = site.git.line("for-each-ref", "--format=%(refname)", f"refs/heads/{BRANCHES}", REQUESTS).splitlines()
+    ids = {ref.removeprefix("refs/heads/" + BRANCHES).removeprefix(REQUESTS).split("/")[0] for ref in refs}
+    return Signs(site.name, site.alive, tuple(liveness.names(site.workers)), tuple(sorted(ids)))
+
+
+def tick(site: Site) -> list[str]:
+    """Look, decide and act once; returns a line for each thing that was put right."""
+    actions = diagnose(site.store.snapshot(), look(site), site.clock.now())
+    return [line for line in (execute(site, action) for action in actions) if line]
+
+
+def execute(site: Site, action: Action) -> str:
+    """Do one action; a line that says what was done, or nothing when it needed no doing any more."""
+    match action:
+        case Reclaim():
+            return _reclaim(site, action)
+        case Sweep():
+            return _sweep(site, action.bead_id)
+        case Forget():
+            kill_strays(action.worker)
+            liveness.forget(site.workers, action.worker)
+            return f"cleared away after {action.worker}"
+
+
+def _reclaim(site: Site, action: Reclaim) -> str:
+    """First everything of the dead worker's is dead, then its edits are safe, then the molecule is free (I1, I2)."""
+    bead = action.bead
+    kill_strays(action.worker)
+    worktree = site.workshop.find(branch_of(bead))
+    saved = site.salvage(worktree, bead, action.epoch, action.reason) if worktree else None
+    reason = f"{action.reason}; uncommitted work is in {saved[:12]}" if saved else action.reason
+    release = Release(id=bead.id, worker=action.worker, epoch=action.epoch, end="died", reason=reason)
+    try:
+        site.store.commit(WITNESS, [release])
+    except LostRace:
+        return ""
+    liveness.forget(site.workers, action.worker)
+    return f"took {bead.id} back: {reason}"
+
+
+def _sweep(site: Site, bead_id: str) -> str:
+    """Remove a closed molecule's work tree and refs; uncommitted edits are saved first, even here."""
+    bead = site.store.snapshot().need(bead_id)
+    branch = branch_of(bead)
+    worktree = site.workshop.find(branch)
+    if worktree:
+        worktree.remove(site.salvage(worktree, bead, bead.epoch, "the molecule is closed"))
+    site.workshop.prune()
+    for ref in _refs(site, bead):
+        head = site.git.resolve(ref)
+        if head is not None:
+            _drop(site, bead, ref, head)
+    return f"swept {bead_id}"
+
+
+def _refs(site: Site, bead: Bead) -> Iterable[str]:
+    pinned = site.git.line("for-each-ref", "--format=%(refname)", f"{REQUESTS}{bead.id}/").splitlines()
+    return [f"refs/heads/{branch_of(bead)}", *pinned]
+
+
+def _drop(site: Site, bead: Bead, ref: str, head: str) -> None:
+    """Delete a ref; commits that are not on main are kept under a salvage ref (I1)."""
+    if not site.git.is_ancestor(head, site.main):
+        site.git.swap(f"refs/beads/salvage/{bead.id}/head-{head[:16]}", head, ABSENT, "swept")
+    if not site.git.delete(ref, head):
+        raise NotFound(f"{ref} moved while it was being swept")

@@ -5,9 +5,9 @@ is, so that pouring twice changes nothing, and pouring an edited plan makes new 
 work was edited. What the work is: title, goal, ``rework``, ``needs`` as written, and the steps with their criteria.
 Priority, labels, agent and attempts are no part of it; they may be changed on the bead at any time.
 
-An edit leaves a bead behind that the plan no longer asks for. :func:`older` finds it, :func:`supersede` deals with
-it, and a ``supersedes`` dependency from it to its successor says so, as in ``bd``. The plan poured last rules: when
-an edit is taken back, what was superseded is not revived but made anew, under an id that has grown by one.
+An edit leaves a bead behind that the plan no longer asks for; a ``supersedes`` dependency from it to its successor
+says so, as in ``bd``, and the Mayor writes it. The plan poured last rules: when an edit is taken back, what was
+superseded is not revived but made anew, under an id that has grown by one.
 """
 
 from __future__ import annotations
@@ -18,20 +18,19 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from graphlib import CycleError, TopologicalSorter
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, StrictBool, StrictFloat, StrictInt
 
-from beads import graph
 from beads.errors import InvalidDocument, InvalidInput
 from beads.model import Bead, Criterion, Dependency, Fact, check_id, derived_id, milliseconds
-from beads.ops import Close, Create, Depend, Operation
+from beads.ops import Create
 from beads.toml import Place, dotted, line_of, loads, validate
 
+Item = TypeVar("Item")
 Lookup = Callable[[str], Bead | None]
 """Finds a bead of the store by its id."""
 
@@ -80,12 +79,19 @@ def _array(value: object) -> object:
     return value
 
 
+def _table(value: object) -> object:
+    if not isinstance(value, dict | Fact):
+        raise ValueError("must be a table")
+    return value
+
+
 Name = Annotated[str, AfterValidator(_name)]
 Title = Annotated[str, AfterValidator(_title)]
 Words = Annotated[str, AfterValidator(_filled)]
 Command = Annotated[str, AfterValidator(_filled), AfterValidator(_sayable)]
 Needed = Annotated[str, AfterValidator(_needed)]
-_Array = BeforeValidator(_array)
+Array = Annotated[tuple[Item, ...], BeforeValidator(_array)]
+Tables = Array[Annotated[Item, BeforeValidator(_table)]]
 
 
 class PlannedCriterion(Criterion):
@@ -117,9 +123,9 @@ class Step(Fact):
     description: str = ""
     run: Command = ""
     agent: str = ""
-    needs: Annotated[tuple[str, ...] | None, _Array] = None
+    needs: Array[str] | None = None
     attempts: StrictInt = Field(3, ge=1)
-    criteria: Annotated[tuple[PlannedCriterion, ...], _Array] = ()
+    criteria: Tables[PlannedCriterion] = ()
 
 
 class Molecule(Fact):
@@ -142,19 +148,20 @@ class Molecule(Fact):
     id: Name
     title: Title
     goal: Words
-    needs: Annotated[tuple[Needed, ...], _Array] = ()
+    needs: Array[Needed] = ()
     priority: StrictInt = Field(2, ge=0, le=4)
-    labels: Annotated[tuple[Words, ...], _Array] = ()
+    labels: Array[Words] = ()
     agent: str = ""
     rework: Annotated[str, AfterValidator(_sayable)] = ""
     run: Command = ""
-    criteria: Annotated[tuple[PlannedCriterion, ...], _Array] = ()
-    steps: Annotated[tuple[Step, ...], _Array] = ()
+    criteria: Tables[PlannedCriterion] = ()
+    steps: Tables[Step] = ()
 
     def work(self) -> tuple[Step, ...]:
         """The steps; ``run`` and ``criteria`` given directly are one step of the molecule's own name and title."""
-        only = Step.model_construct(id=self.id, title=self.title, run=self.run, criteria=self.criteria)
-        return self.steps or (only,)
+        if self.steps:
+            return self.steps
+        return (Step.model_construct(id=self.id, title=self.title, run=self.run, criteria=self.criteria),)
 
     def order(self) -> dict[str, tuple[str, ...]]:
         """Which steps each step comes right after."""
@@ -179,7 +186,7 @@ class Plan(Fact):
     plan: Name
     title: str = ""
     description: str = ""
-    molecules: Annotated[tuple[Molecule, ...], _Array]
+    molecules: Tables[Molecule]
     _text: bytes = PrivateAttr(b"")
     _source: str = PrivateAttr("plan")
 
@@ -388,83 +395,3 @@ def _edges(plan: Plan, index: int, roots: Mapping[str, str], known: Lookup) -> t
             raise plan.fault(place, f"there is no molecule {need!r} here and no such bead", nearest(need, roots))
         targets[roots.get(need, need)] = None
     return tuple(Dependency(on=target) for target in targets)
-
-
-@dataclass(frozen=True)
-class Older:
-    """A molecule that an earlier version of the plan made, and that is not closed.
-
-    Attributes:
-        bead: the molecule as it is in the store.
-        successor: the id of the bead that the plan now has in its place; None when the plan dropped it.
-        busy: whether a worker holds it or it is in the merge queue.
-    """
-
-    bead: Bead
-    successor: str | None
-    busy: bool
-
-    @property
-    def settled(self) -> bool:
-        """Whether it was dealt with before: it is known as superseded, and its successor waits for it."""
-        return Dependency(on=self.successor or self.bead.id, type=SUPERSEDES) in self.bead.dependencies
-
-
-def older(plan: Plan, poured: Iterable[Create], view: graph.View) -> list[Older]:
-    """What earlier versions of the plan left in the store unfinished, in the order of the ids."""
-    roots = {create.bead.source: create.bead.id for create in poured if create.bead.issue_type == "molecule"}
-    start, current = source_of(plan.plan, ""), set(roots.values())
-    found = [b for b in view.unclosed() if b.issue_type == "molecule" and b.source.startswith(start)]
-    return [
-        Older(bead, roots.get(bead.source), _busy(view, bead))
-        for bead in sorted(found, key=lambda b: graph.natural(b.id))
-        if bead.id not in current
-    ]
-
-
-def _busy(view: graph.View, bead: Bead) -> bool:
-    return bead.lease is not None or any(not request.closed for request in graph.merge_requests(view, bead))
-
-
-def supersede(plan: Plan, poured: Sequence[Create], view: graph.View) -> list[Operation]:
-    """What is to be done, after the beads were created, about the older versions of their molecules.
-
-    An older version that nobody is at is closed as superseded. One that a worker holds or that is in the queue is
-    left to land, and the new one waits for it: taking work away from a worker is a person's decision. What waited
-    for the older version waits for the new one too. Molecules that the plan dropped are left alone.
-    """
-    replaced = {o.bead.id: o for o in older(plan, poured, view) if o.successor and not o.settled}
-    found = dict.fromkeys(operation for old in replaced.values() for operation in _retire(old))
-    for waiting, successor in itertools.chain(_by_name(plan, poured, view), _by_edge(replaced, view)):
-        if waiting.id not in replaced and not waiting.closed and not _busy(view, waiting):
-            found[Depend(id=waiting.id, on=successor)] = None
-    return list(found)
-
-
-def _retire(old: Older) -> Iterator[Operation]:
-    successor = old.successor or ""
-    yield Depend(id=old.bead.id, on=successor, type=SUPERSEDES)
-    if old.busy:
-        yield Depend(id=successor, on=old.bead.id)
-    else:
-        # Its steps stay as they are, so that reopening it brings back work that is still to be proven.
-        yield Close(id=old.bead.id, outcome="superseded", reason=f"superseded by {successor}")
-
-
-def _by_name(plan: Plan, poured: Iterable[Create], view: graph.View) -> Iterator[tuple[Bead, str]]:
-    """Molecules of the plan that were there before, each with those it needs that are new."""
-    roots = {create.bead.source: create.bead.id for create in poured}
-    for molecule in plan.molecules:
-        there = view.get(roots[source_of(plan.plan, molecule.id)])
-        for need in molecule.needs if there else ():
-            target = roots.get(source_of(plan.plan, need))
-            if there and target and view.get(target) is None:
-                yield there, target
-
-
-def _by_edge(replaced: Mapping[str, Older], view: graph.View) -> Iterator[tuple[Bead, str]]:
-    """Beads of any kind that wait for an older version, each with what takes its place."""
-    for old in replaced.values():
-        for waiting in view.dependents(old.bead.id):
-            if old.bead.id in waiting.needs and old.successor:
-                yield waiting, old.successor

@@ -84,7 +84,10 @@ def history_of(repository: Repository, head: Oid, bead_id: str) -> Iterator[Entr
 
 def differences(old: Bead | None, new: Bead | None) -> tuple[Difference, ...]:
     """What ``new`` says that ``old`` does not, and the other way round, field by field."""
-    before, after = (dict(bead) | (bead.model_extra or {}) if bead else {} for bead in (old, new))
+    before, after = (_facts(bead) for bead in (old, new))
+    if old is None:
+        # What everything starts with is no news about a new bead.
+        after = {name: value for name, value in after.items() if value != _default(name)}
     found = []
     for field in dict.fromkeys((*before, *after)):
         was, now = _words(before.get(field)), _words(after.get(field))
@@ -139,6 +142,15 @@ def _entry(commit: Commit, bead_id: str = "", found: tuple[Difference, ...] = ()
     )
 
 
+def _facts(bead: Bead | None) -> dict[str, Any]:
+    return dict(bead) | (bead.model_extra or {}) if bead else {}
+
+
+def _default(name: str) -> Any:
+    field = Bead.model_fields.get(name)
+    return field.default if field else None
+
+
 def _words(value: Any) -> tuple[str, ...]:
     """A field's value as the facts it holds; none for an empty one."""
     if isinstance(value, list | tuple):
@@ -160,4 +172,5 @@ def _word(item: Any) -> str:
             return f"{item.verdict} {item.subject}"
         case datetime():
             return f"{item:%Y-%m-%d %H:%M:%S} UTC"
-    return str(item)
+        case _:
+            return str(item)

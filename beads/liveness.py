@@ -97,6 +97,6 @@ def _own(path: Path) -> int:
             os.close(handle)
             raise LostRace(f"{path.name} is running already (process {path.read_text().strip()})") from None
         with contextlib.suppress(FileNotFoundError):
-            if os.stat(path).st_ino == os.fstat(handle).st_ino:
+            if path.stat().st_ino == os.fstat(handle).st_ino:
                 return handle
         os.close(handle)

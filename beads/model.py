@@ -131,8 +131,9 @@ class Criterion(Fact):
 class Evidence(Fact):
     """What one evaluation found: of a criterion on a tree, or of the gate on a candidate.
 
-    ``subject`` is the criterion or the gate in words. ``verdict`` keeps apart what did not hold (``fail``) from what could not be judged (``error``: exit status
-    126 or 127, a signal, a time-out, zero tests collected). An error is never a pass and convicts nobody.
+    ``subject`` is the criterion or the gate in words. ``verdict`` keeps apart what did not hold (``fail``) from
+    what could not be judged (``error``: exit status 126 or 127, a signal, a time-out, zero tests collected). An
+    error is never a pass and convicts nobody.
     """
 
     id: str

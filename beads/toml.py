@@ -10,15 +10,18 @@ import difflib
 import re
 import tomllib
 from collections.abc import Iterator
-from typing import Any, TypeVar, get_args
+from types import NoneType, UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import tomli_w
 from pydantic import BaseModel, ValidationError
 
 from beads.errors import InvalidDocument, InvalidInput
+from beads.lines import Place, places
+
+__all__ = ["Place", "dotted", "dumps", "line_of", "loads", "validate"]
 
 Model = TypeVar("Model", bound=BaseModel)
-Place = tuple[str | int, ...]
 
 
 def dumps(data: dict[str, Any]) -> bytes:
@@ -86,7 +89,7 @@ def validate(model: type[Model], data: dict[str, Any], text: bytes, source: str,
             known = _fields(model, inner[:-1])
             problem = f"unknown key {inner[-1]!r}"
             near = difflib.get_close_matches(str(inner[-1]), known, n=1, cutoff=0.5)
-            hint = f"Did you mean {near[0]!r}?" if near else f"Known keys: {', '.join(sorted(known))}."
+            hint = f"Did you mean {near[0]!r}?" if near else f"Known keys: {', '.join(sorted(known))}." if known else ""
         elif first["type"] == "missing":
             problem = "is missing"
         elif not isinstance(first["input"], dict | list):
@@ -111,60 +114,11 @@ def line_of(text: bytes, place: Place) -> int:
     >>> line_of(b'a = 1\\n[[m]]\\nid = "x"\\n[[m]]\\nid = "y"\\n', ("m", 1, "id"))
     5
     """
-    lines = dict(_positions(text.decode(errors="replace")))
+    lines = places(text.decode(errors="replace"))
     for length in range(len(place), 0, -1):
         if place[:length] in lines:
             return lines[place[:length]]
     return 0
-
-
-_KEY = r"""(?:[A-Za-z0-9_-]+|"(?:[^"\\]|\\.)*"|'[^']*')"""
-_NAME = rf"{_KEY}(?:\s*\.\s*{_KEY})*"
-_HEADER = re.compile(rf"\s*(\[\[?)\s*({_NAME})\s*\]\]?\s*(?:#.*)?$")
-_ASSIGNMENT = re.compile(rf"\s*({_NAME})\s*=\s*(.*)$")
-
-
-def _positions(text: str) -> Iterator[tuple[Place, int]]:
-    """Where each table and key of a valid document is written; keys inside inline tables are not listed."""
-    counts: dict[Place, int] = {}
-    table: Place = ()
-    closing = ""
-    # A line of TOML ends with a line feed only; splitlines() would also count U+2028 and form feeds inside text.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if closing:
-            closing = "" if closing in line else closing
-        elif header := _HEADER.match(line):
-            table = _table(header.group(2), header.group(1) == "[[", counts)
-            yield table, number
-        elif assignment := _ASSIGNMENT.match(line):
-            yield (*table, *_parts(assignment.group(1))), number
-            closing = _opened(assignment.group(2))
-
-
-def _table(name: str, repeated: bool, counts: dict[Place, int]) -> Place:
-    """The place a header opens, counting the tables of each array seen so far."""
-    place: Place = ()
-    parts = _parts(name)
-    for part in parts[:-1]:
-        place = (*place, part)
-        place = (*place, counts[place]) if place in counts else place
-    place = (*place, parts[-1])
-    if repeated:
-        counts[place] = counts.get(place, -1) + 1
-        place = (*place, counts[place])
-    return place
-
-
-def _parts(name: str) -> list[str]:
-    return [part.strip("\"'") for part in re.findall(_KEY, name)]
-
-
-def _opened(value: str) -> str:
-    """The delimiter of a multi-line string that this value opens and does not close."""
-    for quote in ('"""', "'''"):
-        if value.startswith(quote) and quote not in value[3:]:
-            return quote
-    return ""
 
 
 def _strings(value: object) -> Iterator[str]:
@@ -187,16 +141,26 @@ def _fields(model: type[BaseModel], place: Place) -> list[str]:
     """The keys known at ``place`` inside ``model``."""
     here: Any = model
     for part in place:
-        if isinstance(part, str) and isinstance(here, type) and issubclass(here, BaseModel):
-            here = next((f.annotation for n, f in here.model_fields.items() if part in (n, f.alias)), None)
-        here = _model_in(here)
-    if not (isinstance(here, type) and issubclass(here, BaseModel)):
-        return []
-    return [field.alias or name for name, field in here.model_fields.items()]
+        here = _inside(here, part)
+    found = next((one for one in _choices(here) if isinstance(one, type) and issubclass(one, BaseModel)), None)
+    return [field.alias or name for name, field in found.model_fields.items()] if found else []
 
 
-def _model_in(annotation: object) -> object:
-    """The model inside ``list[Model]``, ``Model | None`` and the like."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next((found for arg in get_args(annotation) if (found := _model_in(arg)) is not None), None)
+def _inside(annotation: object, part: str | int) -> object:
+    """What stands at a key or an index of something annotated so; None when nothing is known of it."""
+    for one in _choices(annotation):
+        if isinstance(one, type) and issubclass(one, BaseModel):
+            return next((f.annotation for n, f in one.model_fields.items() if part in (n, f.alias)), None)
+        if arguments := get_args(one):
+            # The value of a mapping, the element of a list or a tuple.
+            return arguments[1 if isinstance(part, str) and len(arguments) > 1 else 0]
+    return None
+
+
+def _choices(annotation: object) -> list[object]:
+    """The types that an annotation allows, without None and what is only said about them."""
+    if get_origin(annotation) is Annotated:
+        return _choices(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return [one for argument in get_args(annotation) for one in _choices(argument) if one is not NoneType]
+    return [annotation]

@@ -1,0 +1,1 @@
+"""The commands ``bead`` and ``town``; alone in seeing the environment, the home directory and the terminal."""

@@ -31,7 +31,9 @@ def open_site(directory: Path) -> Site:
     settings = load_settings(git)
     common = store.repository.common
     key = hashlib.sha256(str(common).encode()).hexdigest()[:8]
-    root = git.directory / settings.worktree.root if settings.worktree.root else _state() / f"{git.directory.name}-{key}"
+    root = (
+        git.directory / settings.worktree.root if settings.worktree.root else _state() / f"{git.directory.name}-{key}"
+    )
     return Site(
         store=store,
         git=git,
@@ -53,7 +55,9 @@ def work_tree(directory: Path) -> Git:
     git = Git(directory, os.environ)
     found = git.run("rev-parse", "--is-bare-repository", "--is-inside-git-dir", ok=(0, 128))
     if found.status:
-        raise Unreadable(f"{directory} is not inside a Git repository", "Run `git init`, or go where your repository is.")
+        raise Unreadable(
+            f"{directory} is not inside a Git repository", "Run `git init`, or go where your repository is."
+        )
     if found.out.startswith("true"):
         raise Refused(f"{directory} is a bare repository", "Clone it and run `town` in the clone.")
     listed = git.line("worktree", "list", "--porcelain").splitlines()

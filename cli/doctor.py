@@ -8,11 +8,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from refinery.merge import checkouts
+
 from beads.errors import TownError
 from cli.config import open_site
 from refinery.gate import gate_of
 from refinery.git import Git
-from refinery.merge import checkouts
 from roles.site import Site
 
 GIT_MIN = (2, 38)

@@ -63,7 +63,7 @@ def _settings(git: Git, branch: str, gate: tuple[str, ...], commit: bool) -> str
     if commit and checked_out != f"refs/heads/{branch}":
         raise Refused(
             f"{branch} is not checked out in {git.directory}",
-            f"Run `git switch {branch}` first, or `town init --no-commit` and bring {SETTINGS_FILE} to {branch} yourself.",
+            f"Run `git switch {branch}` first; or `town init --no-commit`, and bring {SETTINGS_FILE} there yourself.",
         )
     path = git.directory / SETTINGS_FILE
     if not path.exists():

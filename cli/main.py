@@ -108,7 +108,9 @@ class Root(click.Group):
         found: click.Command = getattr(importlib.import_module(module), attribute)
         return found
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click does, but a command that does not exist is met with the nearest one that does."""
         if args[0] not in self._places and not args[0].startswith("-") and not ctx.resilient_parsing:
             import difflib
@@ -188,7 +190,7 @@ def _guard(run: Callable[[], Any], arguments: Sequence[str]) -> int:
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return error.exit_code
-    except Exception as error:  # noqa: BLE001 - This is the one place where every error ends.
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - This is the one place where every error ends.
         failure = _explain(error)
         with contextlib.suppress(BrokenPipeError):
             _report(failure, error, arguments)
@@ -196,14 +198,16 @@ def _guard(run: Callable[[], Any], arguments: Sequence[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _explain(error: Exception) -> _Failure:
+def _explain(error: BaseException) -> _Failure:
     from beads.errors import TownError
 
     match error:
         case TownError():
             return _Failure(error.message, error.hint, error.exit_code)
-        case click.Abort():
+        case KeyboardInterrupt() | click.Abort(__context__=KeyboardInterrupt()):
             return _Failure("interrupted", "", INTERRUPTED)
+        case click.Abort():
+            return _Failure("aborted; nothing was done", "", 1)
         case click.UsageError(ctx=click.Context() as context):
             usage = context.get_usage().removeprefix("Usage: ")
             hint = f"Usage: {usage}; `{context.command_path} --help` says more."
@@ -212,11 +216,12 @@ def _explain(error: Exception) -> _Failure:
             return _Failure(error.format_message().rstrip("."), "", error.exit_code)
         case OSError():
             return _Failure(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""), "", 1)
-    what = f"internal error: {type(error).__name__}: {error}"
-    return _Failure(f"{what}, run again with --debug", "", 1)
+        case _:
+            what = f"internal error: {type(error).__name__}: {error}"
+            return _Failure(f"{what}, run again with --debug", "", 1)
 
 
-def _report(failure: _Failure, error: Exception, arguments: Sequence[str]) -> None:
+def _report(failure: _Failure, error: BaseException, arguments: Sequence[str]) -> None:
     """Say on standard error what went wrong, in words or as JSON."""
     import traceback
 

@@ -103,7 +103,7 @@ def bead_json(bead: Bead, state: State | None = None) -> dict[str, Any]:
         bead: the bead.
         state: where it stands, when that was asked for; ``state`` is left out without.
     """
-    facts = plain(bead.model_dump())
+    facts: dict[str, Any] = plain(bead.model_dump())
     facts["dependencies"] = [{"issue_id": bead.id, "depends_on_id": d.on, "type": d.type} for d in bead.dependencies]
     facts["comments"] = [{"issue_id": bead.id, **comment} for comment in facts["comments"]]
     facts["acceptance_criteria"] = "\n".join(f"- {criterion}" for criterion in bead.criteria)
@@ -113,32 +113,38 @@ def bead_json(bead: Bead, state: State | None = None) -> dict[str, Any]:
     return {name: facts.pop(name) for name in _FIRST} | facts
 
 
-def table(rows: Iterable[Sequence[Cell]], headers: Sequence[str]) -> None:
-    """Print rows in columns.
+def table(rows: Iterable[Sequence[Cell]], headers: Sequence[str]) -> str:
+    """Rows in columns, to be printed; nothing when there are no rows.
 
     Args:
-        rows: what to print; each row has as many cells as there are headers.
-        headers: the names of the columns, shown on a terminal when there is a row. The last column is the one
-            that is cut when the terminal is narrow.
+        rows: each has as many cells as there are headers.
+        headers: the names of the columns, which only a terminal shows. The last column is the one that is cut
+            when the terminal is narrow.
     """
     texts = [[_text(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
-        for row in texts:
-            click.echo("\t".join(text for text, _ in row))
-        return
-    if texts:
-        _aligned([[(header, "dim") for header in headers], *texts])
+        return "\n".join("\t".join(text for text, _ in row) for row in texts)
+    return "\n".join(_aligned([[(header, "dim") for header in headers], *texts])) if texts else ""
 
 
-def _aligned(rows: Sequence[Sequence[tuple[str, str]]]) -> None:
+def echo_table(rows: Iterable[Sequence[Cell]], headers: Sequence[str], nothing: str = "") -> None:
+    """Print rows in columns; when there are none, say ``nothing`` to whoever sits at the terminal."""
+    text = table(rows, headers)
+    if text:
+        click.echo(text)
+    elif nothing and sys.stderr.isatty():
+        click.echo(nothing, err=True)
+
+
+def _aligned(rows: Sequence[Sequence[tuple[str, str]]]) -> Iterator[str]:
     import shutil
 
     widths = [max(width(row[column][0]) for row in rows) for column in range(len(rows[0]))]
     left = shutil.get_terminal_size().columns - sum(widths[:-1]) - 2 * (len(widths) - 1)
     for row in rows:
-        cells = [style(text, colour) + " " * (w - width(text)) for (text, colour), w in zip(row[:-1], widths, strict=False)]
         last, colour = row[-1]
-        click.echo("  ".join([*cells, style(cut(last, max(left, 10)), colour)]).rstrip())
+        cells = [style(text, of) + " " * (w - width(text)) for (text, of), w in zip(row[:-1], widths, strict=False)]
+        yield "  ".join([*cells, style(cut(last, max(left, 10)), colour)]).rstrip()
 
 
 def _text(cell: Cell) -> tuple[str, str]:
@@ -149,7 +155,9 @@ def _text(cell: Cell) -> tuple[str, str]:
 
 def printable(text: str) -> str:
     r"""Text that a terminal shows and does not obey: control characters as ``\x1b``, lines and tabs as they are."""
-    return _UNSAFE.sub(lambda found: f"\\x{ord(found[0]):02x}" if ord(found[0]) < 256 else f"\\u{ord(found[0]):04x}", text)
+    return _UNSAFE.sub(
+        lambda found: f"\\x{ord(found[0]):02x}" if ord(found[0]) < 256 else f"\\u{ord(found[0]):04x}", text
+    )
 
 
 def style(text: str, colour: str, stream: TextIO | None = None) -> str:

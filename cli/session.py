@@ -10,6 +10,7 @@ import functools
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -143,13 +144,17 @@ def common_options(*, hidden: bool) -> list[click.Parameter]:
         hidden: leave all but ``--json`` out of the help, where they would be noise.
     """
     directory = click.Path(exists=True, file_okay=False, path_type=Path)
-    options = [
-        (("-C", "--directory"), {"type": directory, "help": "Work there instead of here.", "hidden": hidden}),
-        (("--actor", "named"), {"metavar": "NAME", "help": f"Who acts [${ACTOR_VARIABLE}; Git].", "hidden": hidden}),
-        (("--json", "json"), {"is_flag": True, "help": "Answer in JSON, errors too."}),
-        (("--debug",), {"is_flag": True, "help": "Show where an error came from.", "hidden": hidden}),
+    actor = f"Who acts [${ACTOR_VARIABLE}; Git]."
+    return [
+        _option("-C", "--directory", type=directory, help="Work there instead of here.", hidden=hidden),
+        _option("--actor", "named", metavar="NAME", help=actor, hidden=hidden),
+        _option("--json", "json", is_flag=True, help="Answer in JSON, errors too."),
+        _option("--debug", is_flag=True, help="Show where an error came from.", hidden=hidden),
     ]
-    return [click.Option(names, expose_value=False, callback=_remember, **rest) for names, rest in options]
+
+
+def _option(*names: str, **attributes: Any) -> click.Option:
+    return click.Option(names, expose_value=False, callback=_remember, **attributes)
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: object) -> None:
@@ -159,7 +164,7 @@ def _remember(context: click.Context, parameter: click.Parameter, value: object)
         setattr(session, parameter.name, value)
 
 
-class BeadId(click.ParamType):
+class BeadId(click.ParamType):  # type: ignore[type-arg]  # It is generic only in later releases of click.
     """A bead's id as an argument, completed from the store."""
 
     name = "id"
@@ -167,9 +172,9 @@ class BeadId(click.ParamType):
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The id, if it is one."""
         del param, ctx
-        from beads.model import check_id
+        from beads import model
 
-        return check_id(value)
+        return model.check_id(value)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """The ids that start so, with their titles."""
@@ -196,13 +201,15 @@ def given_text(text: str, what: str) -> str:
     if text != "-":
         return text
     # The text stream would make LF of every CR LF.
-    data = click.get_binary_stream("stdin").read()
+    data = sys.stdin.buffer.read()
     try:
         return data.decode()
     except UnicodeDecodeError as error:
         from beads.errors import InvalidInput
 
-        raise InvalidInput(f"{what} on standard input is not UTF-8: byte {error.start} is {data[error.start]:#04x}") from error
+        raise InvalidInput(
+            f"{what} on standard input is not UTF-8: byte {error.start} is {data[error.start]:#04x}"
+        ) from error
 
 
 def _git_identity(start: Path) -> str:

@@ -12,10 +12,11 @@ import click
 from cli.session import BEAD_ID, Session, command, group
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from refinery.refinery import Refinery
     from roles.site import Site
+    from roles.status import Need
 
 
 def town_command() -> list[str]:
@@ -150,11 +151,9 @@ def _refinery(site: Site) -> Refinery:
     )
 
 
-def _finish(needs: list[object]) -> None:
+def _finish(found: Sequence[Need]) -> None:
     from beads.errors import NeedsPerson
-    from roles.status import Need
 
-    found = [need for need in needs if isinstance(need, Need)]
     for need in found:
         click.echo(f"needs a person: {need.bead_id}: {need.reason}\n  {need.command}", err=True)
     if found:

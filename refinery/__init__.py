@@ -1,0 +1,1 @@
+"""The merge queue on main, and the workshop it shares with the roles."""

@@ -12,63 +12,17 @@ import os
 import shutil
 import stat
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from beads.errors import Unreadable
-from refinery.git import Git, Output
-
-QUIET = {
-    "core.hooksPath": os.devnull,
-    "core.fsmonitor": "false",
-    "core.untrackedCache": "false",
-    "core.splitIndex": "false",
-    # A mixture of line ends is no reason to lose the file.
-    "core.safecrlf": "false",
-    # Milliseconds. A ref that is still locked after this was locked by a process that died.
-    "core.filesRefLockTimeout": "3000",
-    "advice.addEmbeddedRepo": "false",
-    "submodule.recurse": "false",
-    "gc.auto": "0",
-    "maintenance.auto": "false",
-    "i18n.commitEncoding": "UTF-8",
-}
-"""Configuration under which Git does what it is told and nothing else; hooks above all."""
+from refinery.git import Output
+from refinery.pinned import PinnedGit
 
 _GITLINK = "160000"
 _NESTING_MAX = 32
 _SERIAL = itertools.count(1)
-
-
-def configured(settings: Mapping[str, str] = QUIET) -> dict[str, str]:
-    """Environment variables that give Git these settings, above those of any file."""
-    environ = {"GIT_CONFIG_COUNT": str(len(settings))}
-    for number, (key, value) in enumerate(settings.items()):
-        environ[f"GIT_CONFIG_KEY_{number}"] = key
-        environ[f"GIT_CONFIG_VALUE_{number}"] = value
-    return environ
-
-
-class PinnedGit(Git):
-    """Git in one work tree, whatever was done to the ``.git`` file in it, and under :data:`QUIET` settings.
-
-    Without that file, Git would look for a repository further up, and take ours for the whole of another one.
-
-    Args:
-        git: the Git of the repository.
-        path: the work tree.
-        admin: its own Git directory, such as ``.git/worktrees/NAME``.
-    """
-
-    def __init__(self, git: Git, path: Path, admin: Path) -> None:
-        super().__init__(path, git.environ)
-        self._pins = {"GIT_DIR": str(admin), "GIT_WORK_TREE": str(path), **configured()}
-
-    def run(
-        self, *args: str, stdin: str = "", ok: Sequence[int] = (0,), extra: Mapping[str, str] | None = None
-    ) -> Output:
-        """As :meth:`Git.run`."""
-        return super().run(*args, stdin=stdin, ok=ok, extra={**self._pins, **(extra or {})})
 
 
 class Change(NamedTuple):
@@ -210,13 +164,26 @@ class Disk:
             if self._index.exists():
                 shutil.copy2(self._index, scratch)
             else:
-                self._run(scratch, "read-tree", base)
+                self._begin(scratch, base)
             self._gather(scratch, base)
             tree = self._run(scratch, "write-tree").out.strip()
             scratch.replace(self._index)
             return tree
         finally:
             _drop(scratch)
+
+    def _begin(self, index: Path, base: str) -> None:
+        """Make an index without having one of ours: from the worker's, which knows about a sparse checkout."""
+        with suppress(OSError, Unreadable):
+            shutil.copy2(self.admin / "index", index)
+            said = self._run(index, "ls-files", "-v", "-z").out.split("\0")[:-1]
+            # Either flag makes Git look away; the second is right where a sparse checkout leaves a file out.
+            assumed = [entry[2:] for entry in said if entry[0].islower()]
+            skipped = [entry[2:] for entry in said if entry[0] in "sS" and os.path.lexists(self._at(entry[2:]))]
+            self._list(index, ("update-index", "--no-assume-unchanged"), assumed)
+            self._list(index, ("update-index", "--no-skip-worktree"), skipped)
+            return
+        self._run(index, "read-tree", base)
 
     def _gather(self, index: Path, base: str) -> None:
         """Make the index hold what is on disk."""
@@ -260,9 +227,11 @@ class Disk:
 
     def _forced(self, base: str) -> list[str]:
         """What a worker has staged that is new since ``base``: ``git add --force`` may name what is ignored."""
-        if not (self.admin / "index").exists():
+        try:
+            added = list(self._changes(base, {}, "--diff-filter=A"))
+        except Unreadable:
+            # The worker has broken its index. What it staged is on disk, unless ignored, and found there.
             return []
-        added = self._changes(base, {}, "--diff-filter=A")
         return [change.path for change in added if change.after != _GITLINK and self._is_file(change.path)]
 
     def _complain(self, index: Path, said: Output) -> None:
@@ -279,7 +248,7 @@ class Disk:
 
     def _changes(self, base: str, extra: Mapping[str, str], *options: str) -> Iterator[Change]:
         args = ("diff-index", "--cached", "--raw", "-z", "--no-renames", *options, base)
-        fields = self._git.run(*args, ok=(0, 128), extra=extra).out.split("\0")
+        fields = self._git.run(*args, extra=extra).out.split("\0")
         for about, path in zip(fields[::2], fields[1::2], strict=False):
             before, after = about[1:].split(" ")[:2]
             yield Change(before, after, path)
@@ -325,21 +294,19 @@ def make_accessible(root: Path) -> None:
 
     Links are not followed. What belongs to somebody else stays as it is.
     """
-    _allow(str(root), stat.S_IRWXU)
+    _allow(root, stat.S_IRWXU)
     for at, directories, files in os.walk(root):
         for name in directories:
-            _allow(os.path.join(at, name), stat.S_IRWXU)
+            _allow(Path(at, name), stat.S_IRWXU)
         for name in files:
-            _allow(os.path.join(at, name), stat.S_IRUSR)
+            _allow(Path(at, name), stat.S_IRUSR)
 
 
-def _allow(path: str, bits: int) -> None:
-    try:
-        mode = os.lstat(path).st_mode
+def _allow(path: Path, bits: int) -> None:
+    with suppress(OSError):
+        mode = path.lstat().st_mode
         if stat.S_IFMT(mode) in (stat.S_IFREG, stat.S_IFDIR) and mode & bits != bits:
-            os.chmod(path, stat.S_IMODE(mode) | bits)
-    except OSError:
-        pass
+            path.chmod(stat.S_IMODE(mode) | bits)
 
 
 def _escaped(path: str) -> str:

@@ -24,7 +24,7 @@ from beads.errors import NotFound
 from beads.model import Evidence, Fact, milliseconds
 from beads.toml import loads, validate
 from refinery.git import Git
-from refinery.processes import Exit, Job, shell, start
+from refinery.processes import JOB, MARKER, Exit, Job, shell, start
 
 Verdict = Literal["pass", "fail", "error"]
 
@@ -69,7 +69,9 @@ def gate_of(git: Git, commit: str) -> Gate:
     """
     found = git.run("show", f"{commit}:{SETTINGS_FILE}", ok=(0, 128))
     if found.status:
-        raise NotFound(f"main has no {SETTINGS_FILE}, so there is no gate", "Run `town init`, or commit the file to main.")
+        raise NotFound(
+            f"main has no {SETTINGS_FILE}, so there is no gate", "Run `town init`, or commit the file to main."
+        )
     text = found.out.encode("utf-8", "surrogateescape")
     table = loads(text, SETTINGS_FILE).get("gate")
     if not isinstance(table, dict):
@@ -79,7 +81,8 @@ def gate_of(git: Git, commit: str) -> Gate:
 
 def environment_digest(environ: Mapping[str, str]) -> str:
     """Names the surroundings a verdict holds in: the machine's kind and every variable the commands see."""
-    return _digest([platform.system(), platform.machine(), platform.release(), sorted(environ.items())])
+    seen = sorted((name, value) for name, value in environ.items() if name not in (MARKER, JOB))
+    return _digest([platform.system(), platform.machine(), platform.release(), seen])
 
 
 def _digest(value: object) -> str:

@@ -115,7 +115,9 @@ class Git:
         return self.run("merge-base", "--is-ancestor", ancestor, descendant, ok=(0, 1)).status == 0
 
 
-_KEPT = frozenset({"GIT_SSL_CAINFO", "GIT_SSH_COMMAND", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_NOSYSTEM", "GIT_TERMINAL_PROMPT"})
+_KEPT = frozenset(
+    {"GIT_SSL_CAINFO", "GIT_SSH_COMMAND", "GIT_CONFIG_GLOBAL", "GIT_CONFIG_NOSYSTEM", "GIT_TERMINAL_PROMPT"}
+)
 
 
 def _text(data: bytes) -> str:

@@ -53,7 +53,8 @@ class Exit:
     Attributes:
         kind: ``exited`` with a status; ``signalled`` by somebody else, or by us because its output passed the
             limit (``signal`` is then ``SIGXFSZ``, the signal for just that); ``timeout``; ``unrunnable`` when it
-            could not be started or ended with 126 or 127, which is how a shell says so; ``cancelled`` by us.
+            could not be started or ended with 126 or 127, which is how a shell says so, or when somebody else in
+            this process took its exit status (``code`` is then None); ``cancelled`` by us.
         code: the exit status when it exited or was unrunnable, else None.
         signal: the number of the signal that ended the command itself, None when it ended by an exit.
         seconds: from the start until the end was seen.
@@ -148,6 +149,7 @@ class Job:
         self._deadline = began + timeout
         self._stop: Kind | None = None
         self._kill_at = math.inf
+        self._lost = False
         self._exit: Exit | None = None
 
     def __enter__(self) -> Job:
@@ -205,7 +207,12 @@ class Job:
         if sys.platform == "darwin":  # pragma: no cover
             # os.waitid came to macOS with Python 3.13. There a process id comes round after some 99,000 others.
             return self._process.poll() is not None
-        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        try:
+            return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        except ChildProcessError:
+            # Somebody in this process waited for any child. Python would report a 0, and a failure look green.
+            self._lost = True
+            return True
 
     def _lingers(self) -> bool:
         """Whether others in the group still have time to end: a shell dies of TERM before the agent it runs."""
@@ -239,6 +246,8 @@ class Job:
         else:
             _signal(self.pid, signal.SIGKILL)
             status = self._process.wait()
+            if self._lost:
+                status = _UNKNOWN
             spent = self._clock.monotonic() - self._began
             kill(JOB, self._name, self._clock, first_after(self.pid, spent))
         kind, code, number = _verdict(status, self._stop, self._log.size() > self._log.size_max)
@@ -250,6 +259,8 @@ class Job:
 # ── Starting ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 _SERIAL = itertools.count(1)
+_UNKNOWN = 256
+"""What no command can exit with: how it ended is not known."""
 
 
 def _check(timeout: float, marker: str, output_max: int, log_max: int) -> None:
@@ -300,8 +311,8 @@ def _verdict(status: int, stop: Kind | None, flooded: bool) -> tuple[Kind, int |
         # A flood is a flood even when the command ended before a poll saw it: verdicts must not depend on luck.
         if flooded:
             return "signalled", None, int(signal.SIGXFSZ)
-        if status in (126, 127):
-            return "unrunnable", status, None
+        if status in (126, 127, _UNKNOWN):
+            return "unrunnable", None if status == _UNKNOWN else status, None
         return ("exited", status, None) if number is None else ("signalled", None, number)
     return stop, None, number
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from beads import graph
 from beads.model import Bead, Criterion, Dependency, Evidence
-from refinery.gate import Gate
+from refinery.gate import Gate, Verdict
 from refinery.merge import Candidate, Request
-from refinery.train import Verdict
 
 REWORK = "rework"
 """The label of a step that the Refinery added because the molecule did not land."""
 
-_VERDICTS = {"pass": Verdict.GREEN, "fail": Verdict.RED, "error": Verdict.BROKEN}
 _OUTPUT_TAIL = 4000
 
 
@@ -28,26 +27,44 @@ def requests(view: graph.View) -> list[Request]:
     ]
 
 
-def verdicts(
-    trees: Sequence[str], beads: Iterable[Bead], gate: str, environment: str, errors_since: datetime
-) -> dict[int, list[Verdict]]:
-    """What is known of each tree, by its place in ``trees``, oldest first; I4 rests on this key.
+@dataclass(frozen=True)
+class Known:
+    """The verdicts that count for a stack of candidates, oldest first, as :func:`refinery.train.plan` takes them.
 
-    A verdict counts only for the same tree, gate and environment. That a gate could not be run counts only
-    since ``errors_since``: starting the Refinery again is how a person says that it can now.
+    Attributes:
+        runs: by the length of the prefix; 0 is main itself.
+        controls: the verdicts of main that were run as the control of a prefix's trial.
     """
-    found = [e for bead in beads if bead.merge for e in bead.evidence if (e.gate, e.environment) == (gate, environment)]
-    found = [e for e in found if e.verdict != "error" or e.at >= errors_since]
-    found.sort(key=lambda e: e.at)
-    known = {k: [_VERDICTS[e.verdict] for e in found if e.tree == tree] for k, tree in enumerate(trees)}
-    return {k: v for k, v in known.items() if v}
+
+    runs: Mapping[int, Sequence[Verdict]]
+    controls: Mapping[int, Sequence[Verdict]]
+
+
+def known(
+    main: str, candidates: Sequence[Candidate], beads: Iterable[Bead], gate: str, environment: str, since: datetime
+) -> Known:
+    """What is known of main's tree and of each candidate's; I4 rests on this key.
+
+    A verdict counts only for the same tree, gate and environment. That a gate could not be run, or that main failed
+    it, counts only from ``since`` on: starting the Refinery again is how a person says that it was mended.
+    """
+    found = [(e, b.id) for b in beads if b.merge for e in b.evidence if (e.gate, e.environment) == (gate, environment)]
+    found = [
+        (e, b) for e, b in found if e.at >= since or e.verdict == "pass" or (e.verdict == "fail" and e.tree != main)
+    ]
+    found.sort(key=lambda pair: pair[0].at)
+    trees = [main, *(candidate.tree for candidate in candidates)]
+    runs = {k: [e.verdict for e, _ in found if e.tree == tree] for k, tree in enumerate(trees)}
+    tips = {k: candidate.members[-1].id for k, candidate in enumerate(candidates, start=1)}
+    controls = {k: [e.verdict for e, bead in found if e.tree == main and bead == tip] for k, tip in tips.items()}
+    return Known({k: v for k, v in runs.items() if v}, {k: v for k, v in controls.items() if v})
 
 
 def outcomes(beads: Iterable[Bead]) -> list[bool]:
-    """How past merge requests ended, oldest first: whether they landed."""
+    """How past merge requests ended, oldest first: whether they were sent back."""
     ended = [b for b in beads if b.merge and b.outcome in ("landed", "rejected")]
     ended.sort(key=lambda b: b.closed_at or b.created_at)
-    return [b.outcome == "landed" for b in ended]
+    return [b.outcome == "rejected" for b in ended]
 
 
 def last_red(view: graph.View, candidate: Candidate, gate: str) -> Evidence | None:

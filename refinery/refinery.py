@@ -6,7 +6,7 @@ the effect. Killed anywhere, the next tick finds out from main itself what has l
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -123,7 +123,9 @@ class Refinery:
                 continue
             self._runs.remove(running)
             self.store.commit(REFINERY, [Judge(id=running.request, evidence=evidence)])
-            lines.append(f"gate {evidence.verdict} ({evidence.detail}, {evidence.seconds:.1f} s) with {running.request}")
+            lines.append(
+                f"gate {evidence.verdict} ({evidence.detail}, {evidence.seconds:.1f} s) with {running.request}"
+            )
         return lines
 
     def _recover(self, snapshot: Snapshot) -> list[str]:
@@ -156,15 +158,16 @@ class Refinery:
         if sent:
             self._stacked = None
             return sent
+        candidates = stacked.candidates
         environ = environment(self.environ, gate.environment, {})
-        trees = [self.git.line("rev-parse", f"{head}^{{tree}}"), *(c.tree for c in stacked.candidates)]
-        known = queue.verdicts(trees, snapshot, gate.digest(), environment_digest(environ), self._started)
-        self._drop_stale({head, *(c.commit for c in stacked.candidates)})
-        commits = [head, *(c.commit for c in stacked.candidates)]
-        running = [commits.index(r.run.commit) for r in self._runs]
+        main = self.git.line("rev-parse", f"{head}^{{tree}}")
+        stacked_up = [(head, main), *((c.commit, c.tree) for c in candidates)]
+        gate_key, environment_key = gate.digest(), environment_digest(environ)
+        known = queue.known(main, candidates, snapshot, gate_key, environment_key, self._started)
+        running = [k for k, (_, tree) in enumerate(stacked_up) if tree in self._testing]
         rate = failure_rate(queue.outcomes(snapshot))
-        decided = plan(len(stacked.candidates), known, running, gate.slots, rate)
-        return self._act(snapshot, decided, stacked.candidates, head, gate, environ)
+        decided = plan(len(candidates), known.runs, known.controls, running, gate.slots, rate)
+        return self._act(snapshot, decided, candidates, stacked_up, gate, environ)
 
     def _stack(self, head: str, requests: list[Request]) -> Stack:
         """The candidates on ``head``; the same ones as long as neither main nor the queue changes."""
@@ -173,45 +176,50 @@ class Refinery:
             self._stacked = (*key, stack(self.git, head, requests, _WHO, self.clock.now()))
         return self._stacked[2]
 
-    def _drop_stale(self, commits: set[str]) -> None:
-        for running in [r for r in self._runs if r.run.commit not in commits]:
-            running.run.cancel()
-            self._runs.remove(running)
-
     def _act(
         self,
         snapshot: Snapshot,
         decided: Plan,
-        candidates: list[Candidate],
-        head: str,
+        candidates: Sequence[Candidate],
+        prefixes: list[tuple[str, str]],
         gate: Gate,
         environ: Mapping[str, str],
     ) -> list[str]:
         if decided.halt:
-            self._halt(decided.halt, f"Mend {self.branch} or the gate; `town queue` shows the log. Then run `town up`.")
+            self._halt(decided.halt, "`town queue` shows the log; mend it and run `town up` again.")
         if decided.land:
             return self._land(candidates[decided.land - 1])
-        if decided.convict is not None:
-            return [self._convict(snapshot, decided.convict, candidates, gate)]
-        for prefix in [*decided.repeat, *decided.test]:
-            if len(self._runs) < gate.slots:
-                candidate = candidates[prefix - 1] if prefix else None
-                request = candidates[max(prefix, 1) - 1].members[-1].id
-                self._start(candidate, head, request, gate, environ)
+        if decided.convict:
+            return [self._convict(snapshot, candidates[0], gate)]
+        wanted = {prefixes[k][1] for k in decided.test}
+        self._drop([r for r in self._runs if r.run.tree not in wanted])
+        for prefix in decided.test:
+            commit, tree = prefixes[prefix]
+            if tree not in self._testing:
+                # A control's verdict is kept with the request whose trial it belongs to.
+                request = candidates[(prefix or decided.trial or 1) - 1].members[-1].id
+                self._start(commit, tree, request, gate, environ)
         return []
 
-    def _start(
-        self, candidate: Candidate | None, head: str, request: str, gate: Gate, environ: Mapping[str, str]
-    ) -> None:
-        """Check the candidate out in a free slot and start the gate there; no candidate is main itself."""
+    @property
+    def _testing(self) -> set[str]:
+        """The trees being tested. A run goes on when its tree is wanted under another commit: verdicts are of trees."""
+        return {running.run.tree for running in self._runs}
+
+    def _drop(self, stale: list[_Run]) -> None:
+        for running in stale:
+            running.run.cancel()
+            self._runs.remove(running)
+
+    def _start(self, commit: str, tree: str, request: str, gate: Gate, environ: Mapping[str, str]) -> None:
+        """Check the commit out in a free slot and start the gate there."""
         slot = min(set(range(gate.slots)) - {r.slot for r in self._runs})
-        commit = candidate.commit if candidate else head
         worktree = self.workshop.open_detached(f"gate-{slot}")
         worktree.checkout(commit, keep=gate.keep)
         run = GateRun(
             gate=gate,
             commit=commit,
-            tree=self.git.line("rev-parse", f"{commit}^{{tree}}"),
+            tree=tree,
             directory=worktree.path,
             environ=environ,
             log=self._logs / f"{commit[:16]}-{self.clock.monotonic():.3f}",
@@ -245,13 +253,10 @@ class Refinery:
             return [f"{self.branch} moved while {', '.join(ids)} was about to land; trying again on the new one"]
         return [self._landed(ids, candidate.commit)]
 
-    def _convict(self, snapshot: Snapshot, place: int, candidates: list[Candidate], gate: Gate) -> str:
-        candidate = candidates[place - 1]
-        offender = candidate.members[-1]
+    def _convict(self, snapshot: Snapshot, candidate: Candidate, gate: Gate) -> str:
         red = queue.last_red(snapshot, candidate, gate.digest())
-        ahead = [member.molecule for member in candidate.members[:-1]]
-        reason = f"the gate is red with main{' and ' + ', '.join(ahead) if ahead else ''}: {_short(red)}"
-        return self._send_back(snapshot, offender, reason, gate, (), red.output if red else "")
+        reason = f"the gate is red with main: {_short(red)}"
+        return self._send_back(snapshot, candidate.members[-1], reason, gate, (), red.output if red else "")
 
     def _send_conflict(self, snapshot: Snapshot, conflict: Conflict, gate: Gate) -> str:
         reason = f"it conflicts with main in {', '.join(conflict.paths)}"

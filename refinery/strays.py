@@ -11,6 +11,7 @@ these in is the sandbox's business.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from contextlib import suppress
 from functools import cache
@@ -82,7 +83,7 @@ class _Carriers(NamedTuple):
 
 def _carriers(variable: str, value: str, first: int = 0) -> _Carriers:
     """The living processes of this user with ``value`` as a line of ``variable``; ids below ``first`` are skipped."""
-    suspects, again = _suspects(f"{variable}=".encode(), os.fsencode(value), first)
+    suspects, again = _suspects(os.fsencode(variable), os.fsencode(value), first)
     if not suspects:
         return _Carriers([], again)
     # psutil takes 50 ms to import: only when there is something to find.
@@ -90,17 +91,20 @@ def _carriers(variable: str, value: str, first: int = 0) -> _Carriers:
 
     spared = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     found = []
-    for pid in suspects:
+    for pid in (pid for pid in suspects if pid not in spared):
         with suppress(psutil.Error, OSError):
             process = psutil.Process(pid)
-            same_user = process.uids().real == os.getuid()
+            if process.uids().real != os.getuid():
+                continue
             # Read again: between the first look and psutil's note of the start time, the id may have changed hands.
-            if same_user and value in process.environ().get(variable, "").split("\n") and pid not in spared:
+            environ = process.environ()
+            if value in environ.get(variable, "").split("\n"):
                 found.append(process)
+            again = again or not environ
     return _Carriers(found, again)
 
 
-def _suspects(prefix: bytes, line: bytes, first: int) -> tuple[list[int], bool]:
+def _suspects(variable: bytes, value: bytes, first: int) -> tuple[list[int], bool]:
     """Ids that psutil should look at, and whether to look again.
 
     On Linux those are few: reading ``/proc`` costs a fiftieth of asking psutil.
@@ -109,33 +113,37 @@ def _suspects(prefix: bytes, line: bytes, first: int) -> tuple[list[int], bool]:
         import psutil
 
         return [pid for pid in psutil.pids() if pid >= first], False
+    carries = re.compile(rb"(?:\A|\0)%b=(?:[^\0]*\n)?%b(?:[\n\0]|\Z)" % (re.escape(variable), re.escape(value)))
     result, again = [], False
     for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):  # noqa: PTH208
         # Path.iterdir would make an object of each of a thousand names.
         data = _read(f"/proc/{pid}/environ") if pid >= first else None
         if data == b"":
-            again = again or _between_programs(pid)
-        elif data and prefix in data and line in data:
+            again = again or _has_environment(pid)
+        elif data and carries.search(data):
             result.append(pid)
     return result, again
 
 
-def _between_programs(pid: int) -> bool:
-    """Whether a process without environment is one that is just being given another program, or is dying."""
+def _has_environment(pid: int) -> bool:
+    """Whether a process that showed no environment has one after all, or will have.
+
+    While a process is given another program, it shows none for some microseconds.
+    """
     fields = (_read(f"/proc/{pid}/stat") or b"").rpartition(b")")[2].split()
     if len(fields) < 49:
         return False
-    state, flags, environ_end = fields[0], int(fields[6]), int(fields[48])
-    kernel_thread = flags & 0x00200000
-    return environ_end == 0 and not kernel_thread and state not in (b"Z", b"X", b"x")
+    state, flags, begin, end = fields[0], int(fields[6]), int(fields[47]), int(fields[48])
+    # Kernel threads and the dead have none, and are marked so.
+    return (end == 0 or begin != end) and not flags & 0x00200000 and state not in (b"Z", b"X", b"x")
 
 
 def first_after(pid: int, seconds: float) -> int:
-    """The smallest id that a process started by ``pid`` can have, given how long that one ran; 0 when unknown.
+    """The smallest id that a process started by ``pid`` can have, given how long it ran; 0 when unknown.
 
-    ``seconds`` is what ``pid`` took. Ids are handed out in ascending order and start again at the bottom. When fewer ids than there are can have
-    been used, and the last one is not below ``pid``, everything that was started since is above. For a
-    short command, that spares a look at every process of the system.
+    ``seconds`` is how long. Ids are handed out in ascending order and start again at the bottom. When fewer ids
+    than there are can have been used, and the last one is not below ``pid``, everything that was started since is
+    above. For a short command, that spares a look at every process of the system.
     """
     if seconds * _IDS_PER_SECOND_MAX >= _ids():
         return 0

@@ -1,0 +1,1 @@
+"""The actors: Mayor, polecat, Witness, and the town that runs them."""

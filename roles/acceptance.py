@@ -56,9 +56,7 @@ def holds(criteria: Sequence[Criterion], evidence: Sequence[Evidence]) -> bool:
 
 def feedback(evidence: Sequence[Evidence]) -> str:
     """What did not hold and how, as text for the next attempt; empty when all held."""
-    parts = [
-        f"{e.subject}\n{e.detail}\n{e.output[-_TAIL:]}".rstrip() for e in evidence if e.verdict != "pass"
-    ]
+    parts = [f"{e.subject}\n{e.detail}\n{e.output[-_TAIL:]}".rstrip() for e in evidence if e.verdict != "pass"]
     return "\n\n".join(parts)
 
 

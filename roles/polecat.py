@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from beads import graph
 from beads.errors import Fenced, Refused
 from beads.liveness import Presence
-from beads.model import Attempt, Bead, Evidence
+from beads.model import Attempt, AttemptEnd, Bead, Evidence
 from beads.ops import LEASE_SECONDS, Begin, Claim, Close, Finish, Operation, Release, Renew, Submit
 from refinery.git import ABSENT, Identity
 from refinery.processes import Exit, Job, shell, start
@@ -23,8 +24,7 @@ from roles.runtimes import Task, launch
 from roles.settings import Agent
 from roles.site import REQUESTS, TOWN, Site, Stopped, branch_of, wait
 
-
-
+End = Literal["submitted", "done", "unmet", "stopped", "died", "fenced", "idle"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Result:
     """How a polecat's life went: the molecule it had, and in one word and one line what became of it."""
 
     bead: str
-    end: str
+    end: End
     reason: str
 
 
@@ -85,11 +85,11 @@ class Polecat:
             raise
         return result
 
-    def _leave(self, worktree: Worktree | None, end: str, reason: str) -> Result:
+    def _leave(self, worktree: Worktree | None, end: End, reason: str) -> Result:
         """Save everything, give the molecule back, and leave no work tree behind."""
         molecule = self._molecule
         saved = self.site.salvage(worktree, molecule, molecule.epoch, reason) if worktree else None
-        ended = "died" if end == "died" else "stopped"
+        ended: AttemptEnd = "died" if end == "died" else "stopped"
         self._commit(Release(id=molecule.id, worker=self.name, epoch=molecule.epoch, end=ended, reason=reason))
         if worktree:
             worktree.remove(saved)
@@ -250,18 +250,16 @@ class Polecat:
         A command's change is what the command does: where it conflicts, main's side is taken and the command
         runs again on it. An agent finds the conflict markers in the files.
         """
-        main = self.site.main_head()
-        if self.site.git.is_ancestor(main, worktree.head()):
-            return
-        now = self.site.clock.now()
-        worktree.commit(f"Work in progress on {step.id}\n\nBead: {step.id}\n", self._author, TOWN, now)
-        conflicts = worktree.merge(main)
         agent = self.site.settings.agent(step.agent or self._molecule.agent)
-        if agent.runtime == "command":
-            worktree.take(main, conflicts)
-        where = "".join(f"\nConflict: {path!r}" for path in conflicts)
-        message = f"Merge main for {step.id}\n{where}\n\nBead: {step.id}\n"
-        worktree.commit(message, self._author, TOWN, now, parents=[main])
+        while not self.site.git.is_ancestor(main := self.site.main_head(), worktree.head()):
+            # A predecessor may have been killed in the middle of merging an older main.
+            theirs = worktree.merging() or main
+            conflicts = worktree.merge(theirs)
+            if agent.runtime == "command":
+                worktree.take(theirs, conflicts)
+            where = "".join(f"Conflict: {path!r}\n" for path in conflicts)
+            message = f"Merge main for {step.id}\n\n{where}Bead: {step.id}\n"
+            worktree.commit(message, self._author, TOWN, self.site.clock.now(), parents=[theirs])
 
     @property
     def _author(self) -> Identity:

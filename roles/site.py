@@ -76,7 +76,7 @@ class Site:
         head = self.git.resolve(self.main)
         if head is None:
             branch = self.settings.town.branch
-            raise NotFound(f"there is no branch {branch!r}", f"Create it, or set [town] branch to yours.")
+            raise NotFound(f"there is no branch {branch!r}", "Create it, or set [town] branch to yours.")
         return head
 
     def surroundings(self, allow: Iterable[str], **extra: str) -> dict[str, str]:
@@ -92,7 +92,8 @@ class Site:
         """The newest salvage of uncommitted work on top of ``head``, or None."""
         form = "--format=%(objectname) %(parent)"
         lines = self.git.line("for-each-ref", form, "--sort=-committerdate", f"{SALVAGE}{bead.id}/").splitlines()
-        return next((oid for oid, _, parent in (line.partition(" ") for line in lines) if parent == head), None)
+        commits = (line.split(" ") for line in lines)
+        return next((oid for oid, first, *_ in commits if first == head), None)
 
 
 def branch_of(bead: Bead) -> str:

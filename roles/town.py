@@ -136,7 +136,9 @@ class Town:
         names |= {lease.worker for lease in leases if lease.site == self.site.name}
         taken = {s.bead_id for s in self._spawned}
         now = self.site.clock.monotonic()
-        due = [b for b in self._candidates(snapshot) if b.id not in taken and self._failures.get(b.id, (0, 0.0))[1] <= now]
+        due = [
+            b for b in self._candidates(snapshot) if b.id not in taken and self._failures.get(b.id, (0, 0.0))[1] <= now
+        ]
         for bead in due[: max(0, self.polecats - len(names))]:
             self._spawn(bead)
 
@@ -230,5 +232,7 @@ class _Waker:
     def _watch(self) -> None:
         from watchfiles import watch
 
-        for _ in watch(self._directory, stop_event=self._stop, debounce=50, step=20, rust_timeout=200, yield_on_timeout=False):
+        for _ in watch(
+            self._directory, stop_event=self._stop, debounce=50, step=20, rust_timeout=200, yield_on_timeout=False
+        ):
             self._woken.set()

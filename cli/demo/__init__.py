@@ -61,7 +61,9 @@ class Demo:
         return self._show()
 
     def _make_repository(self) -> None:
-        shutil.copytree(Path(__file__).parent / "repository", self.repository, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(
+            Path(__file__).parent / "repository", self.repository, ignore=shutil.ignore_patterns("__pycache__")
+        )
         (self.repository / "gitignore").rename(self.repository / ".gitignore")
         self._git("init", "-q", "-b", "main")
         self._git("config", "user.name", "Demo")
@@ -95,7 +97,9 @@ class Demo:
         for line in process.stdout:
             self.say(f"  {line.rstrip()}")
         if process.wait() not in (0, 7):
-            raise TownError(f"town {args[0]} ended with exit status {process.returncode}", f"Look into {self.directory}.")
+            raise TownError(
+                f"town {args[0]} ended with exit status {process.returncode}", f"Look into {self.directory}."
+            )
 
     def _kill_half_way(self) -> None:
         """SIGKILL the polecat of the slow molecule as soon as its work tree shows that it is half way."""
@@ -158,7 +162,10 @@ def events(snapshot: Snapshot, found: list[Row]) -> dict[str, bool]:
 
 def at_once(attempts: Sequence[Attempt]) -> int:
     """How many of these attempts went on at one and the same moment, at most."""
-    return max((sum(a.started_at <= b.started_at < (a.ended_at or b.started_at) for a in attempts) for b in attempts), default=0)
+    return max(
+        (sum(a.started_at <= b.started_at < (a.ended_at or b.started_at) for a in attempts) for b in attempts),
+        default=0,
+    )
 
 
 def make_directory() -> Path:

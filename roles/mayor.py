@@ -1,0 +1,334 @@
+"""The Mayor: turns a request into a validated plan, shows what it would write, and writes it in one transaction.
+
+The decisions are pure functions of a plan and the state. :func:`propose` writes nothing; :func:`accept` decides
+again on the state it finds, so that it may be repeated, and refuses to end work that the proposal did not show.
+
+What an earlier version of the plan left unfinished is dealt with when its molecule is poured in a new version. An
+older version that nobody is at is closed as superseded. One that a worker holds or that is in the queue is left to
+land, and the new one waits for it: taking work away from a worker is a person's decision. What waited for the older
+version waits for the new one instead. Molecules that the plan dropped are shown and left alone.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from beads import graph
+from beads.errors import LostRace
+from beads.formula import SUPERSEDES, Molecule, Plan, nearest, pour, read_plan, source_of
+from beads.model import Bead, Dependency
+from beads.ops import Close, Create, Depend, Operation
+from beads.store import Snapshot, Store, Written
+from beads.toml import Place
+
+
+@dataclass(frozen=True)
+class Item:
+    """One molecule of a plan as beads.
+
+    Attributes:
+        wanted: the molecule as the plan has it.
+        molecule: its bead, as it is or would be in the store.
+        steps: those of its steps.
+        there: the bead that is in the store already; None when the molecule is new.
+        drift: in words, what the plan says otherwise than the store about a bead that is there.
+    """
+
+    wanted: Molecule
+    molecule: Bead
+    steps: tuple[Bead, ...]
+    there: Bead | None
+    drift: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Older:
+    """A molecule that an earlier version of the plan made, and that is not closed.
+
+    Attributes:
+        bead: the molecule as it is in the store.
+        successor: the id of the bead that the plan now has in its place; None when the plan dropped it.
+        busy: whether a worker holds it or it is in the merge queue.
+    """
+
+    bead: Bead
+    successor: str | None
+    busy: bool
+
+    @property
+    def settled(self) -> bool:
+        """Whether it was dealt with before: it is marked as superseded, and its successor waits for it."""
+        return Dependency(on=self.successor or self.bead.id, type=SUPERSEDES) in self.bead.dependencies
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What pouring a plan would do; nothing of it is written.
+
+    Attributes:
+        plan: the plan that was read.
+        items: its molecules, in the order of the file.
+        older: what earlier versions of the plan left unfinished.
+    """
+
+    plan: Plan
+    items: tuple[Item, ...]
+    older: tuple[Older, ...]
+
+    @property
+    def new(self) -> tuple[Item, ...]:
+        """The molecules that are not in the store yet."""
+        return tuple(item for item in self.items if item.there is None)
+
+    @property
+    def ending(self) -> frozenset[str]:
+        """The ids of the older versions that accepting closes."""
+        return frozenset(o.bead.id for o in self.older if o.successor and not o.busy and not o.settled)
+
+
+def propose(text: bytes, source: str, store: Store, actor: str, agents: Collection[str] | None = None) -> Proposal:
+    """Read a plan and say what pouring it would do.
+
+    Args:
+        text: the plan document.
+        source: its name for messages.
+        store: where it would be poured; only read.
+        actor: who asks.
+        agents: the agents that there are; None when any name will do.
+
+    Raises:
+        InvalidDocument: the plan does not say what it must, needs a bead that is not there, or names an agent
+            that is not among ``agents``; with line, key and the nearest known word.
+    """
+    plan = read_plan(text, source)
+    if agents is not None:
+        _check_agents(plan, agents)
+    snapshot = store.snapshot()
+    poured = _pour(plan, snapshot, store, actor)
+    return Proposal(plan, tuple(_items(plan, poured, snapshot)), tuple(older(plan, poured, snapshot)))
+
+
+def accept(proposal: Proposal, store: Store, actor: str) -> Written:
+    """Pour the plan of a proposal in one transaction; doing so again changes nothing.
+
+    Raises:
+        InvalidDocument: a bead that the plan needs is no longer there.
+        LostRace: it would end work that the proposal did not show, poured since by somebody else.
+        Refused: a bead that waits for an older version cannot wait for the new one, which waits for it.
+    """
+
+    def decide(snapshot: Snapshot) -> Sequence[Operation]:
+        poured = _pour(proposal.plan, snapshot, store, actor)
+        operations = supersede(proposal.plan, poured, snapshot)
+        unseen = [o.id for o in operations if isinstance(o, Close) and o.id not in proposal.ending]
+        if unseen:
+            raise LostRace(
+                f"{unseen[0]}, another version of the plan {proposal.plan.plan!r}, was poured in the meantime",
+                "Look at the plan again before you accept it.",
+            )
+        # Only what is new, so that the history says what happened and not what was asked for.
+        return [*(create for create in poured if snapshot.get(create.bead.id) is None), *operations]
+
+    return store.commit(actor, decide, _subject(proposal))
+
+
+def _subject(proposal: Proposal) -> str:
+    new = proposal.new
+    steps = sum(len(item.steps) for item in new)
+    return f"pour plan {proposal.plan.plan}: {_counted(len(new), 'molecule')}, {_counted(steps, 'step')}"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _pour(plan: Plan, snapshot: Snapshot, store: Store, actor: str) -> list[Create]:
+    # Asking for a relation reads the whole state once; asking for each bead alone would open its trees each time.
+    snapshot.unclosed()
+    return pour(plan, snapshot.prefix, actor, store.clock.now(), snapshot.get)
+
+
+def _check_agents(plan: Plan, agents: Collection[str]) -> None:
+    for place, agent in _agents(plan):
+        if agent and agent not in agents:
+            raise plan.fault(place, f"there is no agent {agent!r}", nearest(agent, agents))
+
+
+def _agents(plan: Plan) -> Iterator[tuple[Place, str]]:
+    for index, molecule in enumerate(plan.molecules):
+        yield ("molecules", index, "agent"), molecule.agent
+        for number, step in enumerate(molecule.steps):
+            yield ("molecules", index, "steps", number, "agent"), step.agent
+
+
+def _items(plan: Plan, poured: Sequence[Create], view: graph.View) -> Iterator[Item]:
+    beads = iter([create.bead for create in poured])
+    for molecule in plan.molecules:
+        root = next(beads)
+        steps = tuple(itertools.islice(beads, len(molecule.work())))
+        there = view.get(root.id)
+        drift = (line for bead in (root, *steps) for line in _drift(bead, view.get(bead.id))) if there else ()
+        yield Item(molecule, there or root, steps, there, tuple(drift))
+
+
+def _drift(wanted: Bead, there: Bead | None) -> Iterator[str]:
+    """What may be changed on a bead at any time, and differs; pouring leaves it as it is."""
+    if there is None or there.closed:
+        return
+    steering = {"attempts": "attempts_max"} if wanted.issue_type == "step" else {"priority": "priority"}
+    for key, field in {"agent": "agent", **steering}.items():
+        said, found = getattr(wanted, field), getattr(there, field)
+        if said != found:
+            yield f"{key} of {there.id} is {found!r} in the store, {said!r} in the plan"
+    missing = sorted(set(wanted.labels) - set(there.labels))
+    if missing:
+        yield f"{there.id} lacks the labels {', '.join(missing)} in the store"
+
+
+def older(plan: Plan, poured: Iterable[Create], view: graph.View) -> list[Older]:
+    """What earlier versions of the plan left in the store unfinished, in the order of the ids."""
+    roots = {create.bead.source: create.bead.id for create in poured if create.bead.issue_type == "molecule"}
+    start, current = source_of(plan.plan, ""), set(roots.values())
+    found = [b for b in view.unclosed() if b.issue_type == "molecule" and b.source.startswith(start)]
+    return [
+        Older(bead, roots.get(bead.source), _busy(view, bead))
+        for bead in sorted(found, key=lambda b: graph.natural(b.id))
+        if bead.id not in current
+    ]
+
+
+def _busy(view: graph.View, bead: Bead) -> bool:
+    return bead.lease is not None or any(not request.closed for request in graph.merge_requests(view, bead))
+
+
+def supersede(plan: Plan, poured: Sequence[Create], view: graph.View) -> list[Operation]:
+    """What is to be done, after the beads were created, about the older versions of their molecules.
+
+    An older version that nobody is at is closed as superseded. One that a worker holds or that is in the queue is
+    left to land, and the new one waits for it: taking work away from a worker is a person's decision. What waited
+    for the older version waits for the new one instead. Molecules that the plan dropped are left alone.
+    """
+    replaced = {o.bead.id: o for o in older(plan, poured, view) if o.successor and not o.settled}
+    sources = {create.bead.id: create.bead.source for create in poured}
+    leave: dict[Operation, None] = {}
+    enter: dict[Operation, None] = {}
+    for waiting, successor in itertools.chain(_by_name(plan, poured, view), _by_edge(replaced, view)):
+        if waiting.id not in replaced and not waiting.closed and not _busy(view, waiting):
+            enter[Depend(id=waiting.id, on=successor)] = None
+            former = (n for n in waiting.needs if n != successor and _source(view, n) == sources[successor])
+            leave.update((Depend(id=waiting.id, on=need, remove=True), None) for need in former)
+    # All old edges go before any new one comes, since together they could make a cycle that neither plan has.
+    return [*leave, *(operation for old in replaced.values() for operation in _retire(old)), *enter]
+
+
+def _source(view: graph.View, bead_id: str) -> str:
+    bead = view.get(bead_id)
+    return bead.source if bead else ""
+
+
+def _retire(old: Older) -> Iterator[Operation]:
+    successor = old.successor or ""
+    yield Depend(id=old.bead.id, on=successor, type=SUPERSEDES)
+    if old.busy:
+        yield Depend(id=successor, on=old.bead.id)
+    else:
+        # Its steps stay as they are, so that reopening it brings back work that is still to be proven.
+        yield Close(id=old.bead.id, outcome="superseded", reason=f"superseded by {successor}")
+
+
+def _by_name(plan: Plan, poured: Iterable[Create], view: graph.View) -> Iterator[tuple[Bead, str]]:
+    """Molecules of the plan that were there before, each with those it needs that are new."""
+    roots = {create.bead.source: create.bead.id for create in poured}
+    for molecule in plan.molecules:
+        there = view.get(roots[source_of(plan.plan, molecule.id)])
+        for need in molecule.needs if there else ():
+            target = roots.get(source_of(plan.plan, need))
+            if there and target and view.get(target) is None:
+                yield there, target
+
+
+def _by_edge(replaced: Mapping[str, Older], view: graph.View) -> Iterator[tuple[Bead, str]]:
+    """Beads of any kind that wait for an older version, each with what takes its place."""
+    for old in replaced.values():
+        for waiting in view.dependents(old.bead.id):
+            if old.bead.id in waiting.needs and old.successor:
+                yield waiting, old.successor
+
+
+def render(proposal: Proposal) -> str:
+    """The proposal as a tree for a person: molecules, steps, criteria and needs, with the ids they have or get."""
+    plan = proposal.plan
+    ids = {item.wanted.id: item.molecule.id for item in proposal.items}
+    lines = [*_text(f"plan {plan.plan}", plan.title), *_indented(_text("", plan.description)), _summary(proposal)]
+    for item in proposal.items:
+        lines += ["", f"{item.molecule.id}  {_safe(item.wanted.id)}: {_safe(item.wanted.title)}  [{_standing(item)}]"]
+        lines += _indented(_molecule(item, ids))
+        lines += _indented(_older_line(old) for old in proposal.older if old.successor == item.molecule.id)
+    dropped = [_older_line(old) for old in proposal.older if old.successor is None]
+    return "\n".join([*lines, *([""] if dropped else []), *dropped]) + "\n"
+
+
+def _summary(proposal: Proposal) -> str:
+    steps = sum(len(item.steps) for item in proposal.items)
+    there = len(proposal.items) - len(proposal.new)
+    return (
+        f"{_counted(len(proposal.items), 'molecule')}, {_counted(steps, 'step')}: {len(proposal.new)} new, "
+        f"{there} there already" + (f", {len(proposal.ending)} superseded" if proposal.ending else "")
+    )
+
+
+def _standing(item: Item) -> str:
+    there = item.there
+    return "new" if there is None else f"there already, {there.outcome or there.status.replace('_', ' ')}"
+
+
+def _molecule(item: Item, ids: Mapping[str, str]) -> Iterator[str]:
+    wanted = item.wanted
+    yield from _text("goal", wanted.goal)
+    for need in dict.fromkeys(wanted.needs):
+        yield f"needs: {need} ({ids[need]})" if need in ids else f"needs: {need}"
+    yield f"priority: {wanted.priority}"
+    yield from _text("labels", ", ".join(item.molecule.labels) if wanted.labels else "")
+    yield from _text("agent", wanted.agent)
+    yield from _text("rework", wanted.rework)
+    order = wanted.order()
+    for step, bead in zip(wanted.work(), item.steps, strict=True):
+        yield f"{bead.id}  {step.id}: {_safe(step.title)}"
+        yield from _indented(_step(bead, order[step.id]))
+    yield from _indented((f"note: {line}; it stays as it is" for line in item.drift), "")
+
+
+def _step(bead: Bead, after: Sequence[str]) -> Iterator[str]:
+    yield from _text("description", bead.description)
+    yield from _text("after", ", ".join(after))
+    yield from _text("agent", bead.agent)
+    yield from _text("run", bead.run)
+    for criterion in bead.criteria:
+        yield from _text("done when", str(criterion))
+
+
+def _older_line(old: Older) -> str:
+    stands = f"{old.bead.id} ({'being worked on' if old.busy else old.bead.status.replace('_', ' ')})"
+    if old.successor is None:
+        return f"no longer in the plan: {stands} {_safe(old.bead.title)}; it stays as it is"
+    if old.busy or old.settled:
+        return f"after: {stands}, an older version, which is left to land first"
+    return f"supersedes: {stands}, an older version, which is closed"
+
+
+def _text(label: str, text: str) -> list[str]:
+    """Text under a label, its further lines below each other; nothing for no text."""
+    first, *more = _safe(text).strip("\n").split("\n")
+    head = f"{label}: {first}" if label and first else label or first
+    return [head, *_indented(more)] if text or label.startswith("plan") else []
+
+
+def _indented(lines: Iterable[str], indent: str = "    ") -> Iterator[str]:
+    return (f"{indent}{line}".rstrip() for line in lines)
+
+
+def _safe(text: str) -> str:
+    """The text without control characters, which could tell a terminal to show something else."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text.replace("\r\n", "\n"))

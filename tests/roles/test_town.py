@@ -1,0 +1,104 @@
+"""The whole town, as real processes on a real repository: what lands, what is sent back, what waits for a person."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.towns import assert_nothing_left, assert_settled, make_town, molecule, part, pour, run, snapshot
+from tests.world import commit, git
+
+
+def test_a_plan_lands_in_order_and_leaves_nothing(tmp_path: Path) -> None:
+    repository = make_town(tmp_path)
+    pour(repository, part("a"), part("b"), part("c", needs=["a", "b"]))
+    run(repository, "up", "--until-idle")
+    assert_settled(repository, landed=3)
+    assert (repository / "parts/c").read_text() == "ok\n"
+    assert git(repository, "status", "--porcelain") == ""
+    before = git(repository, "rev-parse", "main", "refs/beads/main")
+    run(repository, "up", "--until-idle")
+    assert git(repository, "rev-parse", "main", "refs/beads/main") == before
+
+
+def test_the_second_attempt_gets_the_failure_as_input(tmp_path: Path) -> None:
+    repository = make_town(tmp_path)
+    line = "if grep -q 'wanted more'; then echo ok > parts/x; else echo no > parts/x; fi"
+    pour(repository, molecule("x", line, "grep ok parts/x || { echo wanted more; false; }"))
+    run(repository, "up", "--until-idle")
+    assert_settled(repository, landed=1)
+    (step,) = [bead for bead in snapshot(repository) if bead.issue_type == "step"]
+    assert [attempt.end for attempt in step.attempts] == ["unmet", "satisfied"]
+    assert "wanted more" in step.evidence[0].output
+
+
+def test_criteria_that_cannot_hold_end_with_exit_7_and_a_list(tmp_path: Path) -> None:
+    repository = make_town(tmp_path)
+    pour(repository, part("good"), molecule("bad", "true", "test -f parts/never"), part("after", needs=["bad"]))
+    done = run(repository, "up", "--until-idle", ok=[7])
+    assert "failed 3 of 3 attempts" in done.stderr
+    assert "town retry" in done.stderr
+    states = {bead.title: bead.outcome for bead in snapshot(repository) if bead.issue_type == "molecule"}
+    assert states == {"Do good": "landed", "Do bad": None, "Do after": None}
+    bad = next(bead.id for bead in snapshot(repository) if bead.title == "Do bad")
+    commit(repository, {"parts/never": "ok\n"}, "What was missing")
+    run(repository, "retry", bad)
+    run(repository, "up", "--until-idle")
+    # The goal of one of them already held on main, so that nothing was left to land.
+    outcomes = sorted(b.outcome or "open" for b in snapshot(repository) if b.issue_type == "molecule")
+    assert outcomes == ["done", "landed", "landed"]
+    assert_nothing_left(repository)
+
+
+def test_green_alone_red_together_is_sent_back_and_lands(tmp_path: Path) -> None:
+    repository = make_town(tmp_path)
+    claim = "sleep 1; n=one; grep -q '^name one' parts/* && n=two; printf 'ok\\nname %s\\n' $n > parts/{}"
+    pour(repository, *(molecule(name, claim.format(name)) for name in ("p", "q")))
+    done = run(repository, "up", "--until-idle")
+    assert "the gate is red with main" in done.stdout
+    assert_settled(repository, landed=2)
+
+
+def test_a_textual_conflict_is_sent_back_and_lands(tmp_path: Path) -> None:
+    repository = make_town(tmp_path)
+    add = "sleep 1; echo {0} >> shared.txt; echo ok > parts/{0}"
+    pour(repository, *(molecule(n, add.format(n), f"grep -q {n} shared.txt") for n in ("p", "q")))
+    done = run(repository, "up", "--until-idle")
+    assert "it conflicts with main in shared.txt" in done.stdout
+    assert_settled(repository, landed=2)
+    assert sorted((repository / "shared.txt").read_text().split()) == ["p", "q", "top"]
+
+
+def test_a_dirty_checkout_is_never_overwritten(tmp_path: Path) -> None:
+    repository = make_town(tmp_path)
+    pour(repository, part("a"))
+    (repository / "shared.txt").write_text("my own work\n")
+    done = run(repository, "up", "--until-idle", ok=[7])
+    assert "changes that are not committed" in done.stderr
+    assert (repository / "shared.txt").read_text() == "my own work\n"
+    assert not (repository / "parts/a").exists()
+    git(repository, "checkout", "shared.txt")
+    run(repository, "up", "--until-idle")
+    assert_settled(repository, landed=1)
+
+
+def test_a_gate_that_cannot_run_lands_nothing(tmp_path: Path) -> None:
+    repository = make_town(tmp_path)
+    pour(repository, part("a"))
+    text = (repository / "town.toml").read_text()
+    commit(repository, {"town.toml": text.replace("sh check.sh", "no-such-program-here")}, "Break the gate")
+    head = git(repository, "rev-parse", "main")
+    done = run(repository, "up", "--until-idle", ok=[7])
+    assert "could not be run" in done.stdout
+    assert git(repository, "rev-parse", "main") == head
+    commit(repository, {"town.toml": text}, "Mend the gate")
+    run(repository, "up", "--until-idle")
+    assert_settled(repository, landed=1)
+
+
+def test_a_second_town_is_refused(tmp_path: Path) -> None:
+    repository = make_town(tmp_path)
+    from beads.liveness import Presence
+
+    with Presence(repository / ".git/beads", "town"):
+        done = run(repository, "up", ok=[4])
+    assert "running already" in done.stderr

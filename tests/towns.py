@@ -1,0 +1,149 @@
+"""A small town for tests: a repository with a gate that takes milliseconds, plans for it, and what must hold after."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+from beads import Snapshot, Store
+from tests.world import commit, git, make_repository
+
+TOWN = [sys.executable, "-P", "-c", "from cli.main import town; town()"]
+BEAD = [sys.executable, "-P", "-c", "from cli.main import bead; bead()"]
+
+CHECK = """\
+set -e
+# The gate: every part says ok, and no two parts claim the same name.
+test -n "$(ls parts)"
+for part in parts/*; do grep -q '^ok' "$part"; done
+test -z "$(cat parts/* | grep '^name' | sort | uniq -d)"
+"""
+
+SETTINGS = """\
+[town]
+polecats = 3
+
+[worktree]
+root = "../worktrees"
+
+[gate]
+commands = ["sh check.sh"]
+timeout = 20
+"""
+
+
+def make_town(path: Path, settings: str = SETTINGS) -> Path:
+    """A repository with a gate and an empty store; returns its path."""
+    files = {"check.sh": CHECK, "parts/first": "ok\n", "shared.txt": "top\n", "town.toml": settings}
+    repository = make_repository(path / "project", files)
+    run(repository, "init")
+    return repository
+
+
+def run(
+    repository: Path, *args: str, ok: Sequence[int] = (0,), program: Sequence[str] = TOWN
+) -> subprocess.CompletedProcess[str]:
+    """Run ``town ARGS`` there and return what it said; fails when it ends otherwise than with ``ok``."""
+    done = subprocess.run([*program, *args], cwd=repository, capture_output=True, text=True, check=False)
+    assert done.returncode in ok, f"{args} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def molecule(name: str, line: str, *criteria: str, needs: Sequence[str] = (), **more: str | int) -> str:
+    """One molecule of one step as TOML."""
+    values: Mapping[str, object] = {"title": f"Do {name}", "goal": f"{name} is done.", "run": line, **more}
+    fields = "\n".join(f"{key} = {json.dumps(value)}" for key, value in values.items())
+    held = ", ".join(f"{{ run = {json.dumps(c)} }}" for c in criteria or (f"test -f parts/{name}",))
+    return f"[[molecules]]\nid = {json.dumps(name)}\n{fields}\nneeds = {json.dumps(list(needs))}\ncriteria = [{held}]\n"
+
+
+def part(name: str, *, seconds: float = 0.0, needs: Sequence[str] = ()) -> str:
+    """A molecule that adds one good part, slowly or not."""
+    slowly = f"sleep {seconds}; " if seconds else ""
+    return molecule(name, f"{slowly}printf 'ok\\n' > parts/{name}", needs=needs)
+
+
+def pour(repository: Path, *molecules: str) -> None:
+    """Give the town a plan of these molecules."""
+    path = repository.parent / "plan.toml"
+    path.write_text('plan = "test"\n' + "\n".join(molecules))
+    run(repository, "mayor", "--plan", str(path), "--yes")
+
+
+def snapshot(repository: Path) -> Snapshot:
+    """The newest state of the store."""
+    return Store.open(repository).snapshot()
+
+
+def assert_settled(repository: Path, landed: int) -> None:
+    """What must hold after every run, however it was disturbed: I1, I3, I4, I5, and nothing left over."""
+    state = snapshot(repository)
+    molecules = [bead for bead in state if bead.issue_type == "molecule"]
+    assert [bead.outcome for bead in molecules] == ["landed"] * landed
+    trailers = git(repository, "log", "--format=%(trailers:key=Merge-Request,valueonly)", "main").split()
+    requests = [bead.id for bead in state if bead.merge and bead.outcome == "landed"]
+    assert Counter(trailers) == Counter(requests)
+    assert len(requests) == landed
+    assert_green(repository, state)
+    assert_proven(state)
+    assert_nothing_left(repository)
+    git(repository, "fsck", "--no-dangling", "--strict")
+
+
+def assert_green(repository: Path, state: Snapshot) -> None:
+    """Every first-parent commit that the Refinery made has a stored green verdict for exactly its tree (I4)."""
+    green = {e.tree for bead in state if bead.merge for e in bead.evidence if e.verdict == "pass"}
+    made = git(repository, "log", "--first-parent", "--format=%T", "--author=refinery", "main").split()
+    assert made
+    assert set(made) <= green
+
+
+def assert_proven(state: Snapshot) -> None:
+    """Every closed step has evidence that each criterion passed, on one tree (I3)."""
+    steps = [bead for bead in state if bead.issue_type == "step" and bead.outcome == "done"]
+    assert steps
+    for step in steps:
+        passed = {(e.subject, e.tree) for e in step.evidence if e.verdict == "pass"}
+        trees = {tree for _, tree in passed}
+        assert any(all((str(c), tree) in passed for c in step.criteria) for tree in trees), step.id
+
+
+def assert_nothing_left(repository: Path) -> None:
+    """No work tree, branch, worker, lock or process is left over."""
+    assert len(git(repository, "worktree", "list").splitlines()) == 1
+    assert git(repository, "for-each-ref", "--format=%(refname)", "refs/heads").split() == ["refs/heads/main"]
+    assert [p.name for p in (repository / ".git/beads/workers").iterdir()] == []
+    assert list((repository / ".git").rglob("*.lock")) == []
+    assert not any((repository.parent / "worktrees").glob("*"))
+    assert processes(repository) == []
+
+
+def processes(repository: Path) -> list[str]:
+    """The command lines of living processes that work in this town."""
+    found = []
+    for process in psutil.process_iter(["cwd", "cmdline"]):
+        cwd = process.info["cwd"] or ""
+        if cwd.startswith(str(repository.parent)):
+            found.append(" ".join(process.info["cmdline"] or []))
+    return found
+
+
+__all__ = [
+    "BEAD",
+    "TOWN",
+    "assert_settled",
+    "commit",
+    "make_town",
+    "molecule",
+    "part",
+    "pour",
+    "processes",
+    "run",
+    "snapshot",
+]

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from refinery.merge import checkouts
+from refinery.checkouts import checkouts
 
 from beads.errors import TownError
 from cli.config import open_site
@@ -65,6 +65,7 @@ def _agents(site: Site) -> Iterator[tuple[bool, str]]:
 
 
 def _checkouts(site: Site) -> Iterator[tuple[bool, str]]:
-    for checkout in checkouts(site.git, site.settings.town.branch):
-        state = "clean" if checkout.clean else "has changes that are not committed, so nothing can land"
-        yield checkout.clean, f"{site.settings.town.branch} in {checkout.path}: {state}"
+    branch = site.settings.town.branch
+    for checkout in checkouts(site.git, branch):
+        note = "clean" if checkout.clean else "has changes of yours, which landing will not touch"
+        yield True, f"{branch} in {checkout.path}: {note}"

@@ -314,7 +314,7 @@ def retry(session: Session, bead_id: str, attempts: int) -> None:
 
 
 @command("demo")
-@click.option("--directory", "where", type=click.Path(file_okay=False, path_type=Path), help="Keep it there.")
+@click.option("--into", "where", type=click.Path(file_okay=False, path_type=Path), help="Keep it there.")
 @click.pass_obj
 def demo(session: Session, where: Path | None) -> None:
     """Show the main job on a small real package: failures, a kill, two clashes, and everything landed.

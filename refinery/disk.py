@@ -47,6 +47,7 @@ class Disk:
         self.admin = admin
         self._git = git
         self._index = admin / "beadtown-index"
+        self._published = admin / "beadtown-published"
 
     def read(self, base: str) -> str:
         """The tree of what is on disk: tracked or not, but not what is ignored.
@@ -69,6 +70,10 @@ class Disk:
             make_accessible(self.path)
             self._index.unlink(missing_ok=True)
             return self._read(base)
+
+    def left_out(self) -> list[str]:
+        """Files that are neither ignored nor in the tree that :meth:`read` just gave: names that Git refuses."""
+        return [path for path in self._others(self._index) if not path.endswith("/")]
 
     def write(self, old: str, target: str) -> None:
         """Bring the files from tree ``old``, which :meth:`read` has just said is there, to tree ``target``.
@@ -125,6 +130,10 @@ class Disk:
         try:
             # The time stays: Git compares it with those of the files to see which it must look at again.
             shutil.copy2(self._index, scratch)
+            self._published.unlink(missing_ok=True)
+            with suppress(OSError):
+                # Git replaces an index by another file: as long as this is the same one, nobody has changed it.
+                self._published.hardlink_to(scratch)
             scratch.replace(self.admin / "index")
         finally:
             scratch.unlink(missing_ok=True)
@@ -190,7 +199,8 @@ class Disk:
         hollow: list[str] = []
         for _ in range(_NESTING_MAX):
             said = self._run(index, "add", "--all", "--sparse", "--ignore-errors", "--", ".", ok=(0, 1, 128))
-            linked, hollow = self._nested(index, base, failed=said.status != 0)
+            # Of a nested repository Git says something, so that silence spares the look.
+            linked, hollow = self._nested(index, base, failed=said.status != 0) if said.err else ([], [])
             self._list(index, ("update-index", "--force-remove"), linked)
             # Once a file below it is tracked, Git takes a nested repository for a directory like any other.
             seeds = [seed for path in (*linked, *hollow) if (seed := self._seed(path))]
@@ -227,6 +237,9 @@ class Disk:
 
     def _forced(self, base: str) -> list[str]:
         """What a worker has staged that is new since ``base``: ``git add --force`` may name what is ignored."""
+        with suppress(OSError):
+            if self._published.samefile(self.admin / "index"):
+                return []
         try:
             added = list(self._changes(base, {}, "--diff-filter=A"))
         except Unreadable:

@@ -154,12 +154,13 @@ class GateRun:
     clock: Clock
     by: str
     _job: Job | None = None
+    _verdict: Evidence | None = None
     _next: int = 0
     _seconds: float = 0.0
 
     def poll(self) -> Evidence | None:
         """Start the next command when the last one passed; the verdict once there is one. Never blocks."""
-        while True:
+        while self._verdict is None:
             if self._job is None:
                 self._job = self._start(self.gate.commands[self._next])
             exit = self._job.poll()
@@ -169,8 +170,9 @@ class GateRun:
             verdict, detail = judge(exit)
             self._next += 1
             if verdict != "pass" or self._next == len(self.gate.commands):
-                return self._evidence(verdict, detail, exit)
+                self._verdict = self._evidence(verdict, detail, exit)
             self._job = None
+        return self._verdict
 
     def cancel(self) -> None:
         """Kill what runs; no verdict."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -26,6 +27,8 @@ QUIET = {
     "i18n.commitEncoding": "UTF-8",
 }
 """Configuration under which Git does what it is told and nothing else; hooks above all."""
+
+_OID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 NOBODY = Identity("beadtown", "town@beadtown.invalid")
 """Who makes commits that nobody will see."""
@@ -54,6 +57,7 @@ class PinnedGit(Git):
     def __init__(self, git: Git, path: Path, admin: Path) -> None:
         super().__init__(path, git.environ)
         self.admin = admin
+        self._trees: dict[str, str] = {}
         self._pins = {"GIT_DIR": str(admin), "GIT_WORK_TREE": str(path), **configured()}
 
     def run(
@@ -76,7 +80,9 @@ class PinnedGit(Git):
         Raises:
             NotFound: it names none.
         """
-        return self._need(revision, "tree")
+        if revision not in self._trees or not _OID.fullmatch(revision):
+            self._trees[revision] = self._need(revision, "tree")
+        return self._trees[revision]
 
     def shape(self, commit: str) -> tuple[str, ...]:
         """A commit's tree and parents."""

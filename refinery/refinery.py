@@ -14,12 +14,13 @@ from beads import graph
 from beads.clock import Clock
 from beads.errors import InvalidInput, NotFound
 from beads.model import Evidence, milliseconds
-from beads.ops import Intend, Judge, Land, SendBack
+from beads.ops import Close, Intend, Judge, Land, SendBack
 from beads.store import Snapshot, Store
 from refinery import queue
+from refinery.checkouts import checkouts, follow, obstacle
 from refinery.gate import Gate, GateRun, environment_digest, gate_of
 from refinery.git import Git, Identity
-from refinery.merge import Candidate, Conflict, Request, Stack, checkouts, follow, forget, land, landed, stack
+from refinery.merge import Candidate, Conflict, Request, Stack, land, landed, publish, stack
 from refinery.sandbox import environment
 from refinery.train import Plan, failure_rate, plan
 from refinery.workshop import Workshop
@@ -63,7 +64,7 @@ class Refinery:
     halted: str = ""
     remedy: str = ""
     _runs: list[_Run] = field(default_factory=list)
-    _stacked: tuple[str, tuple[Request, ...], Stack] | None = None
+    _stacked: tuple[str, list[Request], Stack] | None = None
 
     def __post_init__(self) -> None:
         self._started = milliseconds(self.clock.now())
@@ -105,11 +106,12 @@ class Refinery:
         self._runs.clear()
 
     def close(self) -> None:
-        """Stop, and remove the work trees gates ran in."""
+        """Stop, and remove what is only of use while running: candidates' refs, and the work trees gates ran in."""
         self.cancel()
+        publish(self.git, ())
         for worktree in self.workshop.all():
             if worktree.path.name.startswith("gate-"):
-                worktree.remove()
+                worktree.remove(discard=True)
 
     def _halt(self, reason: str, remedy: str) -> None:
         self.halted, self.remedy = reason, remedy
@@ -130,34 +132,33 @@ class Refinery:
 
     def _recover(self, snapshot: Snapshot) -> list[str]:
         """Close what main already contains: landed before a kill, or by somebody else."""
-        waiting = [bead for bead in graph.queue(snapshot) if bead.merge]
+        waiting = queue.requests(snapshot)
         if not waiting or self.git.resolve(self.ref) is None:
             return []
-        base = self.git.line("merge-base", "--octopus", self.ref, *{b.merge.base for b in waiting if b.merge})
-        there = landed(self.git, self.branch, base)
+        bases = {bead.merge.base for bead in graph.queue(snapshot) if bead.merge}
+        since = self.git.line("merge-base", "--octopus", self.ref, *bases)
         by_commit: dict[str, list[str]] = {}
-        for bead in waiting:
-            if bead.id in there:
-                by_commit.setdefault(there[bead.id], []).append(bead.id)
+        for request, commit in landed(self.git, self.branch, waiting, since).items():
+            by_commit.setdefault(commit, []).append(request)
         return [self._landed(ids, commit) for commit, ids in by_commit.items()]
 
     def _landed(self, ids: list[str], commit: str) -> str:
         """Bring checkouts along, then record that these landed as ``commit``."""
         old = self.git.line("rev-parse", f"{commit}^1")
-        head = self.git.resolve(self.ref)
-        for checkout in checkouts(self.git, self.branch) if head == commit else ():
-            follow(self.git, checkout, old, commit)
+        behind = [c for c in checkouts(self.git, self.branch) if not follow(self.git, c, old, commit)]
         self.store.commit(REFINERY, [Land(ids=tuple(ids), commit=commit)])
-        forget(self.git, ids)
-        self._stacked = None
-        return f"landed {', '.join(ids)} as {commit[:12]}"
+        stays = f"; {behind[0].path} stays as it is" if behind else ""
+        return f"landed {', '.join(ids)} as {commit[:12]}{stays}"
 
     def _advance(self, snapshot: Snapshot, head: str, gate: Gate, requests: list[Request]) -> list[str]:
-        stacked = self._stack(head, requests)
-        sent = [self._send_conflict(snapshot, conflict, gate) for conflict in stacked.conflicts]
-        if sent:
-            self._stacked = None
-            return sent
+        stacked = self._stack(snapshot, head, requests)
+        settled = [self._send_conflict(snapshot, conflict, gate) for conflict in stacked.conflicts]
+        settled += [self._close_contained(request) for request in stacked.contained]
+        if settled:
+            return settled
+        if stacked.missing and not stacked.candidates:
+            lost = stacked.missing[0]
+            self._halt(f"the head of {lost.id}, {lost.head[:12]}, is not in this repository", "Fetch it.")
         candidates = stacked.candidates
         environ = environment(self.environ, gate.environment, {})
         main = self.git.line("rev-parse", f"{head}^{{tree}}")
@@ -169,12 +170,27 @@ class Refinery:
         decided = plan(len(candidates), known.runs, known.controls, running, gate.slots, rate)
         return self._act(snapshot, decided, candidates, stacked_up, gate, environ)
 
-    def _stack(self, head: str, requests: list[Request]) -> Stack:
+    def _stack(self, snapshot: Snapshot, head: str, requests: list[Request]) -> Stack:
         """The candidates on ``head``; the same ones as long as neither main nor the queue changes."""
-        key = (head, tuple(requests))
-        if self._stacked is None or self._stacked[:2] != key:
-            self._stacked = (*key, stack(self.git, head, requests, _WHO, self.clock.now()))
+        if self._stacked is None or self._stacked[:2] != (head, requests):
+            newest = max(bead.created_at for bead in graph.queue(snapshot))
+            stacked = stack(self.git, head, requests, _WHO, newest)
+            publish(self.git, stacked.candidates)
+            self._stacked = (head, requests, stacked)
         return self._stacked[2]
+
+    def _send_conflict(self, snapshot: Snapshot, conflict: Conflict, gate: Gate) -> str:
+        where = f" in {', '.join(conflict.paths)}" if conflict.paths else ""
+        reason = f"it conflicts with {self.branch}{where}"
+        return self._send_back(snapshot, conflict.request, reason, gate, conflict.paths, conflict.messages)
+
+    def _close_contained(self, request: Request) -> str:
+        """Somebody else brought the same change to main: there is nothing to land, and nothing left to do."""
+        reason = f"{self.branch} has all of it already"
+        done = Close(id=request.id, outcome="superseded", reason=reason)
+        closed = Close(id=request.molecule, outcome="done", reason=reason, force=True)
+        self.store.commit(REFINERY, [done, closed])
+        return f"closed {request.molecule}: {reason}"
 
     def _act(
         self,
@@ -238,18 +254,15 @@ class Refinery:
 
     def _land(self, candidate: Candidate) -> list[str]:
         """Intent, then main by compare-and-swap, then the record."""
-        dirty = [c for c in checkouts(self.git, self.branch) if not c.clean]
-        if dirty:
-            where = dirty[0].path
-            self._halt(
-                f"{self.branch} is checked out in {where} with changes that are not committed",
-                f"Commit or stash them in {where}; landing goes on by itself.",
-            )
-            return []
+        for checkout in checkouts(self.git, self.branch):
+            reason = obstacle(self.git, checkout, candidate.base, candidate.commit)
+            if reason:
+                what = f"{self.branch} is checked out in {checkout.path} and cannot follow: {reason}"
+                self._halt(what, f"Commit, stash or remove that in {checkout.path}; landing goes on by itself.")
+                return []
         ids = [member.id for member in candidate.members]
         self.store.commit(REFINERY, [Intend(ids=tuple(ids), commit=candidate.commit)])
         if not land(self.git, self.branch, candidate):
-            self._stacked = None
             return [f"{self.branch} moved while {', '.join(ids)} was about to land; trying again on the new one"]
         return [self._landed(ids, candidate.commit)]
 
@@ -258,17 +271,12 @@ class Refinery:
         reason = f"the gate is red with main: {_short(red)}"
         return self._send_back(snapshot, candidate.members[-1], reason, gate, (), red.output if red else "")
 
-    def _send_conflict(self, snapshot: Snapshot, conflict: Conflict, gate: Gate) -> str:
-        reason = f"it conflicts with main in {', '.join(conflict.paths)}"
-        return self._send_back(snapshot, conflict.request, reason, gate, conflict.paths, conflict.messages)
-
     def _send_back(
         self, snapshot: Snapshot, request: Request, reason: str, gate: Gate, paths: tuple[str, ...], log: str
     ) -> str:
         now = milliseconds(self.clock.now())
         step = queue.rework(snapshot, request, reason, gate, paths, log, now)
         self.store.commit(REFINERY, [SendBack(id=request.id, reason=reason, step=step)])
-        self._stacked = None
         return f"sent {request.molecule} back: {reason}"
 
 

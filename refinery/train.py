@@ -98,7 +98,7 @@ def plan(
         return Plan(land=green, test=tuple(alive))
     main = _settled(runs.get(0, ()))
     if main in ("fail", "error"):
-        return _repair(n, runs, slots, main)
+        return _repair(n, runs, alive, slots, main)
     stop = min((k for k, seen in runs.items() if 0 < k <= n and _stops(seen)), default=0)
     if not stop:
         return Plan(test=_widen(n, alive, slots, rate))
@@ -180,12 +180,13 @@ def _judge(stop: int, verdict: Verdict | None, control: Verdict | None, alive: l
     return Plan(convict=True, trial=1) if verdict == "fail" else Plan(halt=HEAD_ERRS, trial=1)
 
 
-def _repair(n: int, runs: Mapping[int, Sequence[Verdict]], slots: int, main: Verdict) -> Plan:
+def _repair(n: int, runs: Mapping[int, Sequence[Verdict]], alive: list[int], slots: int, main: Verdict) -> Plan:
     """Main is bad: nobody can be convicted, but a request that repairs it must get through.
 
     It does from the head of the queue, and from anywhere if all the others are good.
     """
-    wanted = [k for k in dict.fromkeys([n, 1]) if _settled(runs.get(k, ())) is None]
+    # A longer queue is no reason to start over: requests may come faster than tests end.
+    wanted = [k for k in dict.fromkeys([*(alive or [n]), 1]) if _settled(runs.get(k, ())) is None]
     return Plan(test=tuple(wanted[:slots]), halt=MAIN_FAILS if main == "fail" else MAIN_ERRS)
 
 

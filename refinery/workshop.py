@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
@@ -79,13 +79,13 @@ class Workshop:
         """
         path = self.root / _checked(name)
         with self._locked():
-            found = self.find(branch)
-            if found is None:
-                self._make_room(path, branch)
+            entries = self._entries()
+            entry = _usable(entries, branch)
+            if entry is None:
+                self._make_room(entries, path, branch)
                 self._ensure(branch, start)
                 return self._add(path, branch, start)
-            found.begin()
-        return found
+            return self._begun(entry)
 
     def open_detached(self, name: str, start: str = "HEAD") -> Worktree:
         """A work tree without a branch at ``root/name``, for a gate: the one that exists, else a new one.
@@ -101,12 +101,11 @@ class Workshop:
         """
         path = self.root / _checked(name)
         with self._locked():
-            entry = self._at(path)
+            entries = self._entries()
+            entry = next((entry for entry in entries[1:] if entry.path == path), None)
             if entry and entry.usable and entry.branch is None:
-                worktree = self._worktree(entry)
-                worktree.begin()
-                return worktree
-            self._make_room(path, None)
+                return self._begun(entry)
+            self._make_room(entries, path, None)
             commit = self._git.resolve(f"{start}^{{commit}}")
             if commit is None:
                 raise NotFound(f"there is no commit {start!r}")
@@ -114,8 +113,8 @@ class Workshop:
 
     def find(self, branch: str) -> Worktree | None:
         """The work tree of a branch, as it is; None when it has none, or not a whole one."""
-        usable = (entry for entry in self._entries()[1:] if entry.branch == branch and entry.usable)
-        return next(map(self._worktree, usable), None)
+        entry = _usable(self._entries(), branch)
+        return self._worktree(entry) if entry else None
 
     def all(self) -> list[Worktree]:
         """The work trees under the root, in order of their paths; half-made ones and vanished ones left out."""
@@ -131,9 +130,9 @@ class Workshop:
 
     # ── Making ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _make_room(self, path: Path, branch: str | None) -> None:
+    def _make_room(self, entries: Sequence[_Entry], path: Path, branch: str | None) -> None:
         """Clear away what would keep a new work tree from being made, without losing anything."""
-        main, *linked = self._entries()
+        main, *linked = entries
         if branch is not None and main.branch == branch:
             raise Refused(f"{branch} is checked out in {main.path}", "Switch to another branch there.")
         for entry in linked:
@@ -154,7 +153,7 @@ class Workshop:
 
     def _ensure(self, branch: str, start: str) -> None:
         ref = f"refs/heads/{branch}"
-        if self._git.run("check-ref-format", ref, ok=(0, 1)).status or branch.startswith("-"):
+        if branch.startswith("-") or self._git.run("check-ref-format", ref, ok=(0, 1)).status:
             raise InvalidInput(f"{branch!r} cannot be the name of a branch")
         if self._git.resolve(ref) is not None:
             return
@@ -168,9 +167,8 @@ class Workshop:
         place = (str(path), branch) if branch else ("--detach", str(path), commit)
         options = ("--quiet", "--no-checkout", "--lock", "--reason", _MAKING)
         self._git.run("worktree", "add", *options, *place, extra=configured())
-        entry = self._at(path)
-        assert entry is not None, "it was just added"
-        worktree = self._worktree(entry._replace(branch=branch))
+        entry = _Entry(path, self._admins()[path], branch, None)
+        worktree = self._worktree(entry)
         worktree.fill()
         worktree.begin()
         (entry.admin / "locked").unlink()
@@ -208,11 +206,13 @@ class Workshop:
     def _ours(self) -> list[_Entry]:
         return [entry for entry in self._entries()[1:] if entry.path.parent == self.root]
 
-    def _at(self, path: Path) -> _Entry | None:
-        return next((entry for entry in self._entries()[1:] if entry.path == path), None)
-
     def _worktree(self, entry: _Entry) -> Worktree:
         return Worktree(self._git, entry.path, entry.admin, entry.branch, self.root)
+
+    def _begun(self, entry: _Entry) -> Worktree:
+        worktree = self._worktree(entry)
+        worktree.begin()
+        return worktree
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -221,6 +221,10 @@ class Workshop:
         with (self.root / ".lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _usable(entries: Sequence[_Entry], branch: str) -> _Entry | None:
+    return next((entry for entry in entries[1:] if entry.branch == branch and entry.usable), None)
 
 
 def _checked(name: str) -> str:

@@ -100,7 +100,7 @@ class Worktree:
         """
         names = (OURS, f"refs/heads/{self.branch}") if self.branch else ("HEAD",)
         for name in names:
-            if (head := self._git.resolve(name)) is not None:
+            if (head := self._loose(name) or self._git.resolve(name)) is not None:
                 return head
         raise NotFound(f"{self.path}: the branch {self.branch} is gone", "Remove the work tree, or make the branch.")
 
@@ -300,8 +300,8 @@ class Worktree:
     def remove(self, saved: str | None = None, *, discard: bool = False) -> None:
         """Remove the directory and its registration. A work tree outside the workshop's root is left alone.
 
-        Nested repositories that have something of their own make the whole directory move to ``.aside`` in the
-        root instead.
+        When something in it can be in no snapshot, the whole directory moves to ``.aside`` in the root instead:
+        nested repositories with something of their own, and files with names that Git refuses.
 
         Args:
             saved: a :meth:`snapshot` of what is on disk, when the branch does not have it.
@@ -314,14 +314,10 @@ class Worktree:
         if self.path.parent != self._root:
             return
         if self.path.is_dir() and not self.path.is_symlink():
-            kept: list[Path] = []
-            if not discard and self._admin.exists():
-                self._check_saved(saved)
-                kept = removal.keepsakes(self._repository, self._git, self.path)
-            if kept:
-                self._set_aside()
-            else:
+            if discard or self._is_saved(saved):
                 removal.discard(self._root, self.path)
+            else:
+                self._set_aside()
         removal.forget(self._admin)
 
     def begin(self) -> None:
@@ -336,7 +332,7 @@ class Worktree:
         file = self._admin / BRANCH_FILE
         if not file.exists():
             file.write_text(self.branch)
-        at, ours = self._git.resolve(f"refs/heads/{self.branch}"), self._git.resolve(OURS)
+        at, ours = self._git.resolve(f"refs/heads/{self.branch}"), self._loose(OURS) or self._git.resolve(OURS)
         if at is not None and ours is None:
             self._git.run("update-ref", OURS, at, ABSENT)
         elif at is not None and ours is not None and at != ours and not self._was_here(at):
@@ -349,8 +345,8 @@ class Worktree:
 
     def _mend(self) -> None:
         file = self.path / ".git"
-        text = file.read_text(errors="replace") if file.is_file() and not file.is_symlink() else ""
-        if text.startswith("gitdir: ") and (self.path / text[8:].rstrip("\n")).resolve() == self._admin.resolve():
+        text = "" if file.is_symlink() else _text(file)
+        if text.startswith("gitdir: ") and (self.path / text[8:]).resolve() == self._admin.resolve():
             return
         if os.path.lexists(file):
             removal.set_aside(self._root, file)
@@ -364,7 +360,10 @@ class Worktree:
         self._git.run("update-ref", OURS, at, ours)
         self._look()
 
-    def _check_saved(self, saved: str | None) -> None:
+    def _is_saved(self, saved: str | None) -> bool:
+        """Whether everything is saved; False when something cannot be, and Refused when it can, but is not."""
+        if not self._admin.exists():
+            return False
         head, tree = self._look()
         safe = [oid for oid in (head, saved) if oid]
         if not any(self._git.tree_of(oid) == tree for oid in safe):
@@ -374,6 +373,7 @@ class Worktree:
             kept = any(self._git.is_ancestor(oid, other) for other in safe)
             if not kept and not self._git.line("for-each-ref", "--count=1", "--contains", oid):
                 raise Refused(f"{self.path} has commits that are saved nowhere: {oid}", "Take a snapshot.")
+        return not self._disk.left_out() and not removal.keepsakes(self._repository, self._git, self.path)
 
     def _set_aside(self) -> None:
         place = removal.set_aside(self._root, self.path)
@@ -419,6 +419,11 @@ class Worktree:
         scratch.write_text(json.dumps(asdict(state)))
         scratch.replace(file)
 
+    def _loose(self, ref: str) -> str | None:
+        """A ref of this work tree alone, read from its file; None when it is kept in some other way."""
+        text = _text(self._admin / ref)
+        return text if re.fullmatch(r"[0-9a-f]{40,64}", text) else None
+
     def _branch_at(self, head: str) -> str:
         """Where the branch is now; :data:`ABSENT` when it was deleted."""
         if self.branch is None:
@@ -439,7 +444,8 @@ class Worktree:
         """Point HEAD back to the branch, and the branch and our own ref to ``new``, by compare-and-swap."""
         branch = f"refs/heads/{self.branch}"
         self._calm()
-        self._git.run("symbolic-ref", "HEAD", branch)
+        if _text(self._admin / "HEAD") != f"ref: {branch}":
+            self._git.run("symbolic-ref", "HEAD", branch)
         if new == at == head:
             return
         moves = f"update {branch} {new} {at}\nupdate {OURS} {new} {head}\n"
@@ -464,16 +470,23 @@ class Worktree:
         for name in _AUTOSTASHES:
             if (file := self._admin / name).is_file():
                 # What a rebase has stashed away is nowhere else.
-                stash = file.read_text(errors="replace").strip()
-                self._git.run("stash", "store", "--quiet", "--message", f"from {self.path.name}", stash, ok=(0, 1, 128))
+                said = ("--quiet", "--message", f"from {self.path.name}", _text(file))
+                self._git.run("stash", "store", *said, ok=(0, 1, 128))
         for name in _UNDERWAY:
             removal.delete(self._admin / name)
 
     def _beside(self, head: str) -> list[str]:
         """Commits of the worker, or merged by it, that the head does not have."""
-        file = self._admin / "MERGE_HEAD"
-        merging = file.read_text(errors="replace").split() if file.is_file() else []
+        merging = [self._git.resolve(f"{oid}^{{commit}}") or "" for oid in _text(self._admin / "MERGE_HEAD").split()]
         return self._missing(head, [self._git.resolve("HEAD") or "", self._state(head).theirs, *merging])
 
     def _missing(self, head: str, commits: Iterable[str]) -> list[str]:
         return [oid for oid in dict.fromkeys(commits) if oid and oid != head and not self._git.is_ancestor(oid, head)]
+
+
+def _text(file: Path) -> str:
+    """What a file says, without the space around it; nothing when it cannot be read."""
+    try:
+        return file.read_text(errors="replace").strip()
+    except OSError:
+        return ""

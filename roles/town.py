@@ -107,13 +107,14 @@ class Town:
     def tick(self) -> bool:
         """One round of every role; False when there is nothing left that anybody but a person could do."""
         self._reap()
-        for line in witness.tick(self.site):
-            self.say(f"witness: {line}")
-        for line in self.refinery.tick():
-            self.say(f"refinery: {line}")
+        lines = [f"witness: {line}" for line in witness.tick(self.site)]
+        lines += [f"refinery: {line}" for line in self.refinery.tick()]
+        for line in lines:
+            self.say(line)
         snapshot = self.site.store.snapshot()
         self._schedule(snapshot)
-        return self._busy() or self._pending(snapshot)
+        # What one role did may be work for another, such as sweeping up after a landing.
+        return bool(lines) or self._busy() or self._pending(snapshot)
 
     def _busy(self) -> bool:
         return bool(self._spawned) or self.refinery.busy

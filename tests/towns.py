@@ -14,7 +14,7 @@ import psutil
 from beads import Snapshot, Store
 from tests.world import commit, git, make_repository
 
-TOWN = [sys.executable, "-P", "-c", "from cli.main import town; town()"]
+TOWN = [sys.executable, "-P", "-c", "from cli.main import town; town()", "--debug"]
 BEAD = [sys.executable, "-P", "-c", "from cli.main import bead; bead()"]
 
 CHECK = """\
@@ -120,7 +120,8 @@ def assert_nothing_left(repository: Path) -> None:
     assert git(repository, "for-each-ref", "--format=%(refname)", "refs/heads").split() == ["refs/heads/main"]
     assert [p.name for p in (repository / ".git/beads/workers").iterdir()] == []
     assert list((repository / ".git").rglob("*.lock")) == []
-    assert not any((repository.parent / "worktrees").glob("*"))
+    assert [p.name for p in (repository.parent / "worktrees").glob("[!.]*")] == []
+    assert git(repository, "for-each-ref", "refs/beads/candidate", "refs/beads/request") == ""
     assert processes(repository) == []
 
 

@@ -61,7 +61,7 @@ def test_green_alone_red_together_is_sent_back_and_lands(tmp_path: Path) -> None
 def test_a_textual_conflict_is_sent_back_and_lands(tmp_path: Path) -> None:
     repository = make_town(tmp_path)
     add = "sleep 1; echo {0} >> shared.txt; echo ok > parts/{0}"
-    pour(repository, *(molecule(n, add.format(n), f"grep -q {n} shared.txt") for n in ("p", "q")))
+    pour(repository, *(molecule(n, add.format(n), f"grep -qx {n} shared.txt") for n in ("p", "q")))
     done = run(repository, "up", "--until-idle")
     assert "it conflicts with main in shared.txt" in done.stdout
     assert_settled(repository, landed=2)
@@ -70,14 +70,26 @@ def test_a_textual_conflict_is_sent_back_and_lands(tmp_path: Path) -> None:
 
 def test_a_dirty_checkout_is_never_overwritten(tmp_path: Path) -> None:
     repository = make_town(tmp_path)
-    pour(repository, part("a"))
+    pour(repository, molecule("a", "echo more >> shared.txt; echo ok > parts/a"))
     (repository / "shared.txt").write_text("my own work\n")
     done = run(repository, "up", "--until-idle", ok=[7])
-    assert "changes that are not committed" in done.stderr
+    assert "cannot follow" in done.stderr
     assert (repository / "shared.txt").read_text() == "my own work\n"
     assert not (repository / "parts/a").exists()
     git(repository, "checkout", "shared.txt")
     run(repository, "up", "--until-idle")
+    assert_settled(repository, landed=1)
+
+
+def test_edits_that_are_not_in_the_way_stay_and_do_not_stop_landing(tmp_path: Path) -> None:
+    repository = make_town(tmp_path)
+    pour(repository, part("a"))
+    (repository / "shared.txt").write_text("my own work\n")
+    (repository / "staged").write_text("staged\n")
+    git(repository, "add", "staged")
+    run(repository, "up", "--until-idle")
+    assert git(repository, "status", "--porcelain") == " M shared.txt\nA  staged"
+    assert (repository / "parts/a").read_text() == "ok\n"
     assert_settled(repository, landed=1)
 
 

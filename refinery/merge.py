@@ -36,6 +36,7 @@ CANDIDATES = "refs/beads/candidate/"
 """Where :func:`publish` names candidates, by the id of their last member."""
 
 _OBJECT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_UNREAD = re.compile(r"^error: Could not read [0-9a-f]{40}", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,7 @@ def landed(git: Git, branch: str, requests: Iterable[Request], since: str = "") 
     heads = {request.id: request.head for request in requests}
     span = f"{since}..refs/heads/{branch}" if since else f"refs/heads/{branch}"
     found: dict[str, str] = {}
-    for line in git.run("log", *_LOG, span, "--").out.split("\n")[:-1]:
+    for line in git.run("-c", "trailer.separators=:", "log", *_LOG, span, "--").out.split("\n")[:-1]:
         commit, first, second, *ids = line.split(" ")
         named = [i for i in ids if i in heads and i not in found]
         merged = _merged_heads(git, first, second) if named else set()
@@ -296,9 +297,10 @@ def _merger(git: Git, base: str) -> Iterator[_Merge]:
             args = ("merge-tree", "--write-tree", "-z", "--name-only", "--messages", ours, theirs)
             answer = git.at(Path(place)).run(*args, ok=(0, 1, 128), extra=extra)
             tree, *fields = answer.out.split("\0")
-            if _OBJECT.fullmatch(tree):
+            # Git 2.39 takes a tree that is damaged or gone for an empty one, says so, and calls the merge clean.
+            if _OBJECT.fullmatch(tree) and not _UNREAD.search(answer.err):
                 return _Merged(answer.status == 0, tree, *_conflicts(fields))
-            # Git also ends with 1 when it could not even begin.
+            # It also ends with 1 when it could not even begin.
             if git.run("merge-base", ours, theirs, ok=(0, 1)).status == 1:
                 return _Merged(False, "", (), "It shares no history with main.")
             raise Unreadable(f"git merge-tree {ours} {theirs} failed (exit {answer.status}): {answer.err.strip()}")

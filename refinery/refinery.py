@@ -31,10 +31,11 @@ _WHO = Identity("beadtown refinery", "refinery@beadtown.invalid")
 
 @dataclass
 class _Run:
-    """A gate run going on in a slot; ``request`` is the merge request its verdict is stored on."""
+    """A gate run going on in a slot: ``what`` it tests in words, and the merge request its verdict is stored on."""
 
     slot: int
     request: str
+    what: str
     run: GateRun
 
 
@@ -214,7 +215,9 @@ class Refinery:
             if tree not in self._testing:
                 # A control's verdict is kept with the request whose trial it belongs to.
                 request = candidates[(prefix or decided.trial or 1) - 1].members[-1].id
-                self._start(commit, tree, request, gate, environ)
+                others = f" and the {prefix - 1} before it" if prefix > 1 else ""
+                what = f"{request}{others}" if prefix else f"{self.branch}, the control of {request}"
+                self._start(commit, tree, request, what, gate, environ)
         return []
 
     @property
@@ -227,9 +230,9 @@ class Refinery:
             running.run.cancel()
             self._runs.remove(running)
 
-    def _start(self, commit: str, tree: str, request: str, gate: Gate, environ: Mapping[str, str]) -> None:
+    def _start(self, commit: str, tree: str, request: str, what: str, gate: Gate, environ: Mapping[str, str]) -> None:
         """Check the commit out in a free slot and start the gate there."""
-        slot = min(set(range(gate.slots)) - {r.slot for r in self._runs})
+        slot = min(set(range(gate.slots)) - {running.slot for running in self._runs})
         worktree = self.workshop.open_detached(f"gate-{slot}")
         worktree.checkout(commit, keep=gate.keep)
         run = GateRun(
@@ -243,7 +246,7 @@ class Refinery:
             clock=self.clock,
             by=REFINERY,
         )
-        self._runs.append(_Run(slot, request, run))
+        self._runs.append(_Run(slot, request, what, run))
         run.poll()
 
     @property

@@ -76,6 +76,7 @@ class Town:
     _spawned: list[_Spawned] = field(default_factory=list)
     _failures: dict[str, tuple[int, float]] = field(default_factory=dict)
     _counter: int = 0
+    _held: bool = False
 
     def run(self, until_idle: bool, stopping: Callable[[], bool]) -> list[Need]:
         """Tick until asked to stop, or with ``until_idle`` until nothing can be done without a person.
@@ -117,14 +118,14 @@ class Town:
         return bool(lines) or self._busy() or self._pending(snapshot)
 
     def _busy(self) -> bool:
-        return bool(self._spawned) or self.refinery.busy
+        """Whether something goes on that no event will tell of in time: a limit, or a worker that is no child of ours."""
+        return bool(self._spawned) or self.refinery.busy or self._held
 
     def _pending(self, snapshot: Snapshot) -> bool:
         """Whether time alone will bring work: somebody holds a lease, the queue can move, or a spawn is due."""
         if graph.queue(snapshot) and not self.refinery.halted:
             return True
-        held = any(bead.lease for bead in snapshot.unclosed())
-        return held or bool(self._candidates(snapshot))
+        return self._held or bool(self._candidates(snapshot))
 
     def _candidates(self, snapshot: Snapshot) -> list[Bead]:
         ready = graph.ready(snapshot, self.site.clock.now())
@@ -135,6 +136,7 @@ class Town:
         names = {s.name for s in self._spawned}
         leases = [bead.lease for bead in snapshot.unclosed() if bead.lease]
         names |= {lease.worker for lease in leases if lease.site == self.site.name}
+        self._held = bool(leases)
         taken = {s.bead_id for s in self._spawned}
         now = self.site.clock.monotonic()
         due = [

@@ -14,7 +14,7 @@ import psutil
 from beads import Snapshot, Store
 from tests.world import commit, git, make_repository
 
-TOWN = [sys.executable, "-P", "-c", "from cli.main import town; town()", "--debug"]
+TOWN = [sys.executable, "-P", "-c", "from cli.main import town; town()"]
 BEAD = [sys.executable, "-P", "-c", "from cli.main import bead; bead()"]
 
 CHECK = """\

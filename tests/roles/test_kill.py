@@ -1,0 +1,99 @@
+"""SIGKILL of the town and of polecats at random moments: the same main as without, everything landed once (I1-I7).
+
+``KILLS`` and ``SEED`` in the environment make it longer and other: ``KILLS=60 SEED=7 make test ARGS=tests/roles/test_kill.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.towns import TOWN, assert_settled, make_town, molecule, part, pour, run
+from tests.world import git
+
+KILLS = int(os.environ.get("KILLS", "8"))
+SEED = int(os.environ.get("SEED", "1"))
+
+
+def plan() -> list[str]:
+    """Ten molecules: slow and quick ones, one that conflicts in text with another, two that clash only together."""
+    append = "sleep 0.2; grep -qx {0} shared.txt || echo {0} >> shared.txt; echo ok > parts/{0}"
+    name = "sleep 0.2; n=one; grep -q '^name one' parts/[!{0}]* && n=two; printf 'ok\\nname %s\\n' $n > parts/{0}"
+    return [
+        *(molecule(n, append.format(n), f"grep -qx {n} shared.txt") for n in ("s", "t")),
+        *(molecule(n, name.format(n)) for n in ("x", "y")),
+        *(part(f"p{i}", seconds=0.3) for i in range(4)),
+        part("q", needs=["p0", "s"]),
+        part("r", seconds=0.3, needs=["q", "x", "y"]),
+    ]
+
+
+def result(repository: Path) -> dict[str, str]:
+    """What main has; of two that may land in either order, what they have together."""
+    files = git(repository, "ls-tree", "-r", "--name-only", "main").split()
+    texts = {name: git(repository, "show", f"main:{name}") for name in files}
+    texts["shared.txt"] = "\n".join(sorted(texts["shared.txt"].split()))
+    texts["parts/x"] = texts["parts/y"] = "\n".join(sorted([texts["parts/x"], texts["parts/y"]]))
+    return texts
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    repository = make_town(tmp_path_factory.mktemp("undisturbed"))
+    pour(repository, *plan())
+    run(repository, "up", "--until-idle")
+    assert_settled(repository, landed=10)
+    return result(repository)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Iterator[Path]:
+    """A town with the plan poured; whatever still runs in it afterwards is killed."""
+    repository = make_town(tmp_path)
+    pour(repository, *plan())
+    yield repository
+    for process in victims(repository, everything=True):
+        process.kill()
+
+
+def victims(repository: Path, *, everything: bool = False) -> list[psutil.Process]:
+    """The town's own processes, or with ``everything`` also what they started, in an order that is always the same."""
+    found = []
+    for process in psutil.process_iter(["cwd", "cmdline", "create_time"]):
+        line = process.info["cmdline"] or []
+        if (process.info["cwd"] or "").startswith(str(repository.parent)) and (
+            everything or "--until-idle" in line or "polecat" in line
+        ):
+            found.append(process)
+    return sorted(found, key=lambda p: (p.info["create_time"], p.pid))
+
+
+@pytest.mark.parametrize("seed", range(SEED, SEED + 2))
+def test_killed_at_random_moments(repository: Path, undisturbed: dict[str, str], seed: int) -> None:
+    chance = random.Random(seed)
+    supervisor: subprocess.Popen[bytes] | None = None
+    log = (repository.parent / "up.log").open("wb")
+    for _ in range(KILLS):
+        if supervisor is None or supervisor.poll() is not None:
+            supervisor = subprocess.Popen([*TOWN, "up", "--until-idle"], cwd=repository, stdout=log, stderr=log)
+        # The moment of the kill is what the test is about: chance, not an event.
+        time.sleep(chance.uniform(0.05, 1.5))
+        alive = victims(repository)
+        if alive:
+            chance.choice(alive).send_signal(signal.SIGKILL)
+    if supervisor is not None:
+        supervisor.kill()
+        supervisor.wait()
+    log.close()
+    run(repository, "up", "--until-idle")
+    assert_settled(repository, landed=10)
+    assert result(repository) == undisturbed
+    assert git(repository, "status", "--porcelain") == ""

@@ -283,6 +283,12 @@ class Repository:
                 f"the store in {self.common} cannot be written: {error}", "Free space or mend permissions."
             ) from error
 
+    def sweep(self) -> None:
+        """Remove the lock files that writers of ours left when they were killed; call it while no other writes."""
+        places = (self.common / "objects").glob("??/*.lock"), (self.common / "refs" / "beads").rglob("*.lock")
+        for lock in (lock for place in places for lock in place):
+            _break_stale(lock, self._clock)
+
 
 def _discover(start: Path) -> tuple[Path, Path]:
     """The Git directory around ``start`` and the common one, which differ in a linked worktree."""

@@ -52,7 +52,7 @@ class Snapshot:
         self.commit = commit
         self._repository = repository
         self._tree = repository.commit(commit).tree
-        self._earlier = earlier if earlier and earlier._beads is not None else None
+        self._earlier = earlier if earlier is not None and earlier._beads is not None else None
         self._beads: dict[str, Bead] | None = None
         self._children: dict[str, list[str]] = {}
         self._dependents: dict[str, list[str]] = {}
@@ -298,6 +298,11 @@ class Store:
             return None
         after = self.snapshot_at(commit)
         return Written(after, tuple(bead and draft.get(bead.id) for bead in beads), changed=True)
+
+    def sweep(self) -> None:
+        """Clear away the lock files of writers that were killed. They block nobody for long, but are litter."""
+        with self._writing():
+            self.repository.sweep()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

@@ -11,14 +11,14 @@ import itertools
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from beads.errors import Unreadable
 from refinery.git import Output
-from refinery.pinned import PinnedGit
+from refinery.pinned import INDEX, PinnedGit
 
 _GITLINK = "160000"
 _NESTING_MAX = 32
@@ -46,7 +46,7 @@ class Disk:
         self.path = path
         self.admin = admin
         self._git = git
-        self._index = admin / "beadtown-index"
+        self._index = admin / INDEX
         self._published = admin / "beadtown-published"
 
     def read(self, base: str) -> str:
@@ -90,7 +90,7 @@ class Disk:
             make_accessible(self.path)
             self._run(self._index, "read-tree", "--reset", "-u", self.read(old), target)
 
-    def fill(self, commit: str, *, afresh: bool) -> None:
+    def fill(self, commit: str, *, afresh: bool = False) -> None:
         """Make every tracked file what ``commit`` says, whatever is there now; other files stay.
 
         Args:
@@ -203,7 +203,7 @@ class Disk:
             linked, hollow = self._nested(index, base, failed=said.status != 0) if said.err else ([], [])
             self._list(index, ("update-index", "--force-remove"), linked)
             # Once a file below it is tracked, Git takes a nested repository for a directory like any other.
-            seeds = [seed for path in (*linked, *hollow) if (seed := self._seed(path))]
+            seeds = [seed for path in (*linked, *hollow) if (seed := self._seed(index, path))]
             if not seeds:
                 if said.status:
                     self._complain(index, said)
@@ -213,27 +213,26 @@ class Disk:
 
     def _nested(self, index: Path, base: str, *, failed: bool) -> tuple[list[str], list[str]]:
         """Nested repositories that are no submodules: those the index has as a link, and those without a commit."""
-        linked = [
-            change.path
-            for change in self._changes(base, {"GIT_INDEX_FILE": str(index)})
-            if change.after == _GITLINK != change.before
-        ]
+        linked = [change.path for change in self._changes(index, base) if change.after == _GITLINK != change.before]
         if linked:
             submodules = self._submodules()
             linked = [path for path in linked if path not in submodules]
         hollow = [path[:-1] for path in self._others(index) if path.endswith("/")] if failed else []
         return linked, hollow
 
-    def _seed(self, nested: str) -> str:
-        """A file in a nested repository that is not ignored there; empty when it has none."""
+    def _seed(self, index: Path, nested: str) -> str:
+        """A file in a nested repository that is not ignored; empty when it has none."""
         place = self._at(nested)
         pins = {"GIT_WORK_TREE": str(place), "GIT_INDEX_FILE": str(self.admin / "beadtown-none")}
         there = self._git.run("-C", str(place), "ls-files", "-z", "--others", "--exclude-standard", extra=pins)
-        names = there.out.split("\0")[:-1]
-        found = next((name for name in names if not name.endswith("/")), "")
-        if found:
-            return f"{nested}/{found}"
-        return next((seed for name in names if (seed := self._seed(f"{nested}/{name[:-1]}"))), "")
+        paths = [f"{nested}/{name}" for name in there.out.split("\0")[:-1]]
+        files = [path for path in paths if not path.endswith("/")]
+        # Its own rules have been asked; now those around it.
+        stdin = "".join(f"{path}\0" for path in files)
+        ignored = set(self._run(index, "check-ignore", "-z", "--stdin", stdin=stdin, ok=(0, 1)).out.split("\0"))
+        found = next((path for path in files if path not in ignored), "")
+        inner = (path[:-1] for path in paths if path.endswith("/"))
+        return found or next((seed for path in inner if (seed := self._seed(index, path))), "")
 
     def _forced(self, base: str) -> list[str]:
         """What a worker has staged that is new since ``base``: ``git add --force`` may name what is ignored."""
@@ -241,7 +240,7 @@ class Disk:
             if self._published.samefile(self.admin / "index"):
                 return []
         try:
-            added = list(self._changes(base, {}, "--diff-filter=A"))
+            added = list(self._changes(self.admin / "index", base, "--diff-filter=A"))
         except Unreadable:
             # The worker has broken its index. What it staged is on disk, unless ignored, and found there.
             return []
@@ -256,12 +255,13 @@ class Disk:
         left = [path for path in changed if path not in special]
         left += [path for path in others if f"invalid path '{path}'" not in said.err]
         if left:
-            why = next((line for line in said.err.splitlines() if line.startswith(("error: ", "fatal: "))), said.err)
-            raise Unreadable(f"{self.path / left[0]}: cannot be put into Git: {why}", "Make it readable, or ignore it.")
+            lines = [line for line in said.err.splitlines() if line.startswith(("fatal: ", "error: "))]
+            why = max(lines, default=said.err, key=lambda line: line.startswith("fatal: "))
+            raise Unreadable(f"{self.path}: {left[0]!r} and the like cannot be put into Git: {why}", "Or ignore them.")
 
-    def _changes(self, base: str, extra: Mapping[str, str], *options: str) -> Iterator[Change]:
+    def _changes(self, index: Path, base: str, *options: str) -> Iterator[Change]:
         args = ("diff-index", "--cached", "--raw", "-z", "--no-renames", *options, base)
-        fields = self._git.run(*args, extra=extra).out.split("\0")
+        fields = self._run(index, *args).out.split("\0")
         for about, path in zip(fields[::2], fields[1::2], strict=False):
             before, after = about[1:].split(" ")[:2]
             yield Change(before, after, path)

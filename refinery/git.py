@@ -43,7 +43,9 @@ class Git:
     def __init__(self, directory: Path, environ: Mapping[str, str]) -> None:
         self.directory = directory
         self.environ = {
-            **{k: v for k, v in environ.items() if not k.startswith("GIT_") or k in _KEPT},
+            # Without our marks: a Git that outlives its worker ends in milliseconds by itself, and killed as a stray
+            # it would leave lock files behind.
+            **{k: v for k, v in environ.items() if not k.startswith(("GIT_", "BEADTOWN_")) or k in _KEPT},
             "LC_ALL": "C",
             "GIT_TERMINAL_PROMPT": "0",
             "GIT_EDITOR": "true",

@@ -30,6 +30,9 @@ QUIET = {
 
 _OID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
+INDEX = "beadtown-index"
+"""The file in a work tree's Git directory that is our index, beside the worker's."""
+
 NOBODY = Identity("beadtown", "town@beadtown.invalid")
 """Who makes commits that nobody will see."""
 
@@ -58,7 +61,9 @@ class PinnedGit(Git):
         super().__init__(path, git.environ)
         self.admin = admin
         self._trees: dict[str, str] = {}
-        self._pins = {"GIT_DIR": str(admin), "GIT_WORK_TREE": str(path), **configured()}
+        # Some commands fail on a broken index that they do not need: let none meet the worker's.
+        index = str(admin / INDEX)
+        self._pins = {"GIT_DIR": str(admin), "GIT_WORK_TREE": str(path), "GIT_INDEX_FILE": index, **configured()}
 
     def run(
         self, *args: str, stdin: str = "", ok: Sequence[int] = (0,), extra: Mapping[str, str] | None = None

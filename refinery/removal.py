@@ -109,16 +109,12 @@ def _nested(path: Path) -> Iterator[Path]:
 def _has_own(git: Git, pinned: PinnedGit, place: Path) -> bool:
     # A worker may have configured this repository. None of these commands runs a filter, a hook or a helper
     # of its choice, and none may fetch what is missing.
-    there = {"GIT_NO_LAZY_FETCH": "1"}
-    inside = PinnedGit(git, place, place / ".git")
-    head = inside.run("rev-parse", "--verify", "--quiet", "HEAD^{tree}", extra=there, ok=(0, 1, 128))
-    if head.status == 128:
-        return True
-    heads = ("HEAD",) if head.status == 0 else ()
-    listing = ("rev-list", "--max-count=1", "--branches", "--glob=refs/stash", *heads, "--not", "--remotes", "--tags")
-    commits = inside.run(*listing, extra=there, ok=(0, 128, 129))
+    inside, alone = PinnedGit(git, place, place / ".git"), {"GIT_NO_LAZY_FETCH": "1"}
+    fetched = ("--exclude=refs/remotes/*", "--exclude=refs/tags/*", "--all", "--not", "--remotes", "--tags")
+    commits = inside.run("rev-list", "--max-count=1", *fetched, extra=alone, ok=(0, 128))
     if commits.status or commits.out:
         return True
+    head = inside.run("rev-parse", "--verify", "--quiet", "HEAD^{tree}", extra=alone, ok=(0, 1, 128))
     link = pinned.run("ls-files", "-z", "--stage", "--", str(place), ok=(0, 128)).out
     return link.startswith("160000") and head.out.strip() != _tree_of(pinned, place)
 

@@ -287,13 +287,16 @@ class Worktree:
             raise Refused(f"{self.path} belongs to {self.branch}: it is no place to check {commit} out")
         new = self._git.commit_of(commit)
         self._calm()
-        # Which files Git converts, and how, may have changed without the files.
-        rules = ("diff-tree", "-r", "--name-only", new, "HEAD", "--", ":(glob)**/.gitattributes")
-        said = self._git.run(*rules, ok=(0, 128))
-        self._disk.fill(new, afresh=said.status != 0 or said.out != "")
+        rules = ("--", ":(glob)**/.gitattributes")
+        committed = self._git.run("diff-tree", "-r", "--name-only", new, "HEAD", *rules, ok=(0, 128))
+        loose = self._git.run("ls-files", "--others", "--exclude-standard", *rules, ok=(0, 128))
+        self._disk.fill(new)
+        self._disk.clean(keep)
+        if committed.status or committed.out or loose.status or loose.out:
+            # Which files Git converts, and how, has changed without the files.
+            self._disk.fill(new, afresh=True)
         self._git.run("update-ref", "--no-deref", "-m", "checkout", "HEAD", new)
         self._disk.publish()
-        self._disk.clean(keep)
 
     # ── Coming and going ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -340,7 +343,7 @@ class Worktree:
 
     def fill(self) -> None:
         """Write the files into a new, empty work tree; for :class:`refinery.workshop.Workshop`."""
-        self._disk.fill("HEAD", afresh=True)
+        self._disk.fill("HEAD")
         self._disk.publish()
 
     def _mend(self) -> None:

@@ -110,8 +110,7 @@ def execute(site: Site, action: Action) -> str:
         case Sweep():
             return _sweep(site, action.bead_id)
         case Forget():
-            kill_strays(action.worker)
-            liveness.forget(site.workers, action.worker)
+            _lay_to_rest(site, action.worker)
             return f"cleared away after {action.worker}"
 
 
@@ -127,8 +126,15 @@ def _reclaim(site: Site, action: Reclaim) -> str:
         site.store.commit(WITNESS, [release])
     except LostRace:
         return ""
-    liveness.forget(site.workers, action.worker)
+    _lay_to_rest(site, action.worker)
     return f"took {bead.id} back: {reason}"
+
+
+def _lay_to_rest(site: Site, worker: str) -> None:
+    """Clear away what a dead worker left: processes, lock files, its own file."""
+    kill_strays(worker)
+    site.store.sweep()
+    liveness.forget(site.workers, worker)
 
 
 def _sweep(site: Site, bead_id: str) -> str:

@@ -119,7 +119,7 @@ def assert_nothing_left(repository: Path) -> None:
     assert len(git(repository, "worktree", "list").splitlines()) == 1
     assert git(repository, "for-each-ref", "--format=%(refname)", "refs/heads").split() == ["refs/heads/main"]
     assert [p.name for p in (repository / ".git/beads/workers").iterdir()] == []
-    assert list((repository / ".git").rglob("*.lock")) == []
+    assert [str(p.relative_to(repository)) for p in (repository / ".git").rglob("*.lock")] == []
     assert [p.name for p in (repository.parent / "worktrees").glob("[!.]*")] == []
     assert git(repository, "for-each-ref", "refs/beads/candidate", "refs/beads/request") == ""
     assert processes(repository) == []

@@ -57,7 +57,7 @@ def run(
 
 def molecule(name: str, line: str, *criteria: str, needs: Sequence[str] = (), **more: str | int) -> str:
     """One molecule of one step as TOML."""
-    values: Mapping[str, object] = {"title": f"Do {name}", "goal": f"{name} is done.", "run": line, **more}
+    values: Mapping[str, object] = {"title": f"Do {name}", "goal": f"{name} is done.", **({"run": line} if line else {}), **more}
     fields = "\n".join(f"{key} = {json.dumps(value)}" for key, value in values.items())
     held = ", ".join(f"{{ run = {json.dumps(c)} }}" for c in criteria or (f"test -f parts/{name}",))
     return f"[[molecules]]\nid = {json.dumps(name)}\n{fields}\nneeds = {json.dumps(list(needs))}\ncriteria = [{held}]\n"

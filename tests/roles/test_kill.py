@@ -1,6 +1,6 @@
 """SIGKILL of the town and of polecats at random moments: the same main as without, everything landed once (I1-I7).
 
-``KILLS`` and ``SEED`` in the environment make it longer and other: ``KILLS=60 SEED=7 make test ARGS=tests/roles/test_kill.py``.
+``KILLS=60 SEED=7`` in the environment makes it longer and other.
 """
 
 from __future__ import annotations

@@ -1,0 +1,184 @@
+"""One polecat as a real process: agents, salvage, resuming, stopping, and what it refuses to believe."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from beads import Bead, Store, graph
+from beads.errors import Fenced
+from beads.ops import Claim, Close, Release
+from tests.towns import SETTINGS, TOWN, assert_settled, make_town, molecule, part, pour, run, snapshot
+from tests.world import git
+
+AGENT = """\
+import os, pathlib, sys
+prompt = sys.argv[1] if len(sys.argv) > 1 else sys.stdin.read()
+pathlib.Path("prompt.txt").write_text(prompt)
+pathlib.Path("environ.txt").write_text("\\n".join(sorted(os.environ)))
+word = "ok" if "did not meet the criteria" in prompt else "not yet"
+pathlib.Path("parts/agent").write_text(word + "\\n")
+print("I am done. Everything works.")
+"""
+
+
+def with_agent(path: Path, command: str) -> Path:
+    """A town whose default agent is a small program that claims success whatever it did."""
+    (path / "agent.py").write_text(AGENT)
+    table = f'[agents.fake]\nruntime = "plain"\ncommand = {command}\nenvironment = ["FAKE_KEY"]\n'
+    settings = SETTINGS.replace("[town]\n", '[town]\nagent = "fake"\n') + table
+    return make_town(path, settings)
+
+
+def only(repository: Path, kind: str) -> Bead:
+    """The one bead of that type."""
+    (bead,) = [bead for bead in snapshot(repository) if bead.issue_type == kind]
+    return bead
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait for something another process brings about."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("argument", ["", ', "{prompt}"'])
+def test_an_agent_program_works_a_molecule_to_main(
+    tmp_path: Path, argument: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_KEY", "planted-key-of-the-agent")
+    monkeypatch.setenv("OTHER_SECRET", "planted-and-not-allowed")
+    repository = with_agent(tmp_path, f'["python3", "{tmp_path}/agent.py"{argument}]')
+    pour(repository, molecule("agent", "", "grep ok parts/agent", "! grep -q FAKE_KEY /proc/self/environ"))
+    run(repository, "up", "--until-idle")
+    assert_settled(repository, landed=1)
+    prompt = (repository / "prompt.txt").read_text()
+    assert "agent is done." in prompt
+    assert "- run: grep ok parts/agent" in prompt
+    assert "Attempt 1 did not meet the criteria" in prompt
+    seen = (repository / "environ.txt").read_text().split()
+    assert "FAKE_KEY" in seen
+    assert "OTHER_SECRET" not in seen
+    assert [a.end for a in only(repository, "step").attempts] == ["unmet", "satisfied"]
+    for secret in ("planted-key-of-the-agent", "planted-and-not-allowed"):
+        found = subprocess.run(["grep", "-r", secret, tmp_path], capture_output=True, text=True, check=False)
+        assert found.stdout == ""
+
+
+def test_what_holds_already_is_closed_without_work(tmp_path: Path) -> None:
+    repository = make_town(tmp_path)
+    pour(repository, molecule("done", "echo worked > parts/worked", "test -f parts/first"))
+    done = run(repository, "polecat", "run")
+    assert "done" in done.stdout
+    step, root = only(repository, "step"), only(repository, "molecule")
+    assert (step.attempts, step.outcome, root.outcome) == ((), "done", "done")
+    assert step.evidence[0].verdict == "pass"
+    assert not (repository / "parts/worked").exists()
+
+
+def test_uncommitted_work_of_a_killed_polecat_is_gone_on_with(tmp_path: Path) -> None:
+    repository = make_town(tmp_path)
+    line = "if [ -f half ]; then echo ok > parts/whole; else echo half > half; exec sleep 60; fi"
+    pour(repository, molecule("whole", line))
+    first = subprocess.Popen([*TOWN, "polecat", "run", "--as", "first"], cwd=repository)
+    until(lambda: list(tmp_path.glob("worktrees/*/half")))
+    first.kill()
+    first.wait()
+    said = run(repository, "witness", "tick").stdout
+    assert "first died; uncommitted work is in" in said
+    assert subprocess.run(["pgrep", "-f", "sleep 60"], check=False, capture_output=True).stdout == b""
+    root = only(repository, "molecule")
+    assert git(repository, "show", f"refs/beads/salvage/{root.id}/1:half") == "half"
+    # As on another machine: without the work tree, from the salvage alone.
+    (worktree,) = tmp_path.glob("worktrees/[!.]*")
+    git(repository, "worktree", "remove", "--force", str(worktree))
+    run(repository, "polecat", "run", "--as", "second")
+    step = only(repository, "step")
+    assert [(a.worker, a.end) for a in step.attempts] == [("first", "died"), ("second", "satisfied")]
+    run(repository, "up", "--until-idle")
+    assert (repository / "half").read_text() == "half\n"
+    assert_settled(repository, landed=1)
+
+
+def test_asked_to_stop_it_saves_its_work_and_gives_the_molecule_back(tmp_path: Path) -> None:
+    repository = make_town(tmp_path)
+    pour(repository, molecule("slow", "echo half > half; sleep 60"))
+    polecat = subprocess.Popen([*TOWN, "polecat", "run"], cwd=repository, stdout=subprocess.PIPE, text=True)
+    until(lambda: list(tmp_path.glob("worktrees/*/half")))
+    polecat.send_signal(signal.SIGTERM)
+    out, _ = polecat.communicate()
+    assert "stopped: asked to stop" in out
+    root = only(repository, "molecule")
+    assert (root.lease, root.status) == (None, "open")
+    assert git(repository, "show", f"refs/beads/salvage/{root.id}/1:half") == "half"
+    assert list(tmp_path.glob("worktrees/[!.]*")) == []
+    assert graph.state(snapshot(repository), root, root.updated_at).kind == "ready"
+
+
+def test_a_zombie_is_fenced(tmp_path: Path) -> None:
+    repository = make_town(tmp_path)
+    pour(repository, part("a"))
+    store = Store.open(repository)
+    zombie = store.commit("zombie", [Claim(worker="zombie", site="elsewhere")]).beads[0]
+    assert zombie is not None
+    store.commit("witness", [Release(id=zombie.id, worker="zombie", epoch=1, end="died")])
+    run(repository, "polecat", "run")
+    step = only(repository, "step")
+    head = git(repository, "rev-parse", "refs/beads/main")
+    with pytest.raises(Fenced, match="epoch 1"):
+        store.commit("zombie", [Close(id=only(repository, "molecule").id, worker="zombie", epoch=1)])
+    assert step.outcome == "done"
+    assert git(repository, "rev-parse", "refs/beads/main") == head
+
+
+def test_a_worker_that_is_told_to_lie_closes_nothing(tmp_path: Path) -> None:
+    repository = make_town(tmp_path)
+    lie = "git commit -qm lies --allow-empty; git checkout -qb elsewhere; echo done; exit 0"
+    pour(repository, molecule("lie", lie))
+    done = run(repository, "polecat", "run", ok=[7])
+    assert "did not meet its criteria" in done.stdout
+    step = only(repository, "step")
+    assert [a.end for a in step.attempts] == ["unmet"] * 3
+    assert step.outcome is None
+    assert list(tmp_path.glob("worktrees/[!.]*")) == []
+
+
+def test_setup_runs_once_in_a_new_work_tree(tmp_path: Path) -> None:
+    settings = SETTINGS.replace("[worktree]\n", '[worktree]\nsetup = "echo x >> .git-ignored-log; echo ran >> ran"\n')
+    repository = make_town(tmp_path, settings)
+    pour(
+        repository,
+        molecule("a", "cat ran > parts/a; sed -i s/ran/ok/ parts/a; rm ran .git-ignored-log", "grep ok parts/a"),
+    )
+    run(repository, "up", "--until-idle")
+    assert_settled(repository, landed=1)
+    assert (repository / "parts/a").read_text() == "ok\n"
+
+
+def test_an_orphaned_polecat_finishes_and_the_next_town_counts_it(tmp_path: Path) -> None:
+    repository = make_town(tmp_path)
+    pour(
+        repository,
+        molecule("slow", "touch begun; until [ -f ../../go ]; do sleep 0.05; done; rm begun; echo ok > parts/slow"),
+    )
+    town = subprocess.Popen([*TOWN, "up", "--until-idle"], cwd=repository, stdout=subprocess.DEVNULL)
+    until(lambda: list(tmp_path.glob("worktrees/*/begun")))
+    os.kill(town.pid, signal.SIGKILL)
+    town.wait()
+    again = subprocess.Popen([*TOWN, "up", "--until-idle"], cwd=repository, stdout=subprocess.PIPE, text=True)
+    assert again.stdout is not None
+    assert "cleared away after refinery-" in again.stdout.readline()
+    (tmp_path / "go").touch()
+    out, _ = again.communicate()
+    assert again.returncode == 0
+    assert "Do slow" not in out
+    assert len(only(repository, "step").attempts) == 1
+    assert_settled(repository, landed=1)

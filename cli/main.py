@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -23,13 +24,13 @@ BEAD_COMMANDS: Sections = {
     "Look": {
         "ready": "cli.bead:ready",
         "list": "cli.bead:list_",
-        "show": "cli.bead:show",
-        "why": "cli.bead:why",
+        "show": "cli.bead_show:show",
+        "why": "cli.bead_show:why",
         "blocked": "cli.bead:blocked",
         "search": "cli.bead:search",
         "stats": "cli.bead:stats",
-        "log": "cli.bead:log",
-        "path": "cli.bead:path",
+        "log": "cli.bead_show:log",
+        "path": "cli.bead_show:path",
     },
     "Change": {
         "create": "cli.bead_write:create",
@@ -152,7 +153,10 @@ class Root(click.Group):
         def run() -> Any:
             return super(Root, self).main(arguments, name, complete_var, standalone_mode=False, **extra)
 
-        return sys.exit(_guard(run, arguments)) if standalone_mode else run()
+        if not standalone_mode:
+            return run()
+        _speak_utf8()
+        sys.exit(_guard(run, arguments))
 
 
 def _version_option() -> click.Option:
@@ -207,7 +211,7 @@ def _explain(error: BaseException) -> _Failure:
         case KeyboardInterrupt() | click.Abort(__context__=KeyboardInterrupt()):
             return _Failure("interrupted", "", INTERRUPTED)
         case click.Abort():
-            return _Failure("aborted; nothing was done", "", 1)
+            return _Failure("aborted", "", 1)
         case click.UsageError(ctx=click.Context() as context):
             usage = context.get_usage().removeprefix("Usage: ")
             hint = f"Usage: {usage}; `{context.command_path} --help` says more."
@@ -239,6 +243,13 @@ def _report(failure: _Failure, error: BaseException, arguments: Sequence[str]) -
     click.echo(printable(f"{trace}error: {failure.message}"), err=True)
     if failure.hint:
         click.echo(printable(f"hint: {failure.hint}"), err=True)
+
+
+def _speak_utf8() -> None:
+    """Print UTF-8 whatever the locale, as Git does: JSON has to be, and no answer may fail over an arrow."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
 
 
 def _discard_output() -> None:

@@ -60,8 +60,9 @@ _FIRST = (
 )
 
 # Everything that could move a terminal's cursor or change what it shows: C0 and C1 controls but for the line feed
-# and the tab, and the marks that reverse the direction of text.
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+# and the tab, and the marks that reverse the direction of text. Lone surrogates, which stand for bytes of a file
+# name that are no text, could not be printed at all.
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -164,9 +165,7 @@ def style(text: str, colour: str, stream: TextIO | None = None) -> str:
     """Text in a colour, where colours are wanted."""
     if not colour or not wants_colour(stream or sys.stdout):
         return text
-    if colour in ("bold", "dim"):
-        return click.style(text, bold=colour == "bold", dim=colour == "dim")
-    return click.style(text, fg=colour)
+    return click.style(text, **({colour: True} if colour in ("bold", "dim") else {"fg": colour}))
 
 
 def wants_colour(stream: TextIO) -> bool:

@@ -14,16 +14,20 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from beads.clock import Clock
     from beads.model import Bead
     from beads.ops import Operation
     from beads.store import Decision, Snapshot, Store, Written
+
+Model = TypeVar("Model", bound="BaseModel")
 
 ACTOR_VARIABLE = "BEADTOWN_ACTOR"
 
@@ -77,8 +81,9 @@ class Session:
     @functools.cached_property
     def actor(self) -> str:
         """Who acts: ``--actor``, else ``$BEADTOWN_ACTOR``, else who Git says that you are here."""
-        given = self.named or self.environ.get(ACTOR_VARIABLE, "")
-        return given.strip() or _git_identity(self.start) or _user()
+        given = (self.named or self.environ.get(ACTOR_VARIABLE, "")).strip()
+        # Bytes of the command line that are no text cannot be stored.
+        return given.encode(errors="replace").decode() or _git_identity(self.start) or _user()
 
     def now(self) -> datetime:
         """The moment, as the store keeps it."""
@@ -113,7 +118,9 @@ class Command(click.Command):
 
     def __init__(self, *args: Any, **attributes: Any) -> None:
         super().__init__(*args, **attributes)
-        self.params = [*self.params, *common_options(hidden=True)]
+        own = {name for parameter in self.params for name in parameter.opts}
+        # A command may have a use of its own for such a name; the common one then stays before the command.
+        self.params += [option for option in common_options(hidden=True) if own.isdisjoint(option.opts)]
 
 
 class Group(click.Group):
@@ -190,6 +197,19 @@ class BeadId(click.ParamType):  # type: ignore[type-arg]  # It is generic only i
 
 
 BEAD_ID = BeadId()
+
+
+def asked(model: type[Model], what: str, /, **facts: Any) -> Model:
+    """An operation or another value of ours, or an error that names what does not fit in it.
+
+    Args:
+        model: its type.
+        what: what to call it in an error.
+        facts: its fields.
+    """
+    from beads.toml import validate
+
+    return validate(model, facts, b"", what)
 
 
 def given_text(text: str, what: str) -> str:

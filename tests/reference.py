@@ -30,11 +30,12 @@ INTRODUCTION = """\
 
 
 class Command(NamedTuple):
-    """A command as it is typed, and what ``--help`` prints for it."""
+    """A command as it is typed, what ``--help`` prints for it, and its long options."""
 
     path: str
     help: str
     is_group: bool
+    options: frozenset[str]
 
 
 def commands() -> list[Command]:
@@ -64,7 +65,8 @@ def _walk(command: click.Command, path: str, parent: click.Context | None) -> It
     context = click.Context(
         command, parent, info_name=path.split()[-1], terminal_width=WIDTH, max_content_width=WIDTH, color=False
     )
-    yield Command(path, click.unstyle(command.get_help(context)).rstrip(), isinstance(command, click.Group))
+    options = frozenset(name for param in command.params for name in (*param.opts, *param.secondary_opts))
+    yield Command(path, click.unstyle(command.get_help(context)).rstrip(), isinstance(command, click.Group), options)
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
             child = command.get_command(context, name)

@@ -87,6 +87,18 @@ def test_examples_run(page: str, tmp_path: Path, environ: dict[str, str]) -> Non
         assert example.output is None or pattern(example.output).fullmatch(out), f"{place}: printed instead\n{out}"
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_that_are_only_shown_exist(page: str) -> None:
+    """Blocks that cannot be run, such as those about a repository of the reader's, must still be right."""
+    known = {command.path: command.options for command in reference.commands()}
+    for words in shown(read(page)):
+        path = next(" ".join(words[:n]) for n in (3, 2, 1) if " ".join(words[:n]) in known)
+        options = [word.split("=")[0] for word in words if word.startswith("--")]
+        assert len(path.split()) > 1 or options, f"{page}: {' '.join(words)}: there is no such command"
+        unknown = set(options) - known[path] - {"--help"}
+        assert not unknown, f"{page}: {' '.join(words)}: no such option: {unknown}"
+
+
 def test_the_readme_has_an_example_that_runs() -> None:
     assert examples(read("README.md")), "README.md has no console block marked with <!-- run -->"
 
@@ -142,6 +154,16 @@ def examples(text: str) -> list[Example]:
             typed, printed = transcript(block["body"])
             found.append(Example(len(before), typed, int(mark["code"] or 0), printed if mark["output"] else None))
     return found
+
+
+def shown(text: str) -> Iterator[list[str]]:
+    """The words of every ``bead`` and ``town`` line in the shell blocks of a page, without comments."""
+    for block in FENCE.finditer(text):
+        if block["info"].strip() in ("sh", "console"):
+            for line in block["body"].splitlines():
+                words = line.removeprefix("$ ").split(" #")[0].split()
+                if words and words[0] in ("bead", "town"):
+                    yield words
 
 
 def transcript(body: str) -> tuple[str, str]:

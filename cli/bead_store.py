@@ -1,0 +1,137 @@
+"""``bead``: the commands about the store as a whole, and about this program."""
+
+from __future__ import annotations
+
+import click
+
+from cli import render
+from cli.session import Session, command
+
+GUIDE = """\
+# Issues of this repository: `bead`
+
+Issues ("beads") live in the Git ref `refs/beads/main`, never in the work tree. Change them with `bead` only.
+Every command takes `--json`, explains itself with `--help`, and is safe to run again.
+
+## Work
+
+    bead ready --json                     what can be worked on now, best first
+    bead claim --next --as NAME --json    take the best one; `bead claim ID --as NAME` takes that one
+    bead show ID                          goal, criteria, what was tried, what was said
+    bead comment ID "what I found"        `-` reads the text from standard input
+    bead release ID --as NAME --epoch N   give it back, with the epoch that claim printed
+    bead close ID --reason "what was done"
+
+A bead with criteria is closed with evidence that they hold, which the town gathers: leave it to `town`.
+What you claimed is yours until the lease ends. Exit code 4 says that somebody else has it now: stop, look again.
+
+## Report
+
+    bead create "Title" --type bug --priority 1 --description "text" --needs ID
+    bead dep add ID NEEDED                ID waits for NEEDED
+    bead search TEXT                      look before you create
+    bead why ID                           who acts next on it, and what it waits for
+
+## Exit codes
+
+0 done, 2 usage, 3 not found, 4 lost a race, 5 refused by a rule (the message says which), 6 store unreadable.
+Errors come on standard error with a `hint:` that says what to do next.
+"""
+
+
+@command("init")
+@click.option("--prefix", metavar="TEXT", default="bt", show_default=True, help="What ids start with.")
+@click.pass_obj
+def init(session: Session, prefix: str) -> None:
+    """Make the store of this repository.
+
+    One that is there is left as it is.
+
+    \b
+    Example:
+      bead init --prefix web
+    """
+    from beads.store import Store
+
+    store = Store.init(session.start, session.actor, prefix, session.clock)
+    snapshot = store.snapshot()
+    if session.json:
+        facts = {"ref": store.ref, "repository": store.repository.common, "prefix": snapshot.prefix}
+        render.echo_json({**facts, "commit": snapshot.commit})
+    else:
+        click.echo(
+            render.printable(
+                f"the store is {store.ref} in {store.repository.common}; its ids start with {snapshot.prefix}-"
+            )
+        )
+
+
+@command("doctor")
+@click.pass_context
+def doctor(context: click.Context) -> None:
+    """Look for what is wrong with the store.
+
+    Nothing is changed.
+
+    Every bead must be readable and in its place, goals as they were sealed, what is depended on there, and
+    nothing waiting for itself. The exit code is 0 when all is well and 7 when a person should look.
+
+    \b
+    Example:
+      bead doctor
+    """
+    from beads.doctor import examine
+    from beads.errors import NeedsPerson
+
+    session = context.ensure_object(Session)
+    store = session.store
+    found = examine(store.repository, store.repository.head(store.ref) or store.snapshot().commit)
+    if session.json:
+        render.echo_json(found)
+    else:
+        rows = [((f.kind, "red"), f.where, f"{f.problem}. {f.hint}") for f in found.findings]
+        render.echo_table(rows, ("what", "where", "problem"))
+        click.echo(f"{found.beads} beads, {len(found.findings)} problems", err=bool(rows))
+    if found.findings:
+        context.exit(NeedsPerson.exit_code)
+
+
+@command("prime")
+@click.pass_obj
+def prime(session: Session) -> None:
+    """Print what an agent needs to know, as Markdown.
+
+    \b
+    Example:
+      bead prime >> AGENTS.md
+    """
+    if session.json:
+        render.echo_json({"text": GUIDE})
+    else:
+        click.echo(GUIDE, nl=False)
+
+
+@command("completion")
+@click.argument("shell", required=False, type=click.Choice(["bash", "zsh", "fish"]))
+@click.pass_context
+def completion(context: click.Context, shell: str | None) -> None:
+    """Print a script that teaches a shell to complete.
+
+    It completes commands, options, and ids of beads. Without SHELL it is for the one that $SHELL names. The same is
+    printed for `town` when it is started with _TOWN_COMPLETE=bash_source, or zsh_source, or fish_source.
+
+    \b
+    Example:
+      eval "$(bead completion bash)"              # in ~/.bashrc; zsh likewise in ~/.zshrc
+      eval "$(_TOWN_COMPLETE=bash_source town)"
+      bead completion fish > ~/.config/fish/completions/bead.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    root = context.find_root()
+    name = root.info_name or "bead"
+    wanted = shell or context.ensure_object(Session).environ.get("SHELL", "").rsplit("/", 1)[-1]
+    kind = get_completion_class(wanted)
+    if kind is None:
+        raise click.UsageError(f"$SHELL is {wanted!r}, which has no completion; name bash, zsh or fish", context)
+    click.echo(kind(root.command, {}, name, f"_{name.upper()}_COMPLETE").source())

@@ -1,0 +1,1 @@
+"""What the performance claims are made of: ``make bench``, or ``make bench ARGS=--json``."""

@@ -78,7 +78,7 @@ def note(directory: Path, name: str) -> str:
 
 def names(directory: Path) -> list[str]:
     """Every worker that has a file, dead or alive."""
-    return sorted(path.name for path in directory.iterdir()) if directory.is_dir() else []
+    return sorted(p.name for p in directory.iterdir() if p.name[0] != ".") if directory.is_dir() else []
 
 
 def forget(directory: Path, name: str) -> None:
@@ -88,15 +88,35 @@ def forget(directory: Path, name: str) -> None:
 
 
 def _own(path: Path) -> int:
-    """Open and lock the file at ``path``, making sure that it still is the file of that name afterwards."""
+    """Lock the file at ``path``. A new one appears with its lock held: unlocked always means dead."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        handle = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            os.link(fresh, path)
+            return handle
+        except FileExistsError:
             os.close(handle)
-            raise LostRace(f"{path.name} is running already (process {path.read_text().strip()})") from None
+        finally:
+            fresh.unlink()
         with contextlib.suppress(FileNotFoundError):
-            if path.stat().st_ino == os.fstat(handle).st_ino:
+            handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            if _take(handle, path):
                 return handle
+            os.close(handle)
+
+
+def _take(handle: int, path: Path) -> bool:
+    """Lock what a dead process left, if it still has its name.
+
+    Raises:
+        LostRace: its process lives.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        process = os.pread(handle, 100, 0).decode(errors="replace").strip()
         os.close(handle)
+        raise LostRace(f"{path.name} is running already (process {process})") from None
+    return path.stat().st_ino == os.fstat(handle).st_ino

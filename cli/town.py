@@ -105,7 +105,8 @@ def up(session: Session, polecats: int | None, until_idle: bool) -> None:
             town.run(until_idle, stopping)
         finally:
             refinery.close()
-        _finish(town.needs())
+        if until_idle and not stopping():
+            _finish(town.needs())
 
 
 def _site(session: Session) -> Site:
@@ -195,8 +196,9 @@ def status(session: Session) -> None:
     from cli.render import echo_json, table
     from roles.status import needs, rows
 
-    found = rows(session.store.snapshot(), session.clock.now())
-    waiting = needs(found)
+    snapshot = session.store.snapshot()
+    found = rows(snapshot, session.clock.now())
+    waiting = needs(snapshot, found)
     if session.json:
         echo_json(
             {

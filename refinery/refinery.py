@@ -84,6 +84,7 @@ class Refinery:
         """Bring everything forward that can be; returns a line for each thing that happened."""
         lines = self._collect()
         lines += self._recover(self.store.snapshot())
+        lines += self._withdraw(self.store.snapshot())
         snapshot = self.store.snapshot()
         requests = queue.requests(snapshot)
         self.halted = self.remedy = ""
@@ -126,9 +127,8 @@ class Refinery:
                 continue
             self._runs.remove(running)
             self.store.commit(REFINERY, [Judge(id=running.request, evidence=evidence)])
-            lines.append(
-                f"gate {evidence.verdict} ({evidence.detail}, {evidence.seconds:.1f} s) with {running.request}"
-            )
+            took = f"{evidence.detail}, {evidence.seconds:.1f} s"
+            lines.append(f"gate {evidence.verdict} ({took}) on {running.what}")
         return lines
 
     def _recover(self, snapshot: Snapshot) -> list[str]:
@@ -142,6 +142,14 @@ class Refinery:
         for request, commit in landed(self.git, self.branch, waiting, since).items():
             by_commit.setdefault(commit, []).append(request)
         return [self._landed(ids, commit) for commit, ids in by_commit.items()]
+
+    def _withdraw(self, snapshot: Snapshot) -> list[str]:
+        """Close the requests of molecules that a person has closed meanwhile."""
+        owners = {r.id: snapshot.get(r.merge.molecule) for r in graph.queue(snapshot) if r.merge}
+        gone = [request for request, owner in owners.items() if owner is None or owner.closed]
+        reason = "its molecule was closed"
+        self.store.commit(REFINERY, [Close(id=i, outcome="cancelled", reason=reason) for i in gone])
+        return [f"withdrew {request}: {reason}" for request in gone]
 
     def _landed(self, ids: list[str], commit: str) -> str:
         """Bring checkouts along, then record that these landed as ``commit``."""

@@ -24,6 +24,8 @@ from roles.runtimes import Task, launch
 from roles.settings import Agent
 from roles.site import REQUESTS, TOWN, Site, Stopped, branch_of, wait
 
+_READY = "refs/worktree/beadtown/ready"
+
 End = Literal["submitted", "done", "unmet", "stopped", "died", "fenced", "idle"]
 
 
@@ -88,11 +90,11 @@ class Polecat:
     def _leave(self, worktree: Worktree | None, end: End, reason: str) -> Result:
         """Save everything, give the molecule back, and leave no work tree behind."""
         molecule = self._molecule
-        saved = self.site.salvage(worktree, molecule, molecule.epoch, reason) if worktree else None
+        if worktree:
+            # Before the molecule is anybody else's: two must never be at work in one directory.
+            worktree.remove(self.site.salvage(worktree, molecule, molecule.epoch, reason))
         ended: AttemptEnd = "died" if end == "died" else "stopped"
         self._commit(Release(id=molecule.id, worker=self.name, epoch=molecule.epoch, end=ended, reason=reason))
-        if worktree:
-            worktree.remove(saved)
         return Result(molecule.id, end, reason)
 
     def _commit(self, *operations: Operation) -> Bead | None:
@@ -109,7 +111,7 @@ class Polecat:
             saved = site.salvaged(self._molecule, worktree.head())
             if saved:
                 worktree.restore(saved)
-            self._set_up(worktree)
+        self._set_up(worktree)
         return worktree
 
     def _freshen(self, worktree: Worktree) -> None:
@@ -119,14 +121,19 @@ class Polecat:
             worktree.advance(main)
 
     def _set_up(self, worktree: Worktree) -> None:
-        table = self.site.settings.worktree
-        if not table.setup:
+        """Run the set-up line, unless it has ended well in this work tree before.
+
+        That it has is a ref of the work tree's own, which goes with it.
+        """
+        table, git = self.site.settings.worktree, self.site.git.at(worktree.path)
+        if not table.setup or git.resolve(_READY):
             return
         exit = self._run(shell(table.setup), worktree, "setup", table.setup_timeout, ())
         if exit.code != 0:
             raise Refused(
                 f"[worktree] setup failed in {worktree.path} ({exit.kind}, exit {exit.code})", f"See {exit.log}."
             )
+        git.swap(_READY, worktree.head(), ABSENT, "set up")
 
     def _work(self, worktree: Worktree) -> Result:
         molecule = self._molecule
@@ -278,8 +285,9 @@ class Polecat:
             head=head,
             base=base,
         )
-        self._commit(submit)
+        # All of it is committed, and once the request is in, the Witness may sweep.
         worktree.remove()
+        self._commit(submit)
         return Result(molecule.id, "submitted" if head != base else "done", f"head {head[:12]}")
 
 

@@ -67,10 +67,16 @@ def _row(snapshot: Snapshot, bead: Bead, now: datetime) -> Row:
     )
 
 
-def needs(found: list[Row]) -> list[Need]:
+def needs(snapshot: Snapshot, found: list[Row]) -> list[Need]:
     """What of these rows waits for a person."""
-    return [
-        Need(row.bead.id, row.state.reason, f"town retry {row.bead.id}")
-        for row in found
-        if row.state.kind == "needs_person"
-    ]
+    stuck = [row for row in found if row.state.kind == "needs_person"]
+    return [Need(row.bead.id, row.state.reason, _remedy(snapshot, row.bead)) for row in stuck]
+
+
+def _remedy(snapshot: Snapshot, bead: Bead) -> str:
+    """The command that brings a bead forward again, or ends it."""
+    step = graph.next_step(snapshot, bead)
+    if step is not None and len(graph.failed(step)) >= step.attempts_max:
+        return f"town retry {bead.id}"
+    gone = next((blocker.id for blocker in graph.blockers(snapshot, bead) if blocker.closed), None)
+    return f"bead dep remove {bead.id} {gone}" if gone else f"bead close {bead.id} --outcome cancelled --reason WHY"

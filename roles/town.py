@@ -75,6 +75,7 @@ class Town:
     say: Callable[[str], None]
     _spawned: list[_Spawned] = field(default_factory=list)
     _failures: dict[str, tuple[int, float]] = field(default_factory=dict)
+    _in_a_row: int = 0
     _counter: int = 0
     _held: bool = False
 
@@ -100,7 +101,8 @@ class Town:
 
     def needs(self) -> list[Need]:
         """What waits for a person now."""
-        found = needs(rows(self.site.store.snapshot(), self.site.clock.now()))
+        snapshot = self.site.store.snapshot()
+        found = needs(snapshot, rows(snapshot, self.site.clock.now()))
         if self.refinery.halted:
             found.append(Need("queue", self.refinery.halted, self.refinery.remedy))
         return found
@@ -118,7 +120,7 @@ class Town:
         return bool(lines) or self._busy() or self._pending(snapshot)
 
     def _busy(self) -> bool:
-        """Whether something goes on that no event will tell of in time: a limit, or a worker that is no child of ours."""
+        """Whether something goes on that no event tells of: a limit, or a worker that is no child of ours."""
         return bool(self._spawned) or self.refinery.busy or self._held
 
     def _pending(self, snapshot: Snapshot) -> bool:
@@ -168,6 +170,7 @@ class Town:
             self._spawned.remove(spawned)
             if exit.code in (0, 4, 7):
                 self._failures.pop(spawned.bead_id, None)
+                self._in_a_row = 0
             elif exit.kind == "signalled":
                 self.say(f"polecat {spawned.name}: killed by signal {exit.signal}")
             else:
@@ -181,8 +184,9 @@ class Town:
             self.site.clock.monotonic() + min(2.0**count, _BACKOFF_MAX_SECONDS),
         )
         self.say(f"polecat {spawned.name}: failed on {spawned.bead_id}, see {log}")
-        if sum(n for n, _ in self._failures.values()) >= _FAILURES_MAX:
-            raise TownError(f"polecats failed {_FAILURES_MAX} times without getting anywhere", f"See {log}.")
+        self._in_a_row += 1
+        if self._in_a_row >= _FAILURES_MAX:
+            raise TownError(f"polecats failed {_FAILURES_MAX} times in a row without getting anywhere", f"See {log}.")
 
     def stop(self) -> None:
         """Ask every polecat to save its work and go; kill those that do not."""

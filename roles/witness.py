@@ -116,8 +116,10 @@ def execute(site: Site, action: Action) -> str:
 
 def _reclaim(site: Site, action: Reclaim) -> str:
     """First everything of the dead worker's is dead, then its edits are safe, then the molecule is free (I1, I2)."""
-    bead = action.bead
     kill_strays(action.worker)
+    bead = site.store.snapshot().need(action.bead.id)
+    if bead.lease is None or (bead.lease.worker, bead.epoch) != (action.worker, action.epoch):
+        return ""
     worktree = site.workshop.find(branch_of(bead))
     saved = site.salvage(worktree, bead, action.epoch, action.reason) if worktree else None
     reason = f"{action.reason}; uncommitted work is in {saved[:12]}" if saved else action.reason

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
 
 from beads import Snapshot, Store
-from tests.world import commit, git, make_repository
+from tests.world import git, make_repository
 
 TOWN = [sys.executable, "-P", "-c", "from cli.main import town; town()"]
 BEAD = [sys.executable, "-P", "-c", "from cli.main import bead; bead()"]
@@ -57,7 +58,12 @@ def run(
 
 def molecule(name: str, line: str, *criteria: str, needs: Sequence[str] = (), **more: str | int) -> str:
     """One molecule of one step as TOML."""
-    values: Mapping[str, object] = {"title": f"Do {name}", "goal": f"{name} is done.", **({"run": line} if line else {}), **more}
+    values: Mapping[str, object] = {
+        "title": f"Do {name}",
+        "goal": f"{name} is done.",
+        **({"run": line} if line else {}),
+        **more,
+    }
     fields = "\n".join(f"{key} = {json.dumps(value)}" for key, value in values.items())
     held = ", ".join(f"{{ run = {json.dumps(c)} }}" for c in criteria or (f"test -f parts/{name}",))
     return f"[[molecules]]\nid = {json.dumps(name)}\n{fields}\nneeds = {json.dumps(list(needs))}\ncriteria = [{held}]\n"
@@ -135,16 +141,9 @@ def processes(repository: Path) -> list[str]:
     return found
 
 
-__all__ = [
-    "BEAD",
-    "TOWN",
-    "assert_settled",
-    "commit",
-    "make_town",
-    "molecule",
-    "part",
-    "pour",
-    "processes",
-    "run",
-    "snapshot",
-]
+def until(condition: Callable[[], object]) -> None:
+    """Wait for something another process brings about."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.01)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +12,7 @@ import pytest
 from beads import Bead, Store, graph
 from beads.errors import Fenced
 from beads.ops import Claim, Close, Release
-from tests.towns import SETTINGS, TOWN, assert_settled, make_town, molecule, part, pour, run, snapshot
+from tests.towns import SETTINGS, TOWN, assert_settled, make_town, molecule, part, pour, run, snapshot, until
 from tests.world import git
 
 AGENT = """\
@@ -40,14 +38,6 @@ def only(repository: Path, kind: str) -> Bead:
     """The one bead of that type."""
     (bead,) = [bead for bead in snapshot(repository) if bead.issue_type == kind]
     return bead
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Wait for something another process brings about."""
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("argument", ["", ', "{prompt}"'])

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
-from tests.towns import assert_nothing_left, assert_settled, make_town, molecule, part, pour, run, snapshot
+from tests.towns import (
+    BEAD,
+    SETTINGS,
+    TOWN,
+    assert_nothing_left,
+    assert_settled,
+    make_town,
+    molecule,
+    part,
+    pour,
+    processes,
+    run,
+    snapshot,
+    until,
+)
 from tests.world import commit, git
 
 
@@ -114,3 +129,40 @@ def test_a_second_town_is_refused(tmp_path: Path) -> None:
     with Presence(repository / ".git/beads", "town"):
         done = run(repository, "up", ok=[4])
     assert "running already" in done.stderr
+
+
+def test_a_molecule_cancelled_in_the_queue_does_not_land(tmp_path: Path) -> None:
+    repository = make_town(tmp_path)
+    pour(repository, part("a"), part("b", needs=["a"]))
+    run(repository, "polecat", "run")
+    named = {bead.title: bead.id for bead in snapshot(repository) if bead.issue_type == "molecule"}
+    a, b = named["Do a"], named["Do b"]
+    head = git(repository, "rev-parse", "main")
+    run(repository, "close", a, "--outcome", "cancelled", "--reason", "not wanted any more", program=BEAD)
+    done = run(repository, "up", "--until-idle", ok=[7])
+    assert f"bead dep remove {b} {a}" in done.stderr
+    assert git(repository, "rev-parse", "main") == head
+    assert_nothing_left(repository)
+    run(repository, "dep", "remove", b, a, program=BEAD)
+    run(repository, "up", "--until-idle")
+    assert (repository / "parts/b").read_text() == "ok\n"
+
+
+def test_a_town_asked_to_stop_gives_everything_back(tmp_path: Path) -> None:
+    repository = make_town(tmp_path)
+    pour(repository, molecule("slow", "touch begun; sleep 60"))
+    town = subprocess.Popen([*TOWN, "up"], cwd=repository, stdout=subprocess.DEVNULL)
+    until(lambda: list(tmp_path.glob("worktrees/*/begun")))
+    run(repository, "stop")
+    assert town.wait() == 0
+    assert [bead.lease for bead in snapshot(repository)] == [None, None]
+    assert processes(repository) == []
+    assert list(tmp_path.glob("worktrees/[!.]*")) == []
+
+
+def test_a_broken_environment_does_not_spawn_for_ever(tmp_path: Path) -> None:
+    repository = make_town(tmp_path, SETTINGS.replace("[worktree]\n", '[worktree]\nsetup = "exit 9"\n'))
+    pour(repository, *(part(f"p{n}") for n in range(10)))
+    done = run(repository, "up", "--until-idle", ok=[1])
+    assert "failed 10 times in a row" in done.stderr
+    assert [bead.lease for bead in snapshot(repository) if bead.lease] == []

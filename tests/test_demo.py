@@ -40,6 +40,7 @@ def kind(line: str) -> str:
     line = re.sub(r"/\S+", "PATH", line)
     line = re.sub(r"polecat \w+\.\.", "polecat #", line)
     # Whether requests land one by one or together is a matter of timing.
+    line = re.sub(r" and the \d+ before it", "", line)
     line = re.sub(r"^\* # (Merge ID|Land \d+ merge requests): .*", "* # landing", line)
     return " ".join(re.sub(r"\d+(?:\.\d+)?", "#", line).split())
 

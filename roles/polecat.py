@@ -20,9 +20,10 @@ from refinery.processes import Exit, Job, shell, start
 from refinery.queue import REWORK
 from refinery.workshop import Worktree
 from roles.acceptance import Bench, evaluate, feedback, holds
-from roles.runtimes import Task, launch
+from roles.runtimes import launch
 from roles.settings import Agent
 from roles.site import REQUESTS, TOWN, Site, Stopped, branch_of, wait
+from roles.task import Task
 
 _READY = "refs/worktree/beadtown/ready"
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from roles.runtimes import Task
+from roles.task import Task
 
 PROMPT_MAX = 60_000
 """Characters; what is over is cut from the feedback's middle, and the cut is said."""

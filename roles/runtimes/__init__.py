@@ -6,44 +6,13 @@ to the polecat, so that every runtime is contained and judged alike.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
-
+from roles.runtimes import command, plain
 from roles.settings import Agent
+from roles.task import Launch, Task
 
-
-@dataclass(frozen=True)
-class Task:
-    """What one attempt is about.
-
-    Attributes:
-        goal: the molecule's title and sealed goal.
-        step: the step's title and description.
-        run: the step's shell line, for runtimes that run it.
-        criteria: what must hold afterwards, in words.
-        earlier: what the steps before this one did, a line each.
-        feedback: what did not hold after the last attempt; empty the first time.
-        attempt: counted from 1 over all workers.
-    """
-
-    goal: str
-    step: str
-    run: str
-    criteria: tuple[str, ...]
-    earlier: tuple[str, ...]
-    feedback: str
-    attempt: int
-
-
-class Launch(NamedTuple):
-    """A process to start: its arguments and the text on its standard input."""
-
-    argv: list[str]
-    stdin: str
+_RUNTIMES = {"command": command.launch, "plain": plain.launch}
 
 
 def launch(agent: Agent, task: Task) -> Launch:
     """What to start for ``task``."""
-    from roles.runtimes import command, plain
-
-    return {"command": command.launch, "plain": plain.launch}[agent.runtime](agent, task)
+    return _RUNTIMES[agent.runtime](agent, task)

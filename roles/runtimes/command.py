@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from refinery.processes import shell
-from roles.runtimes import Launch, Task
 from roles.settings import Agent
+from roles.task import Launch, Task
 
 
 def launch(agent: Agent, task: Task) -> Launch:

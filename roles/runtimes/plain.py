@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from roles.prompts import compose
-from roles.runtimes import Launch, Task
 from roles.settings import Agent
+from roles.task import Launch, Task
 
 PLACE = "{prompt}"
 

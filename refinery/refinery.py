@@ -114,6 +114,7 @@ class Refinery:
         for worktree in self.workshop.all():
             if worktree.path.name.startswith("gate-"):
                 worktree.remove(discard=True)
+        self.workshop.prune()
 
     def _halt(self, reason: str, remedy: str) -> None:
         self.halted, self.remedy = reason, remedy

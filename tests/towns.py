@@ -122,7 +122,9 @@ def assert_proven(state: Snapshot) -> None:
 
 def assert_nothing_left(repository: Path) -> None:
     """No work tree, branch, worker, lock or process is left over."""
-    assert len(git(repository, "worktree", "list").splitlines()) == 1
+    assert git(repository, "worktree", "list", "--porcelain").count("worktree ") == 1, git(
+        repository, "worktree", "list"
+    )
     assert git(repository, "for-each-ref", "--format=%(refname)", "refs/heads").split() == ["refs/heads/main"]
     assert [p.name for p in (repository / ".git/beads/workers").iterdir()] == []
     assert [str(p.relative_to(repository)) for p in (repository / ".git").rglob("*.lock")] == []

@@ -76,7 +76,7 @@ def follow(git: Git, checkout: Checkout, old: str, new: str) -> bool:
     if at.resolve("HEAD") != new or _in_operation(at):
         return False
     with _locked_index(at) as index:
-        return index is not None and not index.obstacle(old, new) and index.move(old, new)
+        return index is not None and not index.obstacle(old, new) and index.move(new)
 
 
 def _clean(at: Git) -> bool:
@@ -106,14 +106,18 @@ def _locked_index(at: Git) -> Iterator[_Index | None]:
         yield None
         return
     try:
-        # What a kill left of an earlier attempt.
-        for leftover in path.parent.glob(f"{path.name}.beadtown*"):
-            leftover.unlink(missing_ok=True)
+        _sweep(path)
         yield _Index(at, path)
     finally:
-        path.with_name(f"{path.name}.beadtown").unlink(missing_ok=True)
+        _sweep(path)
         lock.unlink(missing_ok=True)
         os.close(held)
+
+
+def _sweep(index: Path) -> None:
+    """Remove our scratch files beside the index, those that a kill left too."""
+    for scratch in index.parent.glob(f"{index.name}.beadtown*"):
+        scratch.unlink(missing_ok=True)
 
 
 _MARK = b"beadtown moves this checkout along with its branch\n"
@@ -166,6 +170,11 @@ class _Change(NamedTuple):
     blob: str
     path: str
 
+    @property
+    def entry(self) -> str:
+        """The change as ``git update-index`` reads it; mode 0 deletes."""
+        return f"{self.mode} {self.blob}\t{self.path}\0"
+
 
 class _Index:
     """A checkout's index, changed in a copy beside it that replaces it at once when all is done."""
@@ -175,24 +184,37 @@ class _Index:
         self._path = path
         self._copy = path.with_name(f"{path.name}.beadtown")
         if path.exists():
-            shutil.copy(path, self._copy)
+            # With its time: Git distrusts what it knows of files that were written no earlier than the index.
+            shutil.copy2(path, self._copy)
+        self._start = ""
 
     def obstacle(self, old: str, new: str) -> str:
         """What is in the way of a move from ``old`` to ``new``; empty when nothing is."""
-        changes = _changes(self._at, old, new)
         try:
             self._git("update-index", "-q", "--refresh", ok=(0, 1))
-            found = self._blocked(old, new, changes)
-            if found and self._adopt(old, changes):
-                found = self._blocked(old, new, changes)
+            changes = _changes(self._at, old, new)
+            at_old, at_new = self._like(old, changes), self._like(new, changes)
+            self._start = old
+            if at_new and not at_old and self._at.resolve("HEAD") == new:
+                # It is there; whatever else is staged was staged since.
+                self._start = new
+                return ""
+            staged = sorted({change.path for change in changes} - at_old - at_new)
+            if staged:
+                # Git sees most of these, but not one in a directory that becomes a file.
+                return f"{', '.join(staged[:5])} would be overwritten."
+            found = self._blocked(new, changes)
+            if found:
+                self._start = self._further(old, changes, at_old, at_new)
+                found = self._blocked(new, changes)
         except Unreadable as error:
             # Somebody's damaged index stops this checkout, not the town.
             return error.message
         return found
 
-    def move(self, old: str, new: str) -> bool:
+    def move(self, new: str) -> bool:
         """Move files and index; the files first, so that an index that says ``new`` is true."""
-        answer = self._git("read-tree", "-m", "-u", old, new, ok=(0, 128))
+        answer = self._git("read-tree", "-m", "-u", self._start, new, ok=(0, 128))
         if answer.status == 0:
             self._copy.replace(self._path)
         return answer.status == 0
@@ -202,14 +224,27 @@ class _Index:
         args = ("-c", f"core.hooksPath={os.devnull}", *args)
         return self._at.run(*args, stdin=stdin, ok=ok, extra={"GIT_INDEX_FILE": f"{self._copy}{name}"})
 
-    def _blocked(self, old: str, new: str, changes: list[_Change]) -> str:
-        trial = self._git("read-tree", "-m", "-u", "-n", old, new, ok=(0, 128))
+    def _like(self, commit: str, changes: list[_Change]) -> set[str]:
+        """The changed paths that the index has as ``commit`` does."""
+        return {change.path for change in changes} - {*self._differ(commit)}
+
+    def _differ(self, commit: str, *only: str) -> list[str]:
+        return self._git("diff-index", "--cached", "-z", "--name-only", "--no-renames", *only, commit).out.split("\0")
+
+    def _blocked(self, new: str, changes: list[_Change]) -> str:
+        trial = self._git("read-tree", "-m", "-u", "-n", self._start, new, ok=(0, 128))
         if trial.status:
             return trial.err.strip().removeprefix("error: ")
-        untracked = self._untracked([change.path for change in changes if change.status == "A"])
-        return f"Untracked {', '.join(untracked[:5])} would be overwritten." if untracked else ""
+        added = {change.path for change in changes if change.status == "A"}
+        lost = self._untracked(added) or self._staged_across(added)
+        return f"{', '.join(lost[:5])} would be overwritten." if lost else ""
 
-    def _untracked(self, added: list[str]) -> list[str]:
+    def _staged_across(self, added: set[str]) -> list[str]:
+        """Files staged where ``added`` has a directory, or the other way round: Git would drop them."""
+        staged = set(self._differ(self._start, "--diff-filter=A"))
+        return sorted((staged & _above(added)) | (added & _above(staged)))
+
+    def _untracked(self, added: set[str]) -> list[str]:
         """Untracked files that would make room for ``added``: Git spares only those that are not ignored."""
         suspects = sorted({place for path in added for place in self._occupied(path)})
         found: list[str] = []
@@ -224,29 +259,42 @@ class _Index:
         root = self._at.directory
         if os.path.lexists(root / path):
             yield path
-        for parent in list(Path(path).parents)[:-1]:
+        for parent in _above({path}):
             if os.path.lexists(root / parent) and ((root / parent).is_symlink() or not (root / parent).is_dir()):
-                yield str(parent)
+                yield parent
 
-    def _adopt(self, old: str, changes: list[_Change]) -> bool:
-        """Take files that already are what the move would make them for moved; whether there were any.
+    def _further(self, old: str, changes: list[_Change], at_old: set[str], at_new: set[str]) -> str:
+        """A tree between old and new that has all paths as new where that is how they are already.
 
         A kill in the middle of a move leaves such files. The index says nothing of them yet, and Git would not
         write over them.
         """
-        entries = {c.path: f"{c.mode} {c.blob}\t{c.path}\0" for c in changes if c.status != "D"}
-        self._git("update-index", "-z", "--index-info", stdin="".join(entries.values()), name="-new")
-        self._git("update-index", "-q", "--refresh", ok=(0, 1), name="-new")
-        others = self._git("diff-files", "-z", "--name-only", name="-new").out.split("\0")
-        staged = self._git("diff-index", "--cached", "-z", "--name-only", old).out.split("\0")
-        ready = [entry for path, entry in entries.items() if path not in {*others, *staged}]
-        self._git("update-index", "--replace", "-z", "--index-info", stdin="".join(ready))
+        there = at_new | (at_old & self._on_disk(changes))
+        entries = "".join(change.entry for change in changes if change.path in there)
+        self._git("read-tree", old, name="-start")
+        for index in ("", "-start"):
+            self._git("update-index", "--replace", "-z", "--index-info", stdin=entries, name=index)
         self._git("update-index", "-q", "--refresh", ok=(0, 1))
-        return bool(ready)
+        return self._git("write-tree", name="-start").out.strip()
+
+    def _on_disk(self, changes: list[_Change]) -> set[str]:
+        """The changed paths that are on disk what the move would make of them."""
+        root = self._at.directory
+        gone = {change.path for change in changes if change.status == "D" and not os.path.lexists(root / change.path)}
+        wanted = [change for change in changes if change.status != "D"]
+        self._git("update-index", "-z", "--index-info", stdin="".join(c.entry for c in wanted), name="-new")
+        self._git("update-index", "-q", "--refresh", ok=(0, 1), name="-new")
+        differ = self._git("diff-files", "-z", "--name-only", name="-new").out.split("\0")
+        return gone | ({change.path for change in wanted} - {*differ})
 
 
 _ARGUMENTS_MAX = 500
 """How many paths one command line gets."""
+
+
+def _above(paths: set[str]) -> set[str]:
+    """The directories that these paths are in, up to the root and without it."""
+    return {path[:at] for path in paths for at, letter in enumerate(path) if letter == "/"}
 
 
 def _changes(git: Git, old: str, new: str) -> list[_Change]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import shutil
 import stat
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,9 @@ from refinery.git import Output
 from refinery.pinned import INDEX, PinnedGit
 
 _GITLINK = "160000"
-_NESTING_MAX = 32
+# When Git cannot write or remove a file, it says so, and may end with 0 all the same.
+_UNDONE = re.compile(r"unable to (?:unlink|rmdir|create|write|remove)|cannot ")
+_NESTING_MAX = 16
 _SERIAL = itertools.count(1)
 
 
@@ -85,8 +88,7 @@ class Disk:
         """
         args = ("read-tree", "--reset", "-u", old, target)
         done = self._run(self._index, *args, ok=(0, 1, 128))
-        if done.status or done.err:
-            # Git says on standard error that it could not remove a file, and ends with 0.
+        if done.status or _UNDONE.search(done.err):
             make_accessible(self.path)
             self._run(self._index, "read-tree", "--reset", "-u", self.read(old), target)
 
@@ -104,7 +106,7 @@ class Disk:
             self._index.unlink(missing_ok=True)
         args = ("read-tree", "--reset", "-u", commit)
         done = self._run(self._index, *args, ok=(0, 1, 128))
-        if done.status or done.err:
+        if done.status or _UNDONE.search(done.err):
             make_accessible(self.path)
             self._index.unlink(missing_ok=True)
             self._run(self._index, *args)
@@ -209,6 +211,8 @@ class Disk:
                     self._complain(index, said)
                 break
             self._list(index, ("update-index", "--add"), seeds)
+        else:
+            raise Unreadable(f"{self.path}: more than {_NESTING_MAX} repositories, each inside the other")
         self._list(index, ("update-index", "--add"), self._forced(base))
 
     def _nested(self, index: Path, base: str, *, failed: bool) -> tuple[list[str], list[str]]:
@@ -257,10 +261,10 @@ class Disk:
         if left:
             lines = [line for line in said.err.splitlines() if line.startswith(("fatal: ", "error: "))]
             why = max(lines, default=said.err, key=lambda line: line.startswith("fatal: "))
-            raise Unreadable(f"{self.path}: {left[0]!r} and the like cannot be put into Git: {why}", "Or ignore them.")
+            raise Unreadable(f"{self.path}: {left[0]!r} and the like cannot be put into Git: {why}", _READABLE)
 
     def _changes(self, index: Path, base: str, *options: str) -> Iterator[Change]:
-        args = ("diff-index", "--cached", "--raw", "-z", "--no-renames", *options, base)
+        args = ("diff-index", "--cached", "--raw", "-z", "--no-renames", "--ignore-submodules=none", *options, base)
         fields = self._run(index, *args).out.split("\0")
         for about, path in zip(fields[::2], fields[1::2], strict=False):
             before, after = about[1:].split(" ")[:2]
@@ -299,6 +303,7 @@ class Disk:
         return self.admin / f"beadtown-index.{os.getpid()}.{next(_SERIAL)}"
 
 
+_READABLE = "Make them readable, or have .gitignore name them."
 _HELD = (stat.S_IFREG, stat.S_IFLNK, stat.S_IFDIR)
 
 
@@ -333,9 +338,8 @@ def _drop(scratch: Path) -> None:
 
 def _runs(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
+        with suppress(PermissionError):
+            os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
-        pass
     return True

@@ -91,7 +91,7 @@ class PinnedGit(Git):
 
     def shape(self, commit: str) -> tuple[str, ...]:
         """A commit's tree and parents."""
-        return tuple(self.line("show", "--no-patch", "--format=%T %P", commit).split())
+        return tuple(self.line("rev-parse", f"{commit}^{{tree}}", f"{commit}^@").split())
 
     def merge(self, ours: str, theirs: str) -> tuple[str, tuple[str, ...]]:
         """The tree that merging two commits gives, and the paths in it where Git could not decide."""

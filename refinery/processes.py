@@ -400,11 +400,11 @@ def _tail(data: bytes, room: int) -> tuple[str, int]:
 
 
 def _signal(group: int, number: int) -> bool:
-    """Send a signal to a group; whether there was anybody to send it to. Group 0 would be our own: nobody."""
+    """Send a signal to a group; whether there was anybody to send it to."""
+    assert group > 1, "0 would be our own group, and 1 everybody"
     try:
-        if group:
-            os.killpg(group, number)
+        os.killpg(group, number)
     except (ProcessLookupError, PermissionError):
         # PermissionError is what macOS says of a group of which only zombies are left.
         return False
-    return group != 0
+    return True

@@ -138,7 +138,8 @@ class Refinery:
         if not waiting or self.git.resolve(self.ref) is None:
             return []
         bases = {bead.merge.base for bead in graph.queue(snapshot) if bead.merge}
-        since = self.git.line("merge-base", "--octopus", self.ref, *bases)
+        # Nothing when a base shares no history with main; then all of main is looked through.
+        since = self.git.run("merge-base", "--octopus", self.ref, *bases, ok=(0, 1)).out.strip()
         by_commit: dict[str, list[str]] = {}
         for request, commit in landed(self.git, self.branch, waiting, since).items():
             by_commit.setdefault(commit, []).append(request)

@@ -34,22 +34,20 @@ def set_aside(root: Path, path: Path) -> Path:
     Raises:
         Unreadable: it cannot be moved.
     """
-    place = _place(root / ASIDE, path.name)
     try:
+        place = _place(root / ASIDE, path.name)
         _rename(path, place)
     except OSError as error:
-        raise Unreadable(f"{path}: cannot be moved to {place}: {error.strerror}", "Move it by hand.") from error
+        raise Unreadable(f"{path}: cannot be moved to {root / ASIDE}: {error}", "Move it away by hand.") from error
     return place
 
 
 def discard(root: Path, path: Path) -> None:
     """Delete what is at ``path``, of which nothing is needed. What cannot be deleted now stays in the trash."""
-    place = _place(root / TRASH, path.name)
-    try:
-        _rename(path, place)
-    except OSError:
-        # A mount point cannot be renamed, but emptied.
-        place = path
+    place = path
+    # What cannot be renamed, such as a mount point, can still be emptied.
+    with suppress(OSError):
+        place = _rename(path, _place(root / TRASH, path.name))
     delete(place)
 
 
@@ -137,12 +135,12 @@ def _place(parent: Path, name: str) -> Path:
     )
 
 
-def _rename(path: Path, place: Path) -> None:
+def _rename(path: Path, place: Path) -> Path:
     if _is_directory(path):
         # To move a directory elsewhere is to write into it: its parent changes.
         with suppress(OSError):
             path.chmod(stat.S_IMODE(path.lstat().st_mode) | stat.S_IRWXU)
-    path.rename(place)
+    return path.rename(place)
 
 
 def _is_directory(path: Path) -> bool:

@@ -22,6 +22,8 @@ from beads.clock import Clock, SystemClock
 if TYPE_CHECKING:
     import psutil
 
+_LINUX = sys.platform.startswith("linux")
+
 MARKER = "BEADTOWN_MARKER"
 """The environment variable that says for whom a process runs."""
 
@@ -74,7 +76,7 @@ class _Carriers(NamedTuple):
 
     Attributes:
         found: the processes that carry the value.
-        again: some process could not be judged because it was between two programs; look again.
+        again: some process could not be judged, because it was between two programs or just ended; look again.
     """
 
     found: list[psutil.Process]
@@ -97,10 +99,11 @@ def _carriers(variable: str, value: str, first: int = 0) -> _Carriers:
             if process.uids().real != os.getuid():
                 continue
             # Read again: between the first look and psutil's note of the start time, the id may have changed hands.
-            environ = process.environ()
-            if value in environ.get(variable, "").split("\n"):
+            if value in process.environ().get(variable, "").split("\n"):
                 found.append(process)
-            again = again or not environ
+                continue
+        # It has gone since it was chosen, perhaps leaving a child. Elsewhere than on Linux nothing was chosen.
+        again = again or _LINUX
     return _Carriers(found, again)
 
 
@@ -109,20 +112,28 @@ def _suspects(variable: bytes, value: bytes, first: int) -> tuple[list[int], boo
 
     On Linux those are few: reading ``/proc`` costs a fiftieth of asking psutil.
     """
-    if not sys.platform.startswith("linux"):  # pragma: no cover
+    if not _LINUX:  # pragma: no cover
         import psutil
 
         return [pid for pid in psutil.pids() if pid >= first], False
     carries = re.compile(rb"(?:\A|\0)%b=(?:[^\0]*\n)?%b(?:[\n\0]|\Z)" % (re.escape(variable), re.escape(value)))
+    newest, pids = _newest_id(), _ids_now()
     result, again = [], False
-    for pid in (int(name) for name in os.listdir("/proc") if name.isdigit()):  # noqa: PTH208
-        # Path.iterdir would make an object of each of a thousand names.
-        data = _read(f"/proc/{pid}/environ") if pid >= first else None
-        if data == b"":
-            again = again or _has_environment(pid)
-        elif data and carries.search(data):
-            result.append(pid)
-    return result, again
+    for _ in range(100):
+        for pid in pids:
+            data = _read(f"/proc/{pid}/environ") if pid >= first else None
+            if data == b"":
+                again = again or _has_environment(pid)
+            elif data and carries.search(data):
+                result.append(pid)
+        # What was started meanwhile may be the child of one that was gone before we came to it.
+        before, newest = newest, _newest_id()
+        if newest == before:
+            return result, again
+        # When the ids have come round, what is new may be anywhere.
+        first = first if newest > before else 0
+        pids = list(range(before + 1, newest + 1)) if newest > before else _ids_now()
+    return result, True
 
 
 def _has_environment(pid: int) -> bool:
@@ -147,8 +158,18 @@ def first_after(pid: int, seconds: float) -> int:
     """
     if seconds * _IDS_PER_SECOND_MAX >= _ids():
         return 0
+    return pid + 1 if _newest_id() >= pid else 0
+
+
+def _ids_now() -> list[int]:
+    # Path.iterdir would make an object of each of a thousand names.
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208
+
+
+def _newest_id() -> int:
+    """The id that was handed out last to a process or thread; 0 when unknown."""
     fields = (_read("/proc/loadavg") or b"").split()
-    return pid + 1 if len(fields) == 5 and int(fields[4]) >= pid else 0
+    return int(fields[4]) if len(fields) == 5 else 0
 
 
 _IDS_PER_SECOND_MAX = 100_000

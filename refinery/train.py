@@ -6,9 +6,9 @@ two halves apart and landing both would not do: two changes can be green alone a
 
 One slot makes this prefix bisection: test a batch; if it is red, search for the smallest red prefix, landing every
 green one on the way. Its tests are the bits of a Golomb code for the lengths of the runs of good requests (Golomb,
-"Run-length encodings", IEEE Trans. Inf. Theory 12, 1966), which for independent failures is within two per cent of
-what any scheme can reach. More slots test several prefixes at once: all of them while the queue is short, a spaced
-train above, and a search that cuts into as many parts as there are slots allow.
+"Run-length encodings", IEEE Trans. Inf. Theory 12, 1966): while failures are independent and fewer than three in
+ten, within one per cent of what any scheme can reach, not counting repetitions. More slots test several prefixes
+at once: all of them while the queue is short, a spaced train above, and a search in as many parts as slots allow.
 
 Four rules decide what runs mean:
 
@@ -185,8 +185,11 @@ def _repair(n: int, runs: Mapping[int, Sequence[Verdict]], alive: list[int], slo
 
     It does from the head of the queue, and from anywhere if all the others are good.
     """
-    # A longer queue is no reason to start over: requests may come faster than tests end.
-    wanted = [k for k in dict.fromkeys([*(alive or [n]), 1]) if _settled(runs.get(k, ())) is None]
+    # While nothing can be judged, once is enough. A longer queue is no reason to start over: requests may come
+    # faster than tests end.
+    errors = 0 if main == "error" else 1
+    tried = {k: runs.get(k, ()) for k in [*(alive or [n]), 1]}
+    wanted = [k for k, seen in tried.items() if _settled(seen) is None and seen.count("error") <= errors]
     return Plan(test=tuple(wanted[:slots]), halt=MAIN_FAILS if main == "fail" else MAIN_ERRS)
 
 
@@ -196,7 +199,8 @@ def _widen(n: int, alive: list[int], slots: int, rate: float) -> tuple[int, ...]
     top = min(n, horizon(slots, rate))
     if len(test) < slots and top > max(alive, default=0):
         test.append(top)
-    return (*test, *_spread(sorted({0, *test}), slots - len(test), rate))
+    # Evenly: a part that is too long takes one more round of the search, wherever it is.
+    return (*test, *_spread(sorted({0, *test}), slots - len(test), RATE_MIN))
 
 
 def _narrow(stop: int, alive: list[int], slots: int, rate: float) -> tuple[int, ...]:

@@ -200,7 +200,8 @@ class Workshop:
         for file in self._common.glob("worktrees/*/gitdir"):
             # The file has the path of the work tree's own .git, absolute or from where the file is.
             with suppress(OSError):
-                found[Path(os.path.normpath(file.parent / file.read_text().rstrip("\n"))).parent] = file.parent
+                place = os.fsdecode(file.read_bytes()).rstrip("\n")
+                found[Path(os.path.normpath(file.parent / place)).parent] = file.parent
         return found
 
     def _ours(self) -> list[_Entry]:
@@ -236,6 +237,6 @@ def _checked(name: str) -> str:
 def _recorded(admin: Path) -> str | None:
     """The branch that the work tree is for, which is not always the one a worker has switched to."""
     try:
-        return (admin / BRANCH_FILE).read_text()
+        return (admin / BRANCH_FILE).read_text(encoding="utf-8")
     except OSError:
         return None

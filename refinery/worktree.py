@@ -114,7 +114,8 @@ class Worktree:
 
     def changed(self, since: str) -> list[str]:
         """The paths that differ between the commit ``since`` and what is on disk, in Git's order."""
-        args = ("diff-tree", "-r", "-z", "--name-only", "--no-renames", since, self.tree())
+        options = ("-r", "-z", "--name-only", "--no-renames", "--ignore-submodules=none")
+        args = ("diff-tree", *options, since, self.tree())
         return self._git.run(*args).out.split("\0")[:-1]
 
     def merging(self) -> str | None:
@@ -334,7 +335,7 @@ class Worktree:
             return
         file = self._admin / BRANCH_FILE
         if not file.exists():
-            file.write_text(self.branch)
+            file.write_text(self.branch, encoding="utf-8")
         at, ours = self._git.resolve(f"refs/heads/{self.branch}"), self._loose(OURS) or self._git.resolve(OURS)
         if at is not None and ours is None:
             self._git.run("update-ref", OURS, at, ABSENT)
@@ -353,7 +354,7 @@ class Worktree:
             return
         if os.path.lexists(file):
             removal.set_aside(self._root, file)
-        file.write_text(f"gitdir: {self._admin}\n")
+        file.write_bytes(os.fsencode(f"gitdir: {self._admin}\n"))
 
     def _follow(self, ours: str, at: str) -> None:
         """Bring into the files what somebody else did to the branch since ``ours``, and go on from there."""
@@ -490,6 +491,6 @@ class Worktree:
 def _text(file: Path) -> str:
     """What a file says, without the space around it; nothing when it cannot be read."""
     try:
-        return file.read_text(errors="replace").strip()
+        return os.fsdecode(file.read_bytes()).strip()
     except OSError:
         return ""

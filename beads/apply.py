@@ -7,13 +7,17 @@ anew instead of replaying. Operations of a lease's holder are fenced by its epoc
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import count
 from typing import Any
 
+from pydantic import ValidationError
+
 from beads import graph
-from beads.errors import Fenced, InvalidInput, LostRace, NotFound, Refused
+from beads.draft import Draft
+from beads.errors import Fenced, InvalidInput, LostRace, Refused
 from beads.model import (
     BLOCKING,
     Attempt,
@@ -26,7 +30,6 @@ from beads.model import (
     Lease,
     MergeRequest,
     Outcome,
-    check_id,
 )
 from beads.ops import (
     Begin,
@@ -35,7 +38,6 @@ from beads.ops import (
     Create,
     Depend,
     Finish,
-    Held,
     Intend,
     Judge,
     Label,
@@ -49,6 +51,9 @@ from beads.ops import (
     Submit,
     Update,
 )
+from beads.proof import never_proven, united, unproven
+
+__all__ = ["Context", "Draft", "apply", "describe"]
 
 
 @dataclass(frozen=True)
@@ -57,50 +62,6 @@ class Context:
 
     actor: str
     now: datetime
-
-
-class Draft:
-    """A view with changes on top: what the operations of one transaction see of each other."""
-
-    def __init__(self, base: graph.View) -> None:
-        self._base = base
-        self.changed: dict[str, Bead] = {}
-
-    def get(self, bead_id: str) -> Bead | None:
-        """The bead as changed so far."""
-        return self.changed.get(bead_id) or self._base.get(bead_id)
-
-    def need(self, bead_id: str) -> Bead:
-        """The bead as changed so far.
-
-        Raises:
-            NotFound: there is none.
-        """
-        bead = self.get(check_id(bead_id))
-        if bead is None:
-            raise NotFound(f"there is no bead {bead_id!r}", "`bead list` shows what there is.")
-        return bead
-
-    def put(self, bead: Bead) -> None:
-        """Add or replace a bead."""
-        self.changed[bead.id] = bead
-
-    def children(self, bead_id: str) -> Sequence[Bead]:
-        """As :meth:`graph.View.children`."""
-        return self._merged(self._base.children(bead_id), lambda b: b.parent == bead_id)
-
-    def dependents(self, bead_id: str) -> Sequence[Bead]:
-        """As :meth:`graph.View.dependents`."""
-        return self._merged(self._base.dependents(bead_id), lambda b: any(d.on == bead_id for d in b.dependencies))
-
-    def unclosed(self) -> Iterable[Bead]:
-        """As :meth:`graph.View.unclosed`."""
-        return self._merged(self._base.unclosed(), lambda b: not b.closed)
-
-    def _merged(self, base: Iterable[Bead], wanted: Callable[[Bead], bool]) -> list[Bead]:
-        found = {bead.id: bead for bead in base if bead.id not in self.changed}
-        found.update((bead.id, bead) for bead in self.changed.values() if wanted(bead))
-        return sorted(found.values(), key=lambda bead: graph.natural(bead.id))
 
 
 def apply(operation: Operation, draft: Draft, context: Context) -> Bead | None:
@@ -158,10 +119,11 @@ def _put(draft: Draft, context: Context, old: Bead | None, new: Bead) -> Bead:
 def _create(op: Create, draft: Draft, context: Context) -> Bead:
     there = draft.get(op.bead.id)
     if there is not None:
-        if (there.source, there.seal) == (op.bead.source, op.bead.seal) and there.source:
+        same = (there.source, there.seal) == (op.bead.source, op.bead.seal) and there.source
+        if same or there.evolve(updated_at=op.bead.updated_at) == op.bead:
             return there
         raise Refused(f"bead {op.bead.id} exists already: {there.title}", "Choose another id, or update that one.")
-    if any(draft.get(need) and graph.closes_cycle(draft, op.bead.id, need) for need in op.bead.needs):
+    if draft.closes_cycle(op.bead):
         raise Refused(f"{op.bead.id} would wait for itself", "Remove one of its dependencies.")
     return _put(draft, context, None, op.bead)
 
@@ -176,7 +138,11 @@ def _update(op: Update, draft: Draft, context: Context) -> Bead:
         raise Refused(f"{bead.id} cannot be closed by an update", f"Use `bead close {bead.id}`.")
     if bead.closed and op.status:
         raise Refused(f"{bead.id} is closed", f"Use `bead reopen {bead.id}`.")
-    return _put(draft, context, bead, Bead.model_validate({**dict(bead), **changes}))
+    try:
+        return _put(draft, context, bead, Bead.model_validate({**dict(bead), **changes}))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise InvalidInput(f"{bead.id} cannot have that {first['loc'][0]}: {first['msg']}") from error
 
 
 def _label(op: Label, draft: Draft, context: Context) -> Bead:
@@ -190,6 +156,8 @@ def _depend(op: Depend, draft: Draft, context: Context) -> Bead:
     edge = Dependency(on=op.on, type=op.type)
     rest = tuple(d for d in bead.dependencies if d != edge)
     if op.remove:
+        if bead.seal and op.type == "parent-child" and edge in bead.dependencies:
+            raise Refused(f"{bead.id} is sealed as a part of {op.on}", f"`bead close {bead.id} --force` gives it up.")
         return _put(draft, context, bead, bead.evolve(dependencies=rest))
     draft.need(op.on)
     if op.type in BLOCKING and graph.closes_cycle(draft, op.id, op.on):
@@ -199,9 +167,9 @@ def _depend(op: Depend, draft: Draft, context: Context) -> Bead:
 
 def _say(op: Say, draft: Draft, context: Context) -> Bead:
     bead = draft.need(op.id)
-    key = f"{context.actor}\0{context.now.isoformat()}\0{op.text}"
+    key = f"{context.actor}\0{context.now.isoformat()}\0{op.text}".encode(errors="surrogatepass")
     comment = Comment(
-        id=hashlib.sha256(key.encode()).hexdigest()[:12], author=context.actor, text=op.text, created_at=context.now
+        id=hashlib.sha256(key).hexdigest()[:12], author=context.actor, text=op.text, created_at=context.now
     )
     known = {c.id for c in bead.comments}
     comments = bead.comments if comment.id in known else (*bead.comments, comment)
@@ -248,49 +216,54 @@ def _check_seals(draft: Draft, molecule: Bead) -> None:
             )
 
 
-def _guard(op: Held, draft: Draft) -> tuple[Bead, Bead]:
-    """The bead an operation is about and its molecule, if the caller still holds the lease (fencing)."""
-    bead = draft.need(op.id)
+def _guard(draft: Draft, bead_id: str, worker: str, epoch: int) -> tuple[Bead, Bead]:
+    """The bead an operation is about and its molecule, if that worker still holds the lease (fencing)."""
+    bead = draft.need(bead_id)
     molecule = graph.molecule_of(draft, bead)
     lease = molecule.lease
-    if lease is None or (lease.worker, lease.epoch) != (op.worker, op.epoch):
+    if lease is None or (lease.worker, lease.epoch) != (worker, epoch):
         now = (
             f"{lease.worker} holds it under epoch {lease.epoch}"
             if lease
             else f"nobody holds it, epoch {molecule.epoch}"
         )
-        raise Fenced(f"{op.worker} no longer holds {molecule.id} under epoch {op.epoch}: {now}")
+        raise Fenced(f"{worker} no longer holds {molecule.id} under epoch {epoch}: {now}")
     return bead, molecule
 
 
 def _renew(op: Renew, draft: Draft, context: Context) -> Bead:
-    _, molecule = _guard(op, draft)
-    until = context.now + timedelta(seconds=op.seconds)
-    lease = molecule.lease and molecule.lease.model_copy(update={"until": until})
+    _, molecule = _guard(draft, op.id, op.worker, op.epoch)
+    assert molecule.lease is not None, "guarded"
+    until = max(molecule.lease.until, context.now + timedelta(seconds=op.seconds))
+    lease = molecule.lease.model_copy(update={"until": until})
     return _put(draft, context, molecule, molecule.evolve(lease=lease))
 
 
 def _release(op: Release, draft: Draft, context: Context) -> Bead:
-    bead = draft.need(op.id)
-    if bead.lease is None and bead.epoch == op.epoch:
-        return bead
-    _, molecule = _guard(op, draft)
+    molecule = graph.molecule_of(draft, draft.need(op.id))
+    if molecule.lease is None and molecule.epoch == op.epoch:
+        return molecule
+    _guard(draft, op.id, op.worker, op.epoch)
     for step in graph.steps(draft, molecule):
         _end_attempt(draft, context, step, op.end, op.reason)
     return _give_back(draft, context, draft.need(molecule.id))
 
 
 def _give_back(draft: Draft, context: Context, molecule: Bead) -> Bead:
-    return _put(draft, context, molecule, molecule.evolve(lease=None, status="open", assignee=""))
+    # Somebody may have put it off while it was worked on.
+    status = "open" if molecule.status == "in_progress" else molecule.status
+    return _put(draft, context, molecule, molecule.evolve(lease=None, status=status, assignee=""))
 
 
 def _begin(op: Begin, draft: Draft, context: Context) -> Bead:
-    step, _ = _guard(op, draft)
+    step, _ = _guard(draft, op.id, op.worker, op.epoch)
     if step.closed:
         raise Refused(f"step {step.id} is closed already")
     running = step.attempts[-1] if step.attempts else None
-    if running and running.end is None and running.epoch == op.epoch:
-        return step
+    if running and running.end is None:
+        if running.epoch == op.epoch:
+            return step
+        step = _end_attempt(draft, context, step, "died", f"the lease of {running.worker} ran out")
     if len(graph.failed(step)) >= step.attempts_max:
         raise Refused(
             f"all {step.attempts_max} attempts at {step.id} are used up", f"`town retry {step.id}` gives more."
@@ -313,14 +286,9 @@ def _end_attempt(draft: Draft, context: Context, step: Bead, end: AttemptEnd, re
 
 
 def _finish(op: Finish, draft: Draft, context: Context) -> Bead:
-    step, _ = _guard(op, draft)
+    step, _ = _guard(draft, op.id, op.worker, op.epoch)
     step = _end_attempt(draft, context, step, op.end, op.reason)
-    return _put(draft, context, step, step.evolve(evidence=_united(step.evidence, op.evidence)))
-
-
-def _united(there: tuple[Evidence, ...], more: Iterable[Evidence]) -> tuple[Evidence, ...]:
-    known = {e.id for e in there}
-    return there + tuple(e for e in more if e.id not in known)
+    return _put(draft, context, step, step.evolve(evidence=united(step.evidence, op.evidence)))
 
 
 def _close(op: Close, draft: Draft, context: Context) -> Bead:
@@ -328,10 +296,12 @@ def _close(op: Close, draft: Draft, context: Context) -> Bead:
     if bead.closed:
         return bead
     molecule = graph.molecule_of(draft, bead)
-    decided = op.force or op.outcome in ("rejected", "cancelled", "superseded")
-    if op.worker or (molecule.lease is not None and not decided):
-        _guard(Held(id=op.id, worker=op.worker or context.actor, epoch=op.epoch or molecule.epoch or 1), draft)
+    if op.worker and not op.epoch:
+        raise InvalidInput(f"{op.worker} does not say under which epoch to close {bead.id}")
+    if op.worker or (molecule.lease is not None and not _decided(op)):
+        _guard(draft, op.id, op.worker or context.actor, op.epoch or molecule.epoch)
     _check_closable(op, draft, bead)
+    _withdraw(op, draft, context)
     bead = _end_attempt(draft, context, bead, "satisfied", "")
     reason = f"forced by {context.actor}: {op.reason}" if op.force else op.reason
     return _put(draft, context, bead, _closed(bead, op.outcome, reason, context, op.evidence))
@@ -343,26 +313,39 @@ def _closed(bead: Bead, outcome: Outcome, reason: str, context: Context, more: I
         outcome=outcome,
         close_reason=reason,
         closed_at=context.now,
-        evidence=_united(bead.evidence, more),
+        evidence=united(bead.evidence, more),
         lease=None,
     )
+
+
+def _decided(op: Close) -> bool:
+    """Whether somebody decides that it is over, rather than claiming that it is done."""
+    return op.force or op.outcome in ("rejected", "cancelled", "superseded")
+
+
+def _withdraw(op: Close, draft: Draft, context: Context) -> None:
+    """Take a molecule that closes out of the merge queue, or it would land all the same."""
+    for request in graph.merge_requests(draft, draft.need(op.id)):
+        if request.closed:
+            continue
+        if request.merge and request.merge.landing and not op.force:
+            raise Refused(f"{op.id} is about to land as {request.merge.landing[:12]}", "Wait for it, or use --force.")
+        _put(draft, context, request, _closed(request, "cancelled", f"{op.id} was closed as {op.outcome}", context))
 
 
 def _check_closable(op: Close, draft: Draft, bead: Bead) -> None:
     """Done is proven (I3): work closes as done only when each criterion passed on one and the same tree."""
     if op.force and not op.reason.strip():
         raise Refused(f"closing {bead.id} by force needs a reason", "Add --reason.")
-    if op.force or op.outcome in ("rejected", "cancelled", "superseded"):
-        return
-    if bead.issue_type == "merge-request" or op.outcome == "landed":
+    if op.outcome == "landed" or (bead.issue_type == "merge-request" and not _decided(op)):
         raise Refused(f"only the Refinery lands {bead.id}", "`town queue` shows where it stands.")
+    if _decided(op):
+        return
     _check_seals(draft, bead)
-    unproven = [str(c) for c in bead.criteria if not _proven(str(c), op.evidence)]
-    trees = {evidence.tree for evidence in op.evidence}
-    if unproven or len(trees) > 1:
-        what = unproven[0] if unproven else "the evidence is of different trees"
+    missing = unproven(bead, op.evidence)
+    if missing:
         raise Refused(
-            f"{bead.id} cannot close: not proven: {what}",
+            f"{bead.id} cannot close: not proven: {missing}",
             f"Let a polecat evaluate it (`town polecat run {graph.molecule_of(draft, bead).id}`), "
             "or decide yourself with --force --reason.",
         )
@@ -371,35 +354,46 @@ def _check_closable(op: Close, draft: Draft, bead: Bead) -> None:
         raise Refused(f"{bead.id} cannot close: step {open_steps[0]} is open")
 
 
-def _proven(criterion: str, evidence: Iterable[Evidence]) -> bool:
-    return any(e.subject == criterion and e.verdict == "pass" for e in evidence)
-
-
 def _reopen(op: Reopen, draft: Draft, context: Context) -> Bead:
     bead = draft.need(op.id)
     if bead.outcome == "landed":
         raise Refused(f"{bead.id} has landed on main", "Create a new bead for what is still wrong.")
     if not bead.closed:
         return bead
+    if bead.merge is not None:
+        raise Refused(
+            f"merge request {bead.id} is over", f"Let {bead.merge.molecule} be worked on and submitted again."
+        )
+    molecule = graph.molecule_of(draft, bead)
+    if molecule.closed and molecule.id != bead.id:
+        raise Refused(f"{molecule.id}, which {bead.id} is a step of, is closed", f"Reopen {molecule.id} first.")
+    if any(not request.closed for request in graph.merge_requests(draft, molecule)):
+        raise Refused(f"{molecule.id}, which {bead.id} is a step of, is in the merge queue", "Wait how it ends.")
     return _put(draft, context, bead, bead.evolve(status="open", outcome=None, closed_at=None, close_reason=""))
 
 
 def _submit(op: Submit, draft: Draft, context: Context) -> Bead:
-    requests = graph.merge_requests(draft, draft.need(op.id))
-    # A head that was rejected may be asked for again: main, or luck, may have been what was wrong.
-    there = next((r for r in requests if r.merge and r.merge.head == op.head and r.outcome != "rejected"), None)
+    bead = draft.need(op.id)
+    requests = graph.merge_requests(draft, bead)
+    # A head that was rejected or withdrawn may be asked for again: main, or luck, may have been what was wrong.
+    there = next((r for r in requests if r.merge and r.merge.head == op.head and r.outcome in (None, "landed")), None)
     if there is not None:
         return there
-    _, molecule = _guard(op, draft)
+    if bead.outcome == "done" and op.head == op.base:
+        return bead
+    _, molecule = _guard(draft, op.id, op.worker, op.epoch)
     left = graph.next_step(draft, molecule)
     if left is not None and left.id != molecule.id:
         raise Refused(f"{molecule.id} cannot be submitted: step {left.id} is open")
+    missing = never_proven(left) if left else ""
+    if missing:
+        raise Refused(f"{molecule.id} cannot be submitted: not proven: {missing}")
     if op.head == op.base:
         done = _closed(molecule, "done", "the goal already held on main", context)
         return _put(draft, context, molecule, done)
-    number = len(requests) + 1
+    names = (f"{molecule.id}.m{number}" for number in count(len(requests) + 1))
     request = Bead(
-        id=f"{molecule.id}.m{number}",
+        id=next(name for name in names if draft.get(name) is None),
         title=molecule.title,
         issue_type="merge-request",
         priority=molecule.priority,
@@ -422,7 +416,7 @@ def _request(draft: Draft, bead_id: str) -> tuple[Bead, MergeRequest]:
 
 def _judge(op: Judge, draft: Draft, context: Context) -> Bead:
     bead, _ = _request(draft, op.id)
-    return _put(draft, context, bead, bead.evolve(evidence=_united(bead.evidence, (op.evidence,))))
+    return _put(draft, context, bead, bead.evolve(evidence=united(bead.evidence, (op.evidence,))))
 
 
 def _intend(op: Intend, draft: Draft, context: Context) -> Bead | None:
@@ -451,13 +445,11 @@ def _land(op: Land, draft: Draft, context: Context) -> Bead | None:
 
 
 def _send_back(op: SendBack, draft: Draft, context: Context) -> Bead:
-    bead, merge = _request(draft, op.id)
+    bead, _ = _request(draft, op.id)
     if bead.closed:
         return bead
     if draft.get(op.step.id) is None:
         _put(draft, context, None, op.step)
-    molecule = draft.need(merge.molecule)
-    _put(draft, context, molecule, molecule.evolve(status="open"))
     return _put(draft, context, bead, _closed(bead, "rejected", op.reason, context))
 
 

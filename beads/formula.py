@@ -243,7 +243,7 @@ def _check_molecule(plan: Plan, place: Place, molecule: Molecule) -> None:
 
 def _check_steps(plan: Plan, place: Place, molecule: Molecule) -> None:
     _check_unique(plan, place, [step.id for step in molecule.steps])
-    names = {step.id for step in molecule.steps}
+    names = dict.fromkeys(step.id for step in molecule.steps)
     for index, step in enumerate(molecule.steps):
         if not step.criteria:
             hint = "A step closes only when its criteria hold; give it at least one [[molecules.steps.criteria]]."

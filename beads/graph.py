@@ -23,6 +23,7 @@ DEATHS_MAX = 20
 """How many workers may die on one step before a person is asked: a bound on poison, far above bad luck."""
 
 _DONE = frozenset({"landed", "done", "superseded"})
+_NUMBERS = re.compile(r"\d+|\D+")
 _UNLISTED = frozenset({"step", "merge-request", "message", "epic"})
 
 
@@ -38,7 +39,7 @@ class View(Protocol):
         ...
 
     def dependents(self, bead_id: str) -> Sequence[Bead]:
-        """The beads that depend on it in any way, in the order of their ids."""
+        """The beads that depend on it in any other way, in the order of their ids."""
         ...
 
     def unclosed(self) -> Iterable[Bead]:
@@ -66,9 +67,13 @@ class State:
     waits_for: tuple[str, ...] = ()
 
 
-def natural(bead_id: str) -> tuple[tuple[int, int, str], ...]:
-    """A sort key under which ``bt-a.10`` comes after ``bt-a.9``."""
-    return tuple((0, int(p), "") if p.isdigit() else (1, 0, p) for p in re.split(r"[.]", bead_id))
+def natural(bead_id: str) -> tuple[tuple[tuple[int, int, str], ...], ...]:
+    """A sort key under which ``bt-a.10`` comes after ``bt-a.9``, and ``bt-a.m10`` after ``bt-a.m9``."""
+    # The text decides between 1 and 01, so that no two beads are ever in an order of their own.
+    return tuple(
+        tuple((0, int(p), p) if p.isdecimal() else (1, 0, p) for p in _NUMBERS.findall(part))
+        for part in bead_id.split(".")
+    )
 
 
 def steps(view: View, molecule: Bead) -> list[Bead]:
@@ -142,33 +147,46 @@ def _frees(target: Bead) -> bool:
 
 def state(view: View, bead: Bead, now: datetime) -> State:
     """Where ``bead`` stands at ``now``: total, exactly one answer for every bead (I7)."""
+    found = _state(view, bead, now)
+    # Only here, not for each bead that ready() looks at: it follows everything the bead waits for.
+    if found.kind == "blocked" and _waits_for_itself(view, molecule_of(view, bead)):
+        return State("needs_person", f"{found.reason}, and in the end itself; remove a dependency", found.waits_for)
+    return found
+
+
+def _state(view: View, bead: Bead, now: datetime) -> State:
     if bead.closed:
         return State("closed", f"closed: {bead.outcome or 'done'}")
-    if bead.issue_type == "merge-request":
+    if bead.issue_type == "merge-request" or bead.merge is not None:
         return _request_state(view, bead)
     if bead.issue_type == "step":
         return _step_state(view, bead, now)
+    if bead.lease is not None:
+        return State("running", f"held by {bead.lease.worker} since {bead.lease.since:%H:%M:%S}, epoch {bead.epoch}")
+    request = next((r for r in merge_requests(view, bead) if not r.closed), None)
+    if request is not None:
+        return State("queued", f"{request.id}: {_request_state(view, request).reason}")
     if bead.status == "deferred" or (bead.defer_until and bead.defer_until > now):
         until = f" until {bead.defer_until:%Y-%m-%d %H:%M} UTC" if bead.defer_until else ""
         return State("deferred", f"deferred{until}")
-    if bead.lease is not None:
-        return State("running", f"held by {bead.lease.worker} since {bead.lease.since:%H:%M:%S}, epoch {bead.epoch}")
     return _molecule_state(view, bead)
 
 
 def _request_state(view: View, request: Bead) -> State:
-    place = [r.id for r in queue(view)].index(request.id) + 1
-    return State("queued", f"place {place} in the merge queue")
+    if request.merge is None:
+        return State("needs_person", "this merge request does not say what to merge; close it")
+    place = next((n for n, r in enumerate(queue(view), start=1) if r.id == request.id), 0)
+    return State("queued", f"place {place} in the merge queue" if place else "about to join the merge queue")
 
 
 def _step_state(view: View, step: Bead, now: datetime) -> State:
     molecule = molecule_of(view, step)
-    if molecule.id == step.id:
+    if molecule.issue_type in ("step", "merge-request") or molecule.merge is not None:
         return State("needs_person", "this step has no molecule; close it or give it a parent")
     current = next_step(view, molecule)
     if current is not None and current.id != step.id:
         return State("waiting", f"after step {current.id}", (current.id,))
-    return state(view, molecule, now)
+    return _state(view, molecule, now)
 
 
 def _molecule_state(view: View, bead: Bead) -> State:
@@ -178,10 +196,19 @@ def _molecule_state(view: View, bead: Bead) -> State:
         return State("needs_person", f"needs {stuck[0].id}, which was {stuck[0].outcome or 'closed'} and did not land")
     if waiting:
         return State("blocked", f"needs {', '.join(t.id for t in waiting)}", tuple(t.id for t in waiting))
-    request = next((r for r in merge_requests(view, bead) if not r.closed), None)
-    if request is not None:
-        return State("queued", f"{request.id}: {_request_state(view, request).reason}")
     return _work_state(view, bead)
+
+
+def _waits_for_itself(view: View, bead: Bead) -> bool:
+    """Whether nothing but a person can end the waiting; merging two histories of the store can make such a ring."""
+    seen: set[str] = set()
+    stack = [bead]
+    while stack:
+        for target in blockers(view, stack.pop()):
+            if target.id not in seen:
+                seen.add(target.id)
+                stack.append(target)
+    return bead.id in seen
 
 
 def _work_state(view: View, bead: Bead) -> State:
@@ -202,7 +229,7 @@ def _work_state(view: View, bead: Bead) -> State:
 
 def ready(view: View, now: datetime) -> list[Bead]:
     """The beads a worker or a person may take now, best first: priority, then age, then id."""
-    free = [b for b in view.unclosed() if b.issue_type not in _UNLISTED and state(view, b, now).kind == "ready"]
+    free = [b for b in view.unclosed() if b.issue_type not in _UNLISTED and _state(view, b, now).kind == "ready"]
     return sorted(free, key=lambda b: (b.priority, b.created_at, natural(b.id)))
 
 

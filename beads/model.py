@@ -12,7 +12,7 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from beads.errors import InvalidInput, Unreadable
 from beads.toml import dumps, loads
@@ -71,6 +71,19 @@ def milliseconds(moment: datetime) -> datetime:
     return moment.astimezone(UTC).replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("is out of range") from error
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+"""A point in time. One without a time zone cannot be compared with any other and is refused."""
+
+DependencyType = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,49}$")]
+
+
 class Fact(BaseModel):
     """A frozen value; unknown keys are errors."""
 
@@ -84,7 +97,7 @@ class Dependency(Fact):
     """
 
     on: BeadId
-    type: str = Field("blocks", pattern=r"^[a-z][a-z0-9-]{0,49}$")
+    type: DependencyType = "blocks"
 
 
 class Criterion(Fact):
@@ -148,7 +161,7 @@ class Evidence(Fact):
     output: str = ""
     digest: str = ""
     by: str = ""
-    at: datetime
+    at: Moment
 
 
 class Lease(Fact):
@@ -160,8 +173,8 @@ class Lease(Fact):
     worker: str
     epoch: int = Field(ge=1)
     site: str
-    since: datetime
-    until: datetime
+    since: Moment
+    until: Moment
 
 
 AttemptEnd = Literal["satisfied", "unmet", "died", "stopped"]
@@ -177,8 +190,8 @@ class Attempt(Fact):
     epoch: int
     worker: str
     runtime: str
-    started_at: datetime
-    ended_at: datetime | None = None
+    started_at: Moment
+    ended_at: Moment | None = None
     end: AttemptEnd | None = None
     reason: str = ""
 
@@ -189,7 +202,7 @@ class Comment(Fact):
     id: str
     author: str
     text: str
-    created_at: datetime
+    created_at: Moment
 
 
 class MergeRequest(Fact):
@@ -230,11 +243,11 @@ class Bead(BaseModel):
     seal: str = ""
     attempts_max: int = Field(default=3, ge=0)
     epoch: int = Field(default=0, ge=0)
-    created_at: datetime
+    created_at: Moment
     created_by: str = ""
-    updated_at: datetime
-    defer_until: datetime | None = None
-    closed_at: datetime | None = None
+    updated_at: Moment
+    defer_until: Moment | None = None
+    closed_at: Moment | None = None
     close_reason: str = ""
     lease: Lease | None = None
     merge: MergeRequest | None = None
@@ -282,8 +295,7 @@ class Bead(BaseModel):
 
 def write_bead(bead: Bead) -> bytes:
     """The bytes of a bead: keys in a fixed order, empty values left out; equal beads give equal bytes."""
-    known = _without_empty(bead.model_dump(exclude=set(bead.model_extra or ())))
-    return dumps({**known, **dict(sorted((bead.model_extra or {}).items()))})
+    return dumps({**_facts(bead), **dict(sorted((bead.model_extra or {}).items()))})
 
 
 def read_bead(data: bytes, source: str) -> Bead:
@@ -303,14 +315,15 @@ def read_bead(data: bytes, source: str) -> Bead:
         raise Unreadable(f"{source}: {where}: {first['msg']}", "Run `bead doctor` to see what is damaged.") from error
 
 
-def _without_empty(value: dict[str, Any]) -> dict[str, Any]:
-    """Drop None, empty text and empty collections; zero and false are facts and stay."""
+def _facts(value: Any) -> Any:
+    """What is written of a value: not the empty, unless it must be there. Zero and false are facts and stay."""
+    if isinstance(value, tuple):
+        return [_facts(inner) for inner in value]
+    if not isinstance(value, BaseModel):
+        return value
     kept: dict[str, Any] = {}
-    for key, inner in value.items():
-        if isinstance(inner, dict):
-            inner = _without_empty(inner)
-        elif isinstance(inner, list | tuple):
-            inner = [_without_empty(i) if isinstance(i, dict) else i for i in inner]
-        if inner not in (None, "", [], {}):
-            kept[key] = inner
+    for name, field in type(value).model_fields.items():
+        inner = _facts(getattr(value, name))
+        if field.is_required() or inner not in (None, "", []):
+            kept[name] = inner
     return kept

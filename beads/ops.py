@@ -6,12 +6,11 @@ holds it changes nothing, so that every caller may simply do it again.
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from beads.model import AttemptEnd, Bead, BeadId, Evidence, Fact, Outcome, Status
+from beads.model import AttemptEnd, Bead, BeadId, DependencyType, Evidence, Fact, Moment, Outcome, Status
 
 LEASE_SECONDS = 3600.0
 """How long a lease holds without renewal, for workers whose life cannot be asked of the local kernel."""
@@ -36,7 +35,7 @@ class Update(Fact):
     assignee: str | None = None
     agent: str | None = None
     attempts_max: int | None = Field(None, ge=0)
-    defer_until: datetime | None = None
+    defer_until: Moment | None = None
 
 
 class Label(Fact):
@@ -54,7 +53,7 @@ class Depend(Fact):
     op: Literal["depend"] = "depend"
     id: BeadId
     on: BeadId
-    type: str = "blocks"
+    type: DependencyType = "blocks"
     remove: bool = False
 
 

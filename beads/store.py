@@ -25,6 +25,7 @@ from typing import Self
 from beads import graph
 from beads.apply import Context, Draft, apply, describe
 from beads.clock import Clock, SystemClock
+from beads.draft import related
 from beads.errors import InvalidInput, LostRace, NotFound, Unreadable
 from beads.git import Oid, Repository
 from beads.model import Bead, derived_id, milliseconds, path_of, read_bead, write_bead
@@ -52,16 +53,21 @@ class Snapshot:
         self.commit = commit
         self._repository = repository
         self._tree = repository.commit(commit).tree
-        self._earlier = earlier if earlier is not None and earlier._beads is not None else None
+        # Nothing is gained from one that has not read the whole state either, but perhaps from the one before it.
+        while earlier is not None and earlier._beads is None:
+            earlier = earlier._earlier
+        self._earlier: Snapshot | None = earlier
         self._beads: dict[str, Bead] | None = None
-        self._children: dict[str, list[str]] = {}
-        self._dependents: dict[str, list[str]] = {}
+        self._related: dict[tuple[bool, str], list[str]] = {}
 
     def get(self, bead_id: str) -> Bead | None:
         """The bead of that id, or None."""
         if self._beads is not None:
             return self._beads.get(bead_id)
-        path = path_of(bead_id)
+        try:
+            path = path_of(bead_id)
+        except InvalidInput:
+            return None
         oid = self._repository.find(self._tree, path)
         return None if oid is None else self._parse(path, oid)
 
@@ -86,12 +92,12 @@ class Snapshot:
     def children(self, bead_id: str) -> Sequence[Bead]:
         """The beads whose parent it is, in the order of their ids."""
         beads = self._all()
-        return [beads[i] for i in self._children.get(bead_id, ())]
+        return [beads[i] for i in self._related.get((True, bead_id), ())]
 
     def dependents(self, bead_id: str) -> Sequence[Bead]:
-        """The beads that depend on it in any way, in the order of their ids."""
+        """The beads that depend on it in any other way, in the order of their ids."""
         beads = self._all()
-        return [beads[i] for i in self._dependents.get(bead_id, ())]
+        return [beads[i] for i in self._related.get((False, bead_id), ())]
 
     def unclosed(self) -> Iterable[Bead]:
         """Every bead that is not closed."""
@@ -114,31 +120,46 @@ class Snapshot:
 
     def _all(self) -> dict[str, Bead]:
         if self._beads is None:
-            self._beads = self._load()
-            for bead in sorted(self._beads.values(), key=lambda b: graph.natural(b.id)):
-                for dependency in bead.dependencies:
-                    relation = self._children if dependency.type == "parent-child" else self._dependents
-                    relation.setdefault(dependency.on, []).append(bead.id)
+            earlier = self._earlier
+            beads = {} if earlier is None else dict(earlier._all())
+            relations = {} if earlier is None else dict(earlier._related)
+            before, after = self._differences(earlier)
+            for bead in before:
+                del beads[bead.id]
+            beads.update((bead.id, bead) for bead in after)
+            gone, come = _relations(before), _relations(after)
+            for key in gone.keys() | come.keys():
+                ids = {*relations.get(key, ())} - gone.get(key, set()) | come.get(key, set())
+                relations[key] = sorted(ids, key=graph.natural)
+            self._beads, self._related, self._earlier = beads, relations, None
         return self._beads
 
-    def _load(self) -> dict[str, Bead]:
-        earlier, self._earlier = self._earlier, None
-        beads = dict(earlier._all()) if earlier else {}
-        for change in self._repository.changes(earlier._tree if earlier else None, self._tree):
-            if not change.path.startswith("beads/"):
-                continue
-            bead_id = change.path.rsplit("/", 1)[1].removesuffix(".toml")
-            if change.new is None:
-                beads.pop(bead_id, None)
-            else:
-                beads[bead_id] = self._parse(change.path, change.new)
-        return beads
+    def _differences(self, earlier: Snapshot | None) -> tuple[list[Bead], list[Bead]]:
+        """The beads that the earlier snapshot has and this one has not, and the other way round."""
+        before: list[Bead] = []
+        after: list[Bead] = []
+        for change in self._repository.changes(None if earlier is None else earlier._tree, self._tree):
+            if change.path.startswith("beads/"):
+                if earlier is not None and change.old is not None:
+                    before.append(earlier._all()[change.path.rsplit("/", 1)[1].removesuffix(".toml")])
+                if change.new is not None:
+                    after.append(self._parse(change.path, change.new))
+        return before, after
 
     def _parse(self, path: str, oid: Oid) -> Bead:
         bead = read_bead(self._repository.read(oid), path)
         if path_of(bead.id) != path:
             raise Unreadable(f"{path} holds bead {bead.id}, which belongs elsewhere", "Run `bead doctor`.")
         return bead
+
+
+def _relations(beads: Iterable[Bead]) -> dict[tuple[bool, str], set[str]]:
+    """Who is related to whom: as a child or otherwise, and to which bead → the beads that are."""
+    found: dict[tuple[bool, str], set[str]] = {}
+    for bead in beads:
+        for relation in related(bead):
+            found.setdefault(relation, set()).add(bead.id)
+    return found
 
 
 @dataclass(frozen=True)
@@ -244,14 +265,15 @@ class Store:
         """The newest state."""
         head = self.repository.head(self.ref)
         if head is None:
-            raise NotFound(f"the store's ref {self.ref} is gone", "`git reflog` may still know where it was.")
+            raise NotFound(f"the store's ref {self.ref} is gone", "`git fsck --unreachable` may find where it was.")
         return self.snapshot_at(head)
 
     def snapshot_at(self, commit: Oid) -> Snapshot:
         """The state at one commit of the store."""
         if self._last is None or self._last.commit != commit:
-            self._last = Snapshot(self.repository, commit, self._last)
-            self._last.settings()
+            snapshot = Snapshot(self.repository, commit, self._last)
+            snapshot.settings()
+            self._last = snapshot
         return self._last
 
     def transaction(self, actor: str, reason: str = "") -> Transaction:
@@ -330,13 +352,17 @@ def _locked(handle: int) -> bool:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError:
+        # Some file systems know no such locks.
+        return True
     return True
 
 
 def _message(actor: str, reason: str, lines: list[str], operations: list[str], ids: list[str]) -> str:
     """A commit message a person can read and ``git interpret-trailers`` can parse."""
     more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
-    subject = _line(reason) or _line(lines[0]) + more
+    # A line that starts with three dashes would end the message for `git interpret-trailers`.
+    subject = _line(reason).lstrip("- ") or _line(lines[0]) + more
     body = "".join(f"{_line(line)}\n" for line in lines[:100]) + "\n" if len(lines) > 1 else ""
     trailers = [f"Bead: {i}" for i in ids[:100]] + [f"Actor: {_line(actor)}"]
     trailers += [f"Operation: {name}" for name in dict.fromkeys(operations)]
@@ -351,5 +377,5 @@ def _line(text: str) -> str:
 def _author(actor: str) -> str:
     """``actor`` as Git writes an author; a bare name gets an address that says what it is."""
     name = re.sub(r"[<>]", "", _line(actor).split("<")[0]).strip() or "unknown"
-    given = re.search(r"<([^<>\s]+)>", actor)
+    given = re.search(r"<([^<>\s]+)>", _line(actor))
     return f"{name} <{given.group(1) if given else re.sub(r'[^A-Za-z0-9._-]', '-', name) + '@beadtown.invalid'}>"

@@ -28,10 +28,15 @@ def dumps(data: dict[str, Any]) -> bytes:
     """The UTF-8 TOML of ``data``, keys in the order given; multi-line text as lines, so that diffs read well.
 
     Raises:
-        InvalidInput: a string holds lone surrogates, which no encoding of Unicode text can carry.
+        InvalidInput: a string holds lone surrogates, which no encoding of Unicode text can carry, or a value is
+            of a kind that TOML does not have, such as null.
     """
     # TOML folds CR LF inside multi-line strings to LF, so text with a CR goes on one escaped line instead.
-    text = tomli_w.dumps(data, multiline_strings=not any("\r" in s for s in _strings(data)))
+    multiline = not any("\r" in s for s in _strings(data))
+    try:
+        text = tomli_w.dumps(data, multiline_strings=multiline)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"this cannot be written as TOML: {error}") from error
     try:
         return text.encode()
     except UnicodeEncodeError as error:
@@ -78,7 +83,9 @@ def validate(model: type[Model], data: dict[str, Any], text: bytes, source: str,
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        errors = error.errors(include_url=False)
+        # A key that is missing is most likely the unknown one, mistyped.
+        first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
         # The last part of an unknown key is the user's own word, whatever it looks like.
         unknown = first["loc"][-1:] if first["type"] == "extra_forbidden" else ()
         named = first["loc"][: len(first["loc"]) - len(unknown)]

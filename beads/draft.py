@@ -1,0 +1,97 @@
+"""What the operations of one transaction see of each other: a view with changes on top. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from beads import graph
+from beads.errors import NotFound
+from beads.model import BLOCKING, Bead, check_id
+
+
+def related(bead: Bead) -> Iterator[tuple[bool, str]]:
+    """The beads that this one is related to, each once: whether as its child, and the other's id."""
+    if bead.parent is not None:
+        yield True, bead.parent
+    others = dict.fromkeys(d.on for d in bead.dependencies if (d.type, d.on) != ("parent-child", bead.parent))
+    yield from ((False, on) for on in others)
+
+
+class Draft:
+    """A view with changes on top. Costs what changed, however much of that there is already."""
+
+    def __init__(self, base: graph.View) -> None:
+        self._base = base
+        self._changed: dict[str, Bead] = {}
+        # Who was ever put in a relation; whether they still are is asked of the bead.
+        self._related: dict[tuple[bool, str], set[str]] = {}
+        # Beads that wait, in the end, for nothing but beads that are there.
+        self._settled: set[str] = set()
+
+    @property
+    def changed(self) -> Mapping[str, Bead]:
+        """The beads that were added or replaced, by id."""
+        return self._changed
+
+    def get(self, bead_id: str) -> Bead | None:
+        """The bead as changed so far."""
+        return self._changed.get(bead_id) or self._base.get(bead_id)
+
+    def need(self, bead_id: str) -> Bead:
+        """The bead as changed so far.
+
+        Raises:
+            NotFound: there is none.
+        """
+        bead = self.get(check_id(bead_id))
+        if bead is None:
+            raise NotFound(f"there is no bead {bead_id!r}", "`bead list` shows what there is.")
+        return bead
+
+    def put(self, bead: Bead) -> None:
+        """Add or replace a bead."""
+        if bead.id in self._settled and not self._settled.issuperset(_waits(bead)):
+            self._settled.clear()
+        self._changed[bead.id] = bead
+        for relation in related(bead):
+            self._related.setdefault(relation, set()).add(bead.id)
+
+    def closes_cycle(self, new: Bead) -> bool:
+        """Whether a bead that is not there yet would wait for itself: somebody waits for its id already."""
+        seen: set[str] = set()
+        stack, whole = _waits(new), True
+        while stack:
+            here = stack.pop()
+            if here == new.id:
+                return True
+            if here not in self._settled and here not in seen:
+                seen.add(here)
+                found = self.get(here)
+                whole = whole and found is not None
+                stack += _waits(found)
+        if whole:
+            self._settled |= seen
+        return False
+
+    def children(self, bead_id: str) -> Sequence[Bead]:
+        """As :meth:`graph.View.children`."""
+        return self._merged(self._base.children(bead_id), (True, bead_id))
+
+    def dependents(self, bead_id: str) -> Sequence[Bead]:
+        """As :meth:`graph.View.dependents`."""
+        return self._merged(self._base.dependents(bead_id), (False, bead_id))
+
+    def unclosed(self) -> Iterable[Bead]:
+        """As :meth:`graph.View.unclosed`."""
+        yield from (bead for bead in self._base.unclosed() if bead.id not in self._changed)
+        yield from (bead for bead in self._changed.values() if not bead.closed)
+
+    def _merged(self, base: Iterable[Bead], relation: tuple[bool, str]) -> list[Bead]:
+        found = [bead for bead in base if bead.id not in self._changed]
+        put = (self._changed[bead_id] for bead_id in self._related.get(relation, ()))
+        found.extend(bead for bead in put if relation in related(bead))
+        return sorted(found, key=lambda bead: graph.natural(bead.id))
+
+
+def _waits(bead: Bead | None) -> list[str]:
+    return [d.on for d in bead.dependencies if d.type in BLOCKING] if bead else []

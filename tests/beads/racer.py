@@ -1,0 +1,116 @@
+"""A process that takes part in a test of the store: ``python -m tests.beads.racer ROLE REPOSITORY NAME [NUMBER]``.
+
+It says ``ready``, waits until it is told to go, does what its role is, and prints what came of it as JSON.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+from beads.errors import LostRace, TownError
+from beads.ops import Claim, Operation, Say, Update
+from beads.store import Store
+from tests.world import ROOT
+
+
+class Unlocked(Store):
+    """A store without turns, as on a file system that knows no locks: only the compare-and-swap is left."""
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        yield
+
+
+def start(role: str, repository: Path, name: str, *more: str) -> subprocess.Popen[str]:
+    """Start a process with that role; it waits at the line."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.beads.racer", role, str(repository), name, *more],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def race(processes: Sequence[subprocess.Popen[str]]) -> list[object]:
+    """Let them all go at once, and return what each has printed at the end."""
+    for process in processes:
+        assert _pipe(process.stdout).readline() == "ready\n"
+    for process in processes:
+        _pipe(process.stdin).write("go\n")
+        _pipe(process.stdin).flush()
+    return [finish(process) for process in processes]
+
+
+def finish(process: subprocess.Popen[str]) -> object:
+    out, _ = process.communicate()
+    assert process.returncode == 0
+    return json.loads(out)
+
+
+def _pipe(stream: IO[str] | None) -> IO[str]:
+    assert stream is not None
+    return stream
+
+
+def _claim(store: Store, name: str) -> list[str]:
+    """Claim everything there is, in an order of its own; what was won."""
+    ids = [found.id for found in store.snapshot()]
+    random.Random(name).shuffle(ids)
+    won = []
+    for bead_id in ids:
+        with contextlib.suppress(LostRace):
+            store.commit(name, [Claim(id=bead_id, worker=name, site="here")])
+            won.append(bead_id)
+    return won
+
+
+def _say(store: Store, name: str) -> list[str]:
+    """Say twenty things about one bead, and read everything in between."""
+    said = [f"{name} {number}" for number in range(20)]
+    for text in said:
+        store.commit(name, [Say(id="bt-0", text=text)])
+        assert text in [comment.text for comment in store.snapshot().need("bt-0").comments]
+        assert len(list(store.snapshot())) == 40
+    return said
+
+
+def _write(store: Store, size: str) -> list[str]:
+    """Write a bead of some incompressible bytes, or a hundred small ones, where no file may exceed 4 KiB."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+    text = random.Random(0).randbytes(20_000).hex()
+    many: list[Operation] = [Update(id=f"bt-{number}", description=text[number:][:300]) for number in range(40)]
+    operations: list[Operation] = [Update(id="bt-0", description=text)] if size == "big" else many
+    try:
+        store.commit("racer", operations)
+    except TownError as error:
+        return [type(error).__name__, error.message, error.hint]
+    return []
+
+
+def main() -> None:
+    """Do what the arguments say."""
+    role, repository, name = sys.argv[1:4]
+    kind = Unlocked if "unlocked" in sys.argv[4:] else Store
+    store = kind.open(Path(repository))
+    roles = {"claim": _claim, "say": _say, "write": _write}
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    sys.stdin.readline()
+    json.dump(roles[role](store, name), sys.stdout)
+    # What is left to be closed is nobody's concern.
+    sys.stdout.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,566 @@
+"""The repository under the store: where it is, what its refs say, what is broken in it, and who else writes."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from beads.errors import NotFound, TownError, Unreadable
+from beads.files import STALE_LOCK_SECONDS, Lock
+from beads.git import Change, Oid, Repository
+from beads.model import path_of
+from beads.ops import Create, Operation, Say
+from beads.store import REF, Store
+from tests.beads.clocks import Virtual
+from tests.beads.scratch import scratch
+from tests.beads.strategies import NOW, bead
+from tests.world import commit as commit_files
+from tests.world import git, make_repository
+
+
+@pytest.fixture
+def clock() -> Virtual:
+    return Virtual()
+
+
+@pytest.fixture
+def store(repo: Path, clock: Virtual) -> Store:
+    """A store with two beads."""
+    store = Store.init(repo, "ada", clock=clock)
+    store.commit("ada", [Create(bead=bead("bt-0")), Create(bead=bead("bt-1"))])
+    return store
+
+
+def many(count: int = 100) -> list[Operation]:
+    return [Create(bead=bead(f"bt-x{number}")) for number in range(count)]
+
+
+def litter(store: Store) -> list[str]:
+    """Files that only a process in the middle of writing has."""
+    names = (path.name for path in store.repository.common.rglob("*"))
+    return sorted(name for name in names if name.endswith((".lock", ".keep")) or name.startswith("tmp_"))
+
+
+def intact(store: Store, beads: int = 2) -> None:
+    assert len(Store.open(store.repository.common).snapshot()) == beads
+    git(store.repository.common, "fsck", "--strict")
+    assert litter(store) == []
+
+
+# --- where it is -----------------------------------------------------------------------------------------------
+
+
+def _bare(repo: Path) -> Path:
+    git(repo.parent, "clone", "--quiet", "--bare", str(repo), "bare.git")
+    return repo.parent / "bare.git"
+
+
+def _linked(repo: Path) -> Path:
+    git(repo, "worktree", "add", "--quiet", "../linked")
+    (repo.parent / "linked" / "deep").mkdir()
+    return repo.parent / "linked" / "deep"
+
+
+def _submodule(repo: Path) -> Path:
+    outer = make_repository(repo.parent / "outer")
+    git(outer, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(repo), "inner")
+    return outer / "inner"
+
+
+def _separate(repo: Path) -> Path:
+    git(repo, "init", "--quiet", "--separate-git-dir", "../elsewhere.git")
+    return repo
+
+
+def _through_a_link(repo: Path) -> Path:
+    (repo.parent / "link").symlink_to(repo / "src", target_is_directory=True)
+    return repo.parent / "link"
+
+
+PLACES: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "top": (lambda repo: repo, "repo/.git"),
+    "subdirectory": (lambda repo: repo / "src", "repo/.git"),
+    "file": (lambda repo: repo / "src" / "a.py", "repo/.git"),
+    "not there yet": (lambda repo: repo / "src" / "new" / "er", "repo/.git"),
+    "git directory": (lambda repo: repo / ".git", "repo/.git"),
+    "inside the git directory": (lambda repo: repo / ".git" / "refs", "repo/.git"),
+    "up and down again": (lambda repo: repo / "src" / ".." / "src", "repo/.git"),
+    "bare": (_bare, "bare.git"),
+    "linked": (_linked, "repo/.git"),
+    "submodule": (_submodule, "outer/.git/modules/inner"),
+    "separate": (_separate, "elsewhere.git"),
+    "through a link": (_through_a_link, "repo/.git"),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_the_store_is_found_from(repo: Path, name: str) -> None:
+    make, expected = PLACES[name]
+    commit_files(repo, {"src/a.py": ""}, "Source")
+    start = make(repo)
+    store = Store.init(start, "ada")
+    store.commit("ada", [Create(bead=bead("bt-0"))])
+    common = (repo.parent / expected).resolve()
+    assert store.repository.common == common
+    assert store.directory == common / "beads"
+    assert (common / REF).is_file()
+    assert len(Store.open(start).snapshot()) == 1
+    assert git(common, "rev-list", "--count", REF) == "2"
+
+
+def test_all_work_trees_have_one_store(repo: Path) -> None:
+    linked = _linked(repo)
+    store = Store.init(linked, "ada")
+    store.commit("ada", [Create(bead=bead("bt-0"))])
+    assert Store.open(repo).snapshot().get("bt-0") == Store.open(linked).snapshot().get("bt-0") != None  # noqa: E711
+    assert store.repository.control == repo / ".git" / "worktrees" / "linked"
+
+
+def test_relative_places_are_from_where_one_is(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Store.init(repo, "ada")
+    monkeypatch.chdir(repo)
+    assert Store.open(Path()).repository.common == repo / ".git"
+    (repo.parent / "other").mkdir()
+    with pytest.raises(Unreadable, match=r"\.\./other is not inside a Git repository"):
+        Store.open(Path("../other"))
+
+
+def test_no_repository_is_said_so(tmp_path: Path) -> None:
+    with pytest.raises(Unreadable, match="not inside a Git repository") as caught:
+        Store.open(tmp_path)
+    assert "git init" in caught.value.hint
+
+
+def test_no_store_is_said_so(repo: Path) -> None:
+    with pytest.raises(NotFound, match="no store at refs/beads/main") as caught:
+        Store.open(repo)
+    assert "init" in caught.value.hint
+    assert not (repo / ".git" / "beads").exists()
+
+
+@pytest.mark.parametrize("text", ["gitdir: /nowhere", "gitdir: ../nowhere\n", "", "what?", "\xff"])
+def test_a_git_file_that_leads_nowhere_is_not_passed_over(repo: Path, text: str) -> None:
+    Store.init(repo, "ada")
+    (repo / "inner").mkdir()
+    (repo / "inner" / ".git").write_bytes(text.encode("latin-1"))
+    with pytest.raises(Unreadable):
+        Store.open(repo / "inner")
+
+
+def test_an_empty_git_directory_is_passed_over(repo: Path) -> None:
+    Store.init(repo, "ada")
+    (repo / "inner" / ".git").mkdir(parents=True)
+    assert Store.open(repo / "inner").repository.common == repo / ".git"
+
+
+_EXTENSION = "[core]\n\trepositoryformatversion = {}\n[extensions]\n\t{} = {}\n"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        _EXTENSION.format(1, "objectFormat", "sha256"),
+        _EXTENSION.format(1, "refStorage", "reftable"),
+        _EXTENSION.format(1, "compatObjectFormat", "sha256"),
+        _EXTENSION.format(1, "inventedTomorrow", "true"),
+        "[core]\n\trepositoryformatversion = 2\n",
+        "[Core]\n\tRepositoryFormatVersion = 3\n",
+        "[core\n",
+        "[core]\n\tcompression = much\n",
+    ],
+)
+def test_a_repository_of_another_kind_is_not_damaged(repo: Path, config: str) -> None:
+    (repo / ".git" / "config").write_text(config)
+    before = sorted(repo.rglob("*"))
+    with pytest.raises(Unreadable, match=r"\.git"):
+        Store.init(repo, "ada")
+    assert sorted(repo.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "name,value",
+    [
+        ("partialClone", "origin"), ("worktreeConfig", "true"), ("relativeWorktrees", "true"), ("noop", "true"),
+        ("preciousObjects", "true"), ("objectFormat", "sha1"), ("refStorage", "files"),
+    ],
+)  # fmt: skip
+def test_extensions_that_do_not_matter_do_not_matter(repo: Path, name: str, value: str) -> None:
+    (repo / ".git" / "config").write_text(_EXTENSION.format(1, name, value))
+    assert Store.init(repo, "ada").commit("ada", many()).changed
+
+
+def test_a_repository_without_configuration_is_one(repo: Path) -> None:
+    (repo / ".git" / "config").unlink()
+    assert Store.init(repo, "ada").commit("ada", [Create(bead=bead("bt-0"))]).changed
+
+
+def test_what_a_group_shares_it_can_write(repo: Path) -> None:
+    git(repo, "config", "core.sharedRepository", "group")
+    before = os.umask(0o077)
+    try:
+        store = Store.init(repo, "ada")
+        store.commit("ada", many())
+    finally:
+        os.umask(before)
+    objects = repo / ".git" / "objects"
+    oid = store.repository.head(REF) or ""
+    [pack] = objects.glob("pack/*.pack")
+    init = git(repo, "rev-parse", f"{REF}^")
+    assert pack.stat().st_mode & 0o777 == 0o440
+    assert (objects / init[:2] / init[2:]).stat().st_mode & 0o777 == 0o440
+    assert (objects / init[:2]).stat().st_mode & 0o2070 == 0o2070
+    assert len(oid) == 40
+
+
+# --- refs ------------------------------------------------------------------------------------------------------
+
+
+def test_a_packed_ref_is_read_and_moved(store: Store, repo: Path) -> None:
+    for number in range(3):
+        git(repo, "pack-refs", "--all", "--prune")
+        assert not (repo / ".git" / REF).exists()
+        assert len(Store.open(repo).snapshot()) == 2
+        assert store.commit("ada", [Say(id="bt-0", text=f"{number}")]).changed
+        assert len(Store.open(repo).snapshot().need("bt-0").comments) == number + 1, "the loose one is newer"
+
+
+def test_other_peoples_refs_may_have_any_name(store: Store, repo: Path) -> None:
+    head = store.snapshot().commit
+    for name in (b"refs/heads/\xff", b"refs/heads/x/refs/beads/main", b"refs/beads/main2", b"refs/tags/v1"):
+        git(repo, "update-ref", os.fsdecode(name), head)
+    git(repo, "tag", "-a", "-m", "x", "annotated")
+    git(repo, "pack-refs", "--all", "--prune")
+    assert store.repository.head(REF) == head
+    assert store.repository.head("refs/beads/nothing") is None
+    assert store.repository.head("refs/beads") is None
+
+
+def test_an_empty_directory_hides_no_packed_ref(store: Store, repo: Path) -> None:
+    git(repo, "pack-refs", "--all", "--prune")
+    (repo / ".git" / REF).mkdir(parents=True)
+    assert store.commit("ada", [Say(id="bt-0", text="x")]).changed
+    intact(store)
+
+
+@pytest.mark.parametrize(
+    "data,problem",
+    [
+        (b"", "damaged"), (b"\0" * 41, "damaged"), (b"\xff\xfe", "damaged"), (b"0123", "damaged"),
+        (b"ref: refs/heads/main\n", "a symbolic ref"),
+    ],
+)  # fmt: skip
+def test_a_ref_that_names_no_commit_is_said_so(store: Store, data: bytes, problem: str) -> None:
+    (store.repository.common / REF).write_bytes(data)
+    for attempt in (store.snapshot, lambda: Store.open(store.repository.common), lambda: store.commit("a", many())):
+        with pytest.raises(Unreadable, match=problem):
+            attempt()
+    assert (store.repository.common / REF).read_bytes() == data
+    assert litter(store) == []
+
+
+@pytest.mark.parametrize("kind", ["blob", "tree", "nothing", "other commit"])
+def test_a_ref_that_names_something_else_is_said_so(store: Store, repo: Path, kind: str) -> None:
+    tree = git(repo, "rev-parse", f"{REF}^{{tree}}")
+    oids = {
+        "blob": git(repo, "rev-parse", f"{tree}:format.toml"),
+        "tree": tree,
+        "nothing": "0" * 39 + "1",
+        "other commit": git(repo, "rev-parse", "main"),
+    }
+    (store.repository.common / REF).write_text(f"{oids[kind]}\n")
+    with pytest.raises((Unreadable, NotFound)):
+        Store.open(repo).snapshot()
+
+
+def test_swapping_is_comparing_first(store: Store) -> None:
+    repository, head = store.repository, store.snapshot().commit
+    parent = repository.commit(head).parents[0]
+    assert not repository.swap(REF, None, parent)
+    assert not repository.swap(REF, parent, parent)
+    assert not repository.swap("refs/beads/new", head, head)
+    assert repository.head(REF) == head
+    assert repository.swap("refs/beads/new", None, head)
+    assert repository.swap(REF, head, parent)
+    assert (repository.head(REF), repository.head("refs/beads/new")) == (parent, head)
+    assert litter(store) == []
+
+
+def test_a_place_that_a_ref_is_in_the_way_of(store: Store) -> None:
+    head = store.snapshot().commit
+    with pytest.raises(Unreadable, match="cannot be written"):
+        store.repository.swap(f"{REF}/deeper", None, head)
+    with pytest.raises(Unreadable, match="cannot be written"):
+        store.repository.swap("refs/beads", None, head)
+    intact(store)
+
+
+# --- locks -----------------------------------------------------------------------------------------------------
+
+
+def test_the_lock_of_a_dead_process_is_waited_for_a_moment_and_removed(store: Store, clock: Virtual) -> None:
+    (store.repository.common / f"{REF}.lock").write_bytes(b"half")
+    assert store.commit("ada", [Say(id="bt-0", text="x")]).changed
+    assert STALE_LOCK_SECONDS <= clock.elapsed < STALE_LOCK_SECONDS + 0.1
+    intact(store)
+    before = clock.elapsed
+    assert store.commit("ada", [Say(id="bt-0", text="y")]).changed
+    assert clock.elapsed == before
+
+
+def test_a_lock_that_goes_is_waited_for_no_longer(store: Store, clock: Virtual) -> None:
+    lock = Lock.take(store.repository.common / REF)
+    assert lock is not None
+
+    def let_go() -> None:
+        if clock.elapsed > 0.05:
+            clock.meanwhile = lambda: None
+            lock.__exit__()
+
+    clock.meanwhile = let_go
+    assert store.commit("ada", [Say(id="bt-0", text="x")]).changed
+    assert clock.elapsed < 0.1
+    intact(store)
+
+
+def test_a_lock_that_somebody_keeps_touching_is_respected(store: Store, clock: Virtual) -> None:
+    lock = store.repository.common / f"{REF}.lock"
+    lock.touch()
+    head = store.snapshot().commit
+    clock.meanwhile = lambda: os.utime(lock, ns=(1, int(clock.elapsed * 1e9)))
+    with pytest.raises(Unreadable, match=r"main\.lock has been held by another process for 10 s") as caught:
+        store.commit("ada", [Say(id="bt-0", text="x")])
+    assert str(lock) in caught.value.hint
+    assert clock.elapsed < 10 * STALE_LOCK_SECONDS + 0.1
+    assert (store.repository.head(REF), lock.exists()) == (head, True)
+
+
+def test_who_was_stopped_while_it_had_the_lock_has_lost(store: Store, clock: Virtual) -> None:
+    # It was stopped after it had looked, and somebody else has taken its lock for a dead one's.
+    head = store.snapshot().commit
+    stopped = Lock.take(store.repository.common / REF)
+    assert stopped is not None
+    store.commit("ada", [Say(id="bt-0", text="x")])
+    with stopped:
+        assert not stopped.replace(f"{head}\n".encode())
+    assert store.repository.head(REF) != head
+    assert STALE_LOCK_SECONDS <= clock.elapsed < 2 * STALE_LOCK_SECONDS
+    intact(store)
+
+
+def test_a_writer_that_hangs_holds_up_the_others_for_so_long_and_no_longer(store: Store, clock: Virtual) -> None:
+    with (store.directory / "writer").open() as hanging:
+        fcntl.flock(hanging, fcntl.LOCK_EX)
+        assert store.commit("ada", [Say(id="bt-0", text="x")]).changed
+    assert 10.0 <= clock.elapsed < 10.1
+    intact(store)
+
+
+def test_what_older_writers_left_beside_objects_is_no_obstacle(store: Store, clock: Virtual) -> None:
+    for number in range(256):
+        folder = store.repository.common / "objects" / f"{number:02x}"
+        folder.mkdir(exist_ok=True)
+        (folder / f"{'0' * 38}.lock").touch()
+        (folder / "tmp_obj_1_1").touch()
+    assert store.commit("ada", [Say(id="bt-0", text="x")]).changed
+    assert clock.elapsed == 0
+
+
+def test_sweeping_removes_what_dead_writers_left_and_nothing_else(store: Store, clock: Virtual) -> None:
+    pack = store.repository.common / "objects" / "pack"
+    (pack / "pack-1.keep").write_bytes(b"beadtown\n")
+    (pack / "pack-2.keep").write_bytes(b"receive-pack 7 on host\n")
+    (store.repository.common / f"{REF}.lock").touch()
+    (store.repository.common / "refs" / "heads" / "main.lock").touch()
+    with (pack / "pack-3.keep").open("xb") as alive:
+        alive.write(b"beadtown\n")
+        alive.flush()
+        fcntl.flock(alive, fcntl.LOCK_EX)
+        store.sweep()
+        assert litter(store) == ["main.lock", "pack-2.keep", "pack-3.keep"]
+    store.sweep()
+    assert litter(store) == ["main.lock", "pack-2.keep"]
+    assert clock.elapsed < 2 * STALE_LOCK_SECONDS
+
+
+# --- Git tidies up meanwhile -----------------------------------------------------------------------------------
+
+TIDY = [("repack", "-adq"), ("gc", "--quiet"), ("pack-refs", "--all", "--prune"), ("prune-packed", "--quiet")]
+
+
+@pytest.mark.parametrize("count", [1, 100], ids=["loose", "packed"])
+@pytest.mark.parametrize("task", TIDY, ids=lambda task: task[0])
+def test_what_is_written_and_not_yet_published_survives(
+    store: Store, repo: Path, task: tuple[str, ...], count: int
+) -> None:
+    repository, head = store.repository, store.snapshot().commit
+    files = {path_of(f"bt-x{number}"): f"{number}".encode() for number in range(count)}
+    tree = repository.commit(head).tree
+    written = repository.write(tree, files, parents=(head,), author="a <b>", when=NOW, message="x")
+    git(repo, *task)
+    assert repository.swap(REF, head, written)
+    git(repo, "fsck", "--strict", "--connectivity-only")
+    again = Repository(repo)
+    after = again.commit(written).tree
+    assert {change.path: again.read(change.new) for change in again.changes(tree, after) if change.new} == files
+    assert litter(store) == []
+    git(repo, *task)
+    assert {path: repository.read(oid) for path in files if (oid := again.find(after, path))} == files
+
+
+@pytest.mark.parametrize("task", TIDY, ids=lambda task: task[0])
+def test_a_reader_that_stays_reads_on(store: Store, repo: Path, task: tuple[str, ...]) -> None:
+    reader = Store.open(repo)
+    for number in range(3):
+        store.commit("ada", [Say(id="bt-0", text=f"{number}")])
+        assert len(reader.snapshot().need("bt-0").comments) == number + 1
+        git(repo, *task)
+        assert len(reader.snapshot()) == 2
+        assert len(reader.snapshot().need("bt-0").comments) == number + 1
+
+
+def test_the_same_pack_is_written_once(store: Store, repo: Path) -> None:
+    repository, head = store.repository, store.snapshot().commit
+    files = {path_of(f"bt-x{number}"): b"x" for number in range(100)}
+
+    def write() -> Oid:
+        return repository.write(None, files, parents=(head,), author="a <b>", when=NOW, message="x")
+
+    first = write()
+    before = {path: path.stat() for path in (repo / ".git/objects/pack").iterdir()}
+    assert write() == first
+    assert {path: path.stat() for path in (repo / ".git/objects/pack").iterdir()} == before
+    # Killed before the index was there, the pack is none.
+    [index] = (repo / ".git/objects/pack").glob("*.idx")
+    index.unlink()
+    assert write() == first
+    assert repository.swap(REF, head, first)
+    git(repo, "fsck", "--strict", "--full")
+    assert litter(store) == []
+
+
+@pytest.mark.usefixtures("store")
+def test_alternates_are_read(repo: Path, tmp_path: Path) -> None:
+    git(tmp_path, "clone", "--quiet", "--shared", "--mirror", str(repo), "shared.git")
+    borrowed = Store.open(tmp_path / "shared.git")
+    assert borrowed.commit("ada", [Say(id="bt-0", text="x")]).changed
+    assert len(borrowed.snapshot()) == 2
+
+
+# --- it cannot be written --------------------------------------------------------------------------------------
+
+
+def _no_directory(common: Path) -> None:
+    shutil.rmtree(common / "beads")
+    (common / "beads").touch()
+
+
+def _no_fan_out(common: Path) -> None:
+    for number in range(256):
+        folder = common / "objects" / f"{number:02x}"
+        if not folder.exists():
+            folder.touch()
+
+
+@pytest.mark.parametrize("hinder", [_no_directory, _no_fan_out])
+def test_what_cannot_be_written_is_said_so_and_changes_nothing(store: Store, hinder: Callable[[Path], None]) -> None:
+    before = store.snapshot()
+    hinder(store.repository.common)
+    with pytest.raises(Unreadable, match="cannot be written") as caught:
+        store.commit("ada", many(9))
+    assert str(store.repository.common) in caught.value.message
+    assert (store.repository.head(REF), litter(store)) == (before.commit, [])
+    assert len(Store.open(store.repository.common).snapshot()) == 2
+
+
+# --- it is damaged ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", [b"", b"garbage", b"x\x9c\x03\x00"], ids=["empty", "garbage", "short"])
+def test_a_damaged_object_is_said_so(store: Store, damage: bytes) -> None:
+    for path in (store.repository.common / "objects").glob("??/*"):
+        path.chmod(0o644)
+        whole = path.read_bytes()
+        for data in (damage, whole[: len(whole) // 2]):
+            path.write_bytes(data)
+            _read_all(store.repository.common)
+        path.write_bytes(whole)
+    intact(store)
+
+
+def _read_all(place: Path) -> None:
+    """Read everything there is; only errors with words for people are allowed, and answers."""
+    try:
+        found = [one.id for one in Store.open(place).snapshot()]
+    except TownError as error:
+        message = error.message
+    else:
+        assert found == ["bt-0", "bt-1"]
+        return
+    assert message
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_is_damaged_nothing_else_is_raised(store: Store, repo: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    if seed % 2:
+        git(repo, "repack", "-adq")
+        git(repo, "pack-refs", "--all")
+    files = sorted(path for path in (repo / ".git" / "objects").rglob("*") if path.is_file())
+    for _ in range(25):
+        path = chance.choice(files)
+        path.chmod(0o644)
+        whole = path.read_bytes()
+        damaged = bytearray(whole)
+        for _ in range(chance.randint(1, 4)):
+            damaged[chance.randrange(len(damaged))] ^= 1 << chance.randrange(8)
+        path.write_bytes(damaged)
+        _read_all(repo)
+        path.write_bytes(whole)
+    intact(store)
+
+
+# --- trees -----------------------------------------------------------------------------------------------------
+
+_paths = st.lists(st.sampled_from(["a", "b", "c.toml", "\udcff"]), min_size=1, max_size=3).map("/".join)
+_trees = st.dictionaries(_paths, st.binary(max_size=3), max_size=6)
+
+
+def _clashes(files: dict[str, bytes]) -> bool:
+    return any(f"{other}/".startswith(f"{path}/") for path in files for other in files if other != path)
+
+
+@given(_trees, _trees)
+@settings(max_examples=40)
+def test_a_tree_is_what_was_put_in(first: dict[str, bytes], second: dict[str, bytes]) -> None:
+    both = {**first, **second}
+    assume(first and not _clashes(both))
+    with scratch() as place:
+        repository = Repository(place)
+
+        def write(base: Oid | None, files: dict[str, bytes]) -> Oid:
+            made = repository.write(base, files, parents=(), author="a <b>", when=NOW, message="x")
+            return repository.commit(made).tree
+
+        old = write(None, first)
+        new = write(old, second)
+        fresh = Repository(place)
+        assert {c.path: fresh.read(c.new) for c in fresh.changes(None, old) if c.new} == first
+        assert {c.path: fresh.read(c.new) for c in fresh.changes(None, new) if c.new} == both
+        changed = {path for path in second if first.get(path) != second[path]}
+        assert {c.path for c in fresh.changes(old, new)} == changed
+        assert {c.path for c in fresh.changes(new, old)} == changed
+        assert list(fresh.changes(new, new)) == list(fresh.changes(None, None)) == []
+        back = [Change(c.path, c.new, c.old) for c in fresh.changes(old, new)]
+        assert sorted(back, key=lambda c: c.path) == sorted(fresh.changes(new, old), key=lambda c: c.path)
+        assert all(fresh.find(new, path) for path in both)
+        assert fresh.find(new, "nothing/here") is None
+        assert write(new, second) == new
+        git(place, "fsck", "--strict", "--no-dangling")

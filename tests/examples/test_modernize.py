@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import io
 import os
@@ -157,7 +158,27 @@ def test_files_are_listed_without_git_and_links(modernize: ModuleType, tmp_path:
 
 
 def test_a_name_that_no_plan_can_hold_is_left_out(modernize: ModuleType, tmp_path: Path) -> None:
-    assert not modernize.is_text_of_today("\udcff.py", tmp_path)
+    assert modernize.parse("\udcff.py", tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "path,text,kept",
+    [
+        ("pkg/__init__.py", "", True),
+        ("pkg/a.py", "import os\n", False),
+        ("pkg/a.py", "try:\n    import readline\nexcept Exception:\n    there = False\n", True),
+        ("pkg/a.py", "try:\n    pass\nexcept Exception:\n    if True:\n        from os import path\n", True),
+        ("pkg/a.py", "try:\n    import fast as f\nexcept ImportError:\n    import slow as f\nf()\n", False),
+        ("pkg/a.py", "import os\ntry:\n    os.stat('x')\nexcept OSError:\n    pass\n", False),
+    ],
+)
+def test_imports_that_try_what_there_is_are_kept(modernize: ModuleType, path: str, text: str, kept: bool) -> None:
+    assert modernize.imports_to_keep(path, ast.parse(text)) is kept
+
+
+def test_unused_imports_are_looked_for_unless_they_are_to_be_kept(modernize: ModuleType) -> None:
+    rules = modernize.Rules(9, "make test", keep=frozenset({"pkg/a.py"}))
+    assert (rules.codes("pkg/a.py"), rules.codes("pkg/b.py")) == ("UP,I", "UP,I,F401")
 
 
 def archive(path: Path, members: dict[str, str | None]) -> Path:

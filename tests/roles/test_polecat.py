@@ -79,7 +79,7 @@ def test_uncommitted_work_of_a_killed_polecat_is_gone_on_with(tmp_path: Path) ->
     line = "if [ -f half ]; then echo ok > parts/whole; else echo half > half; exec sleep 60; fi"
     pour(repository, molecule("whole", line))
     first = subprocess.Popen([*TOWN, "polecat", "run", "--as", "first"], cwd=repository)
-    until(lambda: list(tmp_path.glob("worktrees/*/half")))
+    until(lambda: [path for path in tmp_path.glob("worktrees/*/half") if path.read_text()])
     first.kill()
     first.wait()
     said = run(repository, "witness", "tick").stdout
@@ -102,7 +102,7 @@ def test_asked_to_stop_it_saves_its_work_and_gives_the_molecule_back(tmp_path: P
     repository = make_town(tmp_path)
     pour(repository, molecule("slow", "echo half > half; sleep 60"))
     polecat = subprocess.Popen([*TOWN, "polecat", "run"], cwd=repository, stdout=subprocess.PIPE, text=True)
-    until(lambda: list(tmp_path.glob("worktrees/*/half")))
+    until(lambda: [path for path in tmp_path.glob("worktrees/*/half") if path.read_text()])
     polecat.send_signal(signal.SIGTERM)
     out, _ = polecat.communicate()
     assert "stopped: asked to stop" in out

@@ -101,6 +101,14 @@ def describe(operation: Operation, bead: Bead | None) -> str:
             return f"landed {', '.join(operation.ids)} as {operation.commit[:12]}"
         case SendBack():
             return f"send back {operation.id}: {operation.reason}"
+        case Update():
+            return f"update {operation.id}: {', '.join(sorted(operation.model_fields_set - {'op', 'id'}))}"
+        case Label():
+            signs = [f"+{name}" for name in operation.add] + [f"-{name}" for name in operation.remove]
+            return f"label {operation.id}: {' '.join(signs)}"
+        case Depend():
+            verb = "no longer" if operation.remove else "now"
+            return f"{operation.id} {verb} {operation.type} {operation.on}"
         case Create():
             return f"create {operation.bead.id}: {operation.bead.title}"
         case _:

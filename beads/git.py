@@ -304,7 +304,10 @@ class Repository:
             else:
                 for thing in objects:
                     self._add_loose(thing)
-        except OSError as error:
+        except BaseException as error:
+            self._let_go()
+            if not isinstance(error, OSError):
+                raise
             raise Unreadable(
                 f"the store in {self.common} cannot be written: {error}", "Free space or mend permissions."
             ) from error

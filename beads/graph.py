@@ -85,12 +85,21 @@ def steps(view: View, molecule: Bead) -> list[Bead]:
     if not found:
         return [molecule] if molecule.criteria else []
     placed: dict[str, Bead] = {}
+    inside = {step.id for step in found}
     waiting = found
     while waiting:
-        inside = {step.id for step in waiting}
-        free = [step for step in waiting if not inside.intersection(step.needs)] or waiting
-        placed.update((step.id, step) for step in free)
-        waiting = [step for step in waiting if step.id not in placed]
+        left = []
+        for step in waiting:
+            # In a chain each step finds the one before it placed in this same pass.
+            if any(need in inside and need not in placed for need in step.needs):
+                left.append(step)
+            else:
+                placed[step.id] = step
+        if len(left) == len(waiting):
+            # A ring, which only a damaged store has: any order is as good.
+            placed.update((step.id, step) for step in left)
+            break
+        waiting = left
     return list(placed.values())
 
 
@@ -184,7 +193,7 @@ def _step_state(view: View, step: Bead, now: datetime) -> State:
     if molecule.issue_type in ("step", "merge-request") or molecule.merge is not None:
         return State("needs_person", "this step has no molecule; close it or give it a parent")
     current = next_step(view, molecule)
-    if current is not None and current.id != step.id:
+    if current is not None and current.id != step.id and not molecule.closed:
         return State("waiting", f"after step {current.id}", (current.id,))
     return _state(view, molecule, now)
 

@@ -100,6 +100,9 @@ class Dependency(Fact):
     type: DependencyType = "blocks"
 
 
+_TIMEOUT = 600.0
+
+
 class Criterion(Fact):
     """One thing that must hold before a step may close; exactly one of ``run`` and ``file`` is given.
 
@@ -110,7 +113,7 @@ class Criterion(Fact):
 
     run: str = ""
     exit: int = Field(0, ge=0, le=255)
-    timeout: float = Field(600.0, gt=0, le=86_400)
+    timeout: float = Field(_TIMEOUT, gt=0, le=86_400)
     file: str = ""
     absent: bool = False
     matches: str = ""
@@ -136,7 +139,8 @@ class Criterion(Fact):
 
     def __str__(self) -> str:
         if self.run:
-            return f"run: {self.run}" + (f" (exit {self.exit})" if self.exit else "")
+            limit = f" (within {self.timeout:g} s)" if self.timeout != _TIMEOUT else ""
+            return f"run: {self.run}" + (f" (exit {self.exit})" if self.exit else "") + limit
         wants = "is absent" if self.absent else f"matches {self.matches}" if self.matches else "exists"
         return f"file: {self.file} {wants}"
 
@@ -285,7 +289,8 @@ class Bead(BaseModel):
 
     def digest(self) -> str:
         """The seal's digest over what the work is: title, goal, command and criteria (I3)."""
-        work = [self.title, self.description, self.run, [c.model_dump() for c in self.criteria]]
+        # Without defaults, so that a key which a later version adds does not break the seals of this one.
+        work = [self.title, self.description, self.run, [c.model_dump(exclude_defaults=True) for c in self.criteria]]
         return "sha256:" + hashlib.sha256(json.dumps(work, sort_keys=True).encode()).hexdigest()
 
     def sealed(self) -> Bead:

@@ -16,6 +16,10 @@ LEASE_SECONDS = 3600.0
 """How long a lease holds without renewal, for workers whose life cannot be asked of the local kernel."""
 
 
+LEASE_SECONDS_MAX = 30 * 86_400.0
+"""The longest lease; whoever needs it longer renews it."""
+
+
 class Create(Fact):
     """Add a bead. One that is there with the same source and seal is left as it is."""
 
@@ -75,7 +79,7 @@ class Claim(Fact):
     id: BeadId | None = None
     worker: str = Field(min_length=1)
     site: str = ""
-    seconds: float = Field(LEASE_SECONDS, gt=0)
+    seconds: float = Field(LEASE_SECONDS, gt=0, le=LEASE_SECONDS_MAX)
     workable: bool = False
 
 
@@ -91,7 +95,7 @@ class Renew(Held):
     """Move the lease's end further away."""
 
     op: Literal["renew"] = "renew"
-    seconds: float = Field(LEASE_SECONDS, gt=0)
+    seconds: float = Field(LEASE_SECONDS, gt=0, le=LEASE_SECONDS_MAX)
 
 
 class Release(Held):

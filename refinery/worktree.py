@@ -5,7 +5,7 @@ be killed in the middle of it: its commits are kept when they would get lost oth
 from where *we* left it. That place is kept in a ref of this work tree alone, and moved by compare-and-swap,
 so that of two that believe to work here only one can commit.
 
-Except for looking, the methods expect that nobody else is at work in the directory.
+While the worker is running, only look and take snapshots: all else expects that nobody is at work in there.
 """
 
 from __future__ import annotations
@@ -31,27 +31,13 @@ BRANCH_FILE = "beadtown-branch"
 """The file in a work tree's Git directory that names its branch, whatever its HEAD says."""
 
 _STATE_FILE = "beadtown-state"
+_CONVERTING_FILE = "beadtown-converting"
 
 # What Git leaves when a merge, a rebase or the like stops halfway. The files are what counts, so all of it ends.
 _UNDERWAY = (
-    "MERGE_HEAD",
-    "MERGE_MODE",
-    "MERGE_MSG",
-    "MERGE_RR",
-    "MERGE_AUTOSTASH",
-    "AUTO_MERGE",
-    "SQUASH_MSG",
-    "CHERRY_PICK_HEAD",
-    "REVERT_HEAD",
-    "REBASE_HEAD",
-    "BISECT_LOG",
-    "BISECT_START",
-    "BISECT_NAMES",
-    "BISECT_TERMS",
-    "BISECT_EXPECTED_REV",
-    "rebase-merge",
-    "rebase-apply",
-    "sequencer",
+    *("MERGE_HEAD", "MERGE_MODE", "MERGE_MSG", "MERGE_RR", "MERGE_AUTOSTASH", "AUTO_MERGE", "SQUASH_MSG"),
+    *("CHERRY_PICK_HEAD", "REVERT_HEAD", "REBASE_HEAD", "rebase-merge", "rebase-apply", "sequencer"),
+    *("BISECT_LOG", "BISECT_START", "BISECT_NAMES", "BISECT_TERMS", "BISECT_EXPECTED_REV"),
 )
 _AUTOSTASHES = ("MERGE_AUTOSTASH", "rebase-merge/autostash", "rebase-apply/autostash")
 
@@ -288,16 +274,16 @@ class Worktree:
             raise Refused(f"{self.path} belongs to {self.branch}: it is no place to check {commit} out")
         new = self._git.commit_of(commit)
         self._calm()
-        rules = ("--", ":(glob)**/.gitattributes")
-        committed = self._git.run("diff-tree", "-r", "--name-only", new, "HEAD", *rules, ok=(0, 128))
-        loose = self._git.run("ls-files", "--others", "--exclude-standard", *rules, ok=(0, 128))
+        converting = self._admin / _CONVERTING_FILE
+        if self._converts_otherwise(new):
+            converting.touch()
         self._disk.fill(new)
         self._disk.clean(keep)
-        if committed.status or committed.out or loose.status or loose.out:
-            # Which files Git converts, and how, has changed without the files.
+        if converting.exists():
             self._disk.fill(new, afresh=True)
         self._git.run("update-ref", "--no-deref", "-m", "checkout", "HEAD", new)
         self._disk.publish()
+        converting.unlink(missing_ok=True)
 
     # ── Coming and going ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -341,6 +327,9 @@ class Worktree:
             self._git.run("update-ref", OURS, at, ABSENT)
         elif at is not None and ours is not None and at != ours and not self._was_here(at):
             self._follow(ours, at)
+        elif self._state(self.head()).becoming:
+            # Now, before a worker edits files that are only half of what they should be.
+            self._look()
 
     def fill(self) -> None:
         """Write the files into a new, empty work tree; for :class:`refinery.workshop.Workshop`."""
@@ -385,6 +374,13 @@ class Worktree:
         if modules.is_dir():
             # The repositories of submodules live with the registration.
             modules.rename(place.with_name(f"{place.name}-modules"))
+
+    def _converts_otherwise(self, new: str) -> bool:
+        """Whether Git would write files otherwise for this commit than they are here, though they are the same."""
+        rules = ("--", ":(glob)**/.gitattributes")
+        committed = self._git.run("diff-tree", "-r", "--name-only", new, "HEAD", *rules, ok=(0, 128))
+        loose = self._git.run("ls-files", "--others", "--exclude-standard", *rules, ok=(0, 128))
+        return bool(committed.status or committed.out or loose.status or loose.out)
 
     # ── Underneath ───────────────────────────────────────────────────────────────────────────────────────────
 

@@ -1,4 +1,4 @@
-"""A process that takes part in a test of the store: ``python -m tests.beads.racer ROLE REPOSITORY NAME [NUMBER]``.
+"""A process that takes part in a test of the store: ``python -m tests.beads.racer ROLE REPOSITORY NAME [HOW] [COUNT]``.
 
 It says ``ready``, waits until it is told to go, does what its role is, and prints what came of it as JSON.
 """
@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import random
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -41,13 +40,14 @@ def start(role: str, repository: Path, name: str, *more: str) -> subprocess.Pope
     )
 
 
-def race(processes: Sequence[subprocess.Popen[str]]) -> list[object]:
-    """Let them all go at once, and return what each has printed at the end."""
+def race(processes: Sequence[subprocess.Popen[str]], meanwhile: Callable[[], None] = lambda: None) -> list[object]:
+    """Let them all go at once, do something meanwhile, and return what each has printed at the end."""
     for process in processes:
         assert _pipe(process.stdout).readline() == "ready\n"
     for process in processes:
         _pipe(process.stdin).write("go\n")
         _pipe(process.stdin).flush()
+    meanwhile()
     return [finish(process) for process in processes]
 
 
@@ -75,8 +75,8 @@ def _claim(store: Store, name: str) -> list[str]:
 
 
 def _say(store: Store, name: str) -> list[str]:
-    """Say twenty things about one bead, and read everything in between."""
-    said = [f"{name} {number}" for number in range(20)]
+    """Say some things about one bead, and read everything in between."""
+    said = [f"{name} {number}" for number in range(int(sys.argv[5]))]
     for text in said:
         store.commit(name, [Say(id="bt-0", text=text)])
         assert text in [comment.text for comment in store.snapshot().need("bt-0").comments]
@@ -97,19 +97,21 @@ def _write(store: Store, size: str) -> list[str]:
     return []
 
 
+def _init(repository: Path, name: str) -> list[str]:
+    """Begin the store; which one it is."""
+    return [str(Store.init(repository, name).snapshot().settings()["store"])]
+
+
 def main() -> None:
     """Do what the arguments say."""
     role, repository, name = sys.argv[1:4]
     kind = Unlocked if "unlocked" in sys.argv[4:] else Store
-    store = kind.open(Path(repository))
     roles = {"claim": _claim, "say": _say, "write": _write}
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     sys.stdin.readline()
-    json.dump(roles[role](store, name), sys.stdout)
-    # What is left to be closed is nobody's concern.
-    sys.stdout.flush()
-    os._exit(0)
+    place = Path(repository)
+    json.dump(_init(place, name) if role == "init" else roles[role](kind.open(place), name), sys.stdout)
 
 
 if __name__ == "__main__":

@@ -504,7 +504,11 @@ def test_killed_at_any_call_of_git_the_next_one_makes_it_good(
         status = scene.act(actor, action, at, when)
         # Nothing is lost: what the worker did is on disk, or saved.
         assert scene.files("refs/salvage") == WORK
-        CHECKS[action](scene, scene.workshop.open("one", "polecat/one", "base"))
+        worktree = scene.workshop.open("one", "polecat/one", "base")
+        # And nothing is left to be finished over what a worker does now.
+        state = scene.repo / ".git" / "worktrees" / "one" / "beadtown-state"
+        assert not state.exists() or json.loads(state.read_text())["becoming"] == ""
+        CHECKS[action](scene, worktree)
         shutil.rmtree(directory)
         if status == 0:
             assert at > 3

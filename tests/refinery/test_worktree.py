@@ -892,6 +892,22 @@ def test_a_checkout_converts_files_by_the_rules_of_the_commit(workshop: Workshop
     assert (slot.path / "a.txt").read_bytes() == b"a\r\n"
     slot.checkout("main~1")
     assert (slot.path / "a.txt").read_bytes() == b"a\n"
+    sh(slot, "echo '*.txt text eol=crlf' > .gitattributes; touch a.txt; git checkout -f .")
+    slot.checkout("main~1")
+    assert (slot.path / "a.txt").read_bytes() == b"a\n"
+
+
+def test_a_checkout_that_was_killed_while_it_converted_files(workshop: Workshop, repo: Path) -> None:
+    slot = workshop.open_detached("slot")
+    commit(repo, {".gitattributes": "*.txt text eol=crlf\n"}, "Rules")
+    slot.checkout("main")
+    # As if we had not lived to say that it is done.
+    admin = repo / ".git" / "worktrees" / "slot"
+    (admin / "HEAD").write_text(git(repo, "rev-parse", "main~1") + "\n")
+    (admin / "beadtown-converting").touch()
+    slot.checkout("main~1")
+    assert (slot.path / "a.txt").read_bytes() == b"a\n"
+    assert not (admin / "beadtown-converting").exists()
 
 
 def test_a_checkout_deletes_what_is_read_only(workshop: Workshop) -> None:

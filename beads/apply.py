@@ -90,7 +90,8 @@ def describe(operation: Operation, bead: Bead | None) -> str:
         case Release():
             return f"release {operation.id}: {operation.reason or operation.worker}"
         case Close():
-            return f"close {operation.id} as {operation.outcome}: {operation.reason or 'criteria hold'}"
+            why = operation.reason or ("criteria hold" if bead and bead.criteria else "")
+            return f"close {operation.id} as {operation.outcome}{': ' if why else ''}{why}"
         case Submit():
             return f"submit {operation.id}: {operation.head[:12]} as {bead.id if bead else '?'}"
         case Judge():

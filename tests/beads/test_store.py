@@ -86,7 +86,7 @@ def test_a_transaction_is_one_commit(store: Store, repo: Path) -> None:
     assert len(fresh(store).need("bt-1").comments) == 2
     assert history(store)[1:] == before
     assert git(repo, "log", "-1", "--format=%B", REF) == (
-        "clean up\n\nlabel bt-0: +x\ncomment bt-1\ncomment bt-1\nclose bt-0 as done: criteria hold\n\n"
+        "clean up\n\nlabel bt-0: +x\ncomment bt-1\ncomment bt-1\nclose bt-0 as done\n\n"
         "Bead: bt-0\nBead: bt-1\nActor: ada\nOperation: label\nOperation: comment\nOperation: close\n"
     )
 

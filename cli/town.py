@@ -148,7 +148,7 @@ def _refinery(site: Site) -> Refinery:
         branch=site.settings.town.branch,
         environ=site.environ,
         clock=site.clock,
-        marker=_refinery_name(),
+        marker=site.marker(_refinery_name()),
     )
 
 

@@ -82,6 +82,8 @@ class Git:
                 input=stdin.encode("utf-8", "surrogateescape"),
                 capture_output=True,
                 check=False,
+                # Ctrl-C is for us to act on; a Git that it also reached would end half way.
+                process_group=0,
             )
         except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
             raise Unreadable(f"git cannot be run in {self.directory}: {error}", "Install Git 2.38 or newer.") from error

@@ -19,6 +19,7 @@ a bare repository none; therefore it runs here in a directory that has the base'
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -31,6 +32,9 @@ from typing import NamedTuple
 from beads.errors import InvalidInput, Unreadable
 from beads.model import check_id
 from refinery.git import Git, Identity
+
+SCRATCH = "merge-"
+"""How the directories begin that merging uses in ``beads`` below the Git directory; the process id follows."""
 
 CANDIDATES = "refs/beads/candidate/"
 """Where :func:`publish` names candidates, by the id of their last member."""
@@ -289,7 +293,9 @@ def _commits(git: Git, requests: Sequence[Request]) -> set[str]:
 def _merger(git: Git, base: str) -> Iterator[_Merge]:
     """Merges two commits with the attributes that ``base`` has."""
     common = git.line("rev-parse", "--path-format=absolute", "--git-common-dir")
-    with tempfile.TemporaryDirectory(prefix="beadtown-merge-") as place:
+    scratch = Path(common) / "beads"
+    scratch.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{SCRATCH}{os.getpid()}-", dir=scratch) as place:
         _write_attributes(git, base, Path(place))
         extra = {"GIT_DIR": common, "GIT_WORK_TREE": place, "GIT_INDEX_FILE": f"{place}/index"}
 

@@ -127,7 +127,8 @@ class Refinery:
             if evidence is None:
                 continue
             self._runs.remove(running)
-            self.store.commit(REFINERY, [Judge(id=running.request, evidence=evidence)])
+            subject = f"gate {evidence.verdict} on {running.what}: tree {evidence.tree[:12]}"
+            self.store.commit(REFINERY, [Judge(id=running.request, evidence=evidence)], subject)
             took = f"{evidence.detail}, {evidence.seconds:.1f} s"
             lines.append(f"gate {evidence.verdict} ({took}) on {running.what}")
         return lines

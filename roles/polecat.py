@@ -208,7 +208,7 @@ class Polecat:
             ),
             log=self.site.logs(self._molecule.id) / f"{label}.log",
             timeout=timeout,
-            marker=self.name,
+            marker=self.site.marker(self.name),
             clock=self.site.clock,
             stdin=stdin,
         )
@@ -232,7 +232,7 @@ class Polecat:
             tree=tree,
             environ=self.site.surroundings(()),
             logs=self.site.logs(self._molecule.id),
-            marker=self.name,
+            marker=self.site.marker(self.name),
             clock=self.site.clock,
             by=self.name,
             wait=self._wait,

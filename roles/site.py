@@ -56,6 +56,10 @@ class Site:
         """Whether that worker of this clone is a living process."""
         return liveness.alive(self.workers, worker)
 
+    def marker(self, worker: str) -> str:
+        """What marks the processes of a worker: two towns of one user may have workers of the same name."""
+        return f"{self.name}/{worker}"
+
     def logs(self, bead_id: str) -> Path:
         """The directory for the logs of the work on a bead."""
         directory = self.store.directory / "logs" / check_id(bead_id)

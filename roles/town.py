@@ -6,7 +6,9 @@ Events only wake it sooner; whatever it misses it sees at the next look.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import signal
 import threading
 from collections.abc import Callable, Sequence
@@ -91,7 +93,7 @@ class Town:
             try:
                 while not stopping():
                     waker.clear()
-                    if not self.tick() and until_idle:
+                    if not self._tick_or_stop(stopping) and until_idle:
                         break
                     waker.wait(_BUSY_RESYNC_SECONDS if self._busy() else _RESYNC_SECONDS)
                     self.site.clock.sleep(_PAUSE_SECONDS)
@@ -106,6 +108,15 @@ class Town:
         if self.refinery.halted:
             found.append(Need("queue", self.refinery.halted, self.refinery.remedy))
         return found
+
+    def _tick_or_stop(self, stopping: Callable[[], bool]) -> bool:
+        """As :meth:`tick`; what fails because Ctrl-C reached more than us is no failure."""
+        try:
+            return self.tick()
+        except TownError:
+            if stopping():
+                return False
+            raise
 
     def tick(self) -> bool:
         """One round of every role; False when there is nothing left that anybody but a person could do."""
@@ -156,7 +167,7 @@ class Town:
             environ=self.site.environ,
             log=self.site.logs(bead.id) / f"{name}.log",
             timeout=_LIFETIME_SECONDS,
-            marker=name,
+            marker=self.site.marker(name),
             clock=self.site.clock,
         )
         self._spawned.append(_Spawned(bead.id, name, job))
@@ -209,17 +220,22 @@ def _signal(pid: int) -> None:
 
 
 class _Waker:
-    """Wakes the loop when a ref moves or a child ends."""
+    """Wakes the loop when a ref moves or a child ends.
+
+    Through a pipe: a signal handler may interrupt anything, also the handler before it, so it must not take a lock.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._woken = threading.Event()
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._read, False)
+        os.set_blocking(self._write, False)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._before: object = None
 
     def __enter__(self) -> _Waker:
-        self._before = signal.signal(signal.SIGCHLD, lambda *_: self._woken.set())
+        self._before = signal.signal(signal.SIGCHLD, lambda *_: self._wake())
         self._thread.start()
         return self
 
@@ -227,19 +243,26 @@ class _Waker:
         self._stop.set()
         signal.signal(signal.SIGCHLD, self._before)  # type: ignore[arg-type]
         self._thread.join()
+        os.close(self._read)
+        os.close(self._write)
 
     def clear(self) -> None:
         """Forget wakes so far: what they announced is about to be looked at."""
-        self._woken.clear()
+        with contextlib.suppress(BlockingIOError):
+            while os.read(self._read, 4096):
+                pass
 
     def wait(self, seconds: float) -> None:
         """Until something happens, or that long."""
-        self._woken.wait(seconds)
+        select.select([self._read], [], [], seconds)
+
+    def _wake(self) -> None:
+        # A full pipe wakes as well as one byte more.
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._write, b".")
 
     def _watch(self) -> None:
         from watchfiles import watch
 
-        for _ in watch(
-            self._directory, stop_event=self._stop, debounce=50, step=20, rust_timeout=200, yield_on_timeout=False
-        ):
-            self._woken.set()
+        for _ in watch(self._directory, stop_event=self._stop, debounce=50, step=20, rust_timeout=200):
+            self._wake()

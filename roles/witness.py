@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +16,7 @@ from beads.model import Bead
 from beads.ops import Release
 from beads.store import Snapshot
 from refinery.git import ABSENT
+from refinery.merge import SCRATCH
 from refinery.processes import kill_strays
 from roles.site import BRANCHES, REQUESTS, Site, branch_of
 
@@ -116,7 +118,7 @@ def execute(site: Site, action: Action) -> str:
 
 def _reclaim(site: Site, action: Reclaim) -> str:
     """First everything of the dead worker's is dead, then its edits are safe, then the molecule is free (I1, I2)."""
-    kill_strays(action.worker)
+    kill_strays(site.marker(action.worker))
     bead = site.store.snapshot().need(action.bead.id)
     if bead.lease is None or (bead.lease.worker, bead.epoch) != (action.worker, action.epoch):
         return ""
@@ -134,24 +136,27 @@ def _reclaim(site: Site, action: Reclaim) -> str:
 
 def _lay_to_rest(site: Site, worker: str) -> None:
     """Clear away what a dead worker left: processes, lock files, its own file."""
-    kill_strays(worker)
+    kill_strays(site.marker(worker))
     site.store.sweep()
+    for scratch in site.store.directory.glob(f"{SCRATCH}{worker.rpartition('-')[2]}-*"):
+        shutil.rmtree(scratch, ignore_errors=True)
     liveness.forget(site.workers, worker)
 
 
 def _sweep(site: Site, bead_id: str) -> str:
-    """Remove a closed molecule's work tree and refs; uncommitted edits are saved first, even here."""
+    """Remove a closed molecule's work tree and refs; uncommitted edits are saved first, even here, and then told."""
     bead = site.store.snapshot().need(bead_id)
     branch = branch_of(bead)
     worktree = site.workshop.find(branch)
+    saved = site.salvage(worktree, bead, bead.epoch, "the molecule is closed") if worktree else None
     if worktree:
-        worktree.remove(site.salvage(worktree, bead, bead.epoch, "the molecule is closed"))
+        worktree.remove(saved)
     site.workshop.prune()
     for ref in _refs(site, bead):
         head = site.git.resolve(ref)
         if head is not None:
             _drop(site, bead, ref, head)
-    return f"swept {bead_id}"
+    return f"swept {bead_id}; uncommitted work is in {saved[:12]}" if saved else ""
 
 
 def _refs(site: Site, bead: Bead) -> Iterable[str]:

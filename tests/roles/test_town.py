@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -158,6 +160,29 @@ def test_a_town_asked_to_stop_gives_everything_back(tmp_path: Path) -> None:
     assert [bead.lease for bead in snapshot(repository)] == [None, None]
     assert processes(repository) == []
     assert list(tmp_path.glob("worktrees/[!.]*")) == []
+
+
+def test_ctrl_c_in_a_terminal_is_a_clean_stop(tmp_path: Path) -> None:
+    """A terminal sends SIGINT to the whole foreground group, whatever is going on in it."""
+    repository = make_town(tmp_path)
+    pour(repository, *(part(f"p{n}", seconds=0.1) for n in range(12)))
+    for number in range(6):
+        town = subprocess.Popen(
+            [*TOWN, "up"],
+            cwd=repository,
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert town.stdout is not None
+        lines = [town.stdout.readline() for _ in range(number + 2)]
+        os.killpg(town.pid, signal.SIGINT)
+        rest, _ = town.communicate()
+        assert town.returncode == 0, "".join(lines) + rest
+        assert processes(repository) == []
+    run(repository, "up", "--until-idle")
+    assert_settled(repository, landed=12)
 
 
 def test_a_broken_environment_does_not_spawn_for_ever(tmp_path: Path) -> None:

@@ -8,10 +8,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from refinery.checkouts import checkouts
-
 from beads.errors import TownError
 from cli.config import open_site
+from refinery.checkouts import checkouts
 from refinery.gate import gate_of
 from refinery.git import Git
 from roles.site import Site

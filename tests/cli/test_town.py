@@ -1,4 +1,4 @@
-"""What ``town`` says to what it cannot use: what is wrong, what to do next, the documented exit code, nothing changed."""
+"""What ``town`` says to what it cannot use: what is wrong, what to do next, the exit code, and nothing changed."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_up_with_main_not_checked_out_lands_all_the_same(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    "text,said",
     [
         ('plan = "p"\n[[molecules]]\nid = "a"\ntitel = "x"\n', ["plan.toml:4", "titel", "title"]),
         ('plan = "p"\n[[molecules]\n', ["plan.toml:2"]),
@@ -134,7 +134,7 @@ def test_a_plan_is_not_poured_without_acceptance(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    "text,said",
     [
         ("[town]\npolecat = 3\n", ["town.toml:2", "polecat", "polecats"]),
         ('[gate]\ncommands = ["true"]\ntimeout = -1\n', ["town.toml:3", "timeout"]),

@@ -76,6 +76,11 @@ class Refinery:
         return bool(self._runs)
 
     @property
+    def judged(self) -> bool:
+        """Whether a gate that was running has a verdict, which the next tick will see."""
+        return any(running.run.poll() is not None for running in self._runs)
+
+    @property
     def ref(self) -> str:
         """The ref of the branch it owns."""
         return f"refs/heads/{self.branch}"

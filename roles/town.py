@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from beads import graph
+from beads.clock import Clock
 from beads.errors import TownError
 from beads.model import Bead
 from beads.store import Snapshot
@@ -89,13 +90,15 @@ class Town:
         Raises:
             TownError: polecats do not start, again and again.
         """
-        with _Waker(self.site.store.repository.common / "refs") as waker:
+        with _Waker(self.site.store.repository.common / "refs", self.site.clock) as waker:
             try:
-                while not stopping():
+                while True:
                     waker.clear()
+                    if stopping():
+                        break
                     if not self._tick_or_stop(stopping) and until_idle:
                         break
-                    waker.wait(_BUSY_RESYNC_SECONDS if self._busy() else _RESYNC_SECONDS)
+                    waker.wait(_BUSY_RESYNC_SECONDS if self._busy() else _RESYNC_SECONDS, self._ended)
                     self.site.clock.sleep(_PAUSE_SECONDS)
             finally:
                 self.stop()
@@ -133,6 +136,10 @@ class Town:
     def _busy(self) -> bool:
         """Whether something goes on that no event tells of: a limit, or a worker that is no child of ours."""
         return bool(self._spawned) or self.refinery.busy or self._held
+
+    def _ended(self) -> bool:
+        """Whether a polecat or a gate run has ended."""
+        return any(spawned.job.poll() is not None for spawned in self._spawned) or self.refinery.judged
 
     def _pending(self, snapshot: Snapshot) -> bool:
         """Whether time alone will bring work: somebody holds a lease, the queue can move, or a spawn is due."""
@@ -219,14 +226,18 @@ def _signal(pid: int) -> None:
         return
 
 
+_CHILD, _REF = bytes([signal.SIGCHLD]), b"r"
+
+
 class _Waker:
     """Wakes the loop when a ref moves or a child ends.
 
     Through a pipe: a signal handler may interrupt anything, also the handler before it, so it must not take a lock.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, clock: Clock) -> None:
         self._directory = directory
+        self._clock = clock
         self._read, self._write = os.pipe()
         os.set_blocking(self._read, False)
         os.set_blocking(self._write, False)
@@ -235,12 +246,15 @@ class _Waker:
         self._before: object = None
 
     def __enter__(self) -> _Waker:
-        self._before = signal.signal(signal.SIGCHLD, lambda *_: self._wake())
+        # Python writes the number of every signal that has a handler into the pipe.
+        self._before = signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
+        signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, self._before)  # type: ignore[arg-type]
         self._thread.join()
         os.close(self._read)
@@ -252,17 +266,24 @@ class _Waker:
             while os.read(self._read, 4096):
                 pass
 
-    def wait(self, seconds: float) -> None:
-        """Until something happens, or that long."""
-        select.select([self._read], [], [], seconds)
+    def wait(self, seconds: float, ended: Callable[[], bool]) -> None:
+        """Until a ref moves, a signal comes, a child that matters has ended, or that many seconds have passed.
 
-    def _wake(self) -> None:
-        # A full pipe wakes as well as one byte more.
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._write, b".")
+        Looking itself starts Git, whose end must not wake us to look again; ``ended`` tells such children apart.
+        """
+        deadline = self._clock.monotonic() + seconds
+        while (left := deadline - self._clock.monotonic()) > 0:
+            select.select([self._read], [], [], left)
+            with contextlib.suppress(BlockingIOError):
+                if os.read(self._read, 4096).strip(_CHILD):
+                    return
+            if ended():
+                return
 
     def _watch(self) -> None:
         from watchfiles import watch
 
-        for _ in watch(self._directory, stop_event=self._stop, debounce=50, step=20, rust_timeout=200):
-            self._wake()
+        for _ in watch(self._directory, stop_event=self._stop, debounce=100, step=50, rust_timeout=1000):
+            # A full pipe wakes as well as one byte more.
+            with contextlib.suppress(BlockingIOError):
+                os.write(self._write, _REF)

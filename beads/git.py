@@ -324,7 +324,6 @@ class Repository:
             self._make_directory(path.parent)
             # `git gc` removes directories that it finds empty.
             with contextlib.suppress(FileNotFoundError):
-                # Whether loose objects are worth waiting for, core.fsyncObjectFiles says, as it does to Git.
                 durable = self._objects.fsync_object_files
                 publish(path, lambda file: file.write(data), prefix="tmp_obj_", durable=durable, share=self._share)
                 return
@@ -408,7 +407,10 @@ def _open(common: Path) -> DiskObjectStore:
     try:
         config = ConfigFile.from_path(place, expand_includes=False) if place.exists() else ConfigFile()
         _check_format(common, config)
-        return DiskObjectStore.from_config(str(common / "objects"), config, shared_perm=_shared(config))
+        store = DiskObjectStore.from_config(str(common / "objects"), config, shared_perm=_shared(config))
+        # Git does not wait for loose objects unless told to; after a power cut a ref may then name an empty file.
+        store.fsync_object_files = bool(config.get_boolean((b"core",), b"fsyncObjectFiles", True))
+        return store
     except (OSError, ValueError) as error:
         raise Unreadable(f"{place} cannot be read: {error}") from error
 

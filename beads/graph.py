@@ -172,13 +172,17 @@ def _state(view: View, bead: Bead, now: datetime) -> State:
         return _step_state(view, bead, now)
     if bead.lease is not None:
         return State("running", f"held by {bead.lease.worker} since {bead.lease.since:%H:%M:%S}, epoch {bead.epoch}")
-    request = next((r for r in merge_requests(view, bead) if not r.closed), None)
+    request = _open_request(view, bead)
     if request is not None:
         return State("queued", f"{request.id}: {_request_state(view, request).reason}")
     if bead.status == "deferred" or (bead.defer_until and bead.defer_until > now):
         until = f" until {bead.defer_until:%Y-%m-%d %H:%M} UTC" if bead.defer_until else ""
         return State("deferred", f"deferred{until}")
     return _molecule_state(view, bead)
+
+
+def _open_request(view: View, molecule: Bead) -> Bead | None:
+    return next((request for request in merge_requests(view, molecule) if not request.closed), None)
 
 
 def _request_state(view: View, request: Bead) -> State:
@@ -238,7 +242,9 @@ def _work_state(view: View, bead: Bead) -> State:
 
 def ready(view: View, now: datetime) -> list[Bead]:
     """The beads a worker or a person may take now, best first: priority, then age, then id."""
-    free = [b for b in view.unclosed() if b.issue_type not in _UNLISTED and _state(view, b, now).kind == "ready"]
+    # What is queued is left out first: to say at which place it is takes a look at everything else.
+    listed = (b for b in view.unclosed() if b.issue_type not in _UNLISTED and _open_request(view, b) is None)
+    free = [b for b in listed if _state(view, b, now).kind == "ready"]
     return sorted(free, key=lambda b: (b.priority, b.created_at, natural(b.id)))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from types import NoneType, UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -86,10 +86,7 @@ def validate(model: type[Model], data: dict[str, Any], text: bytes, source: str,
         errors = error.errors(include_url=False)
         # A key that is missing is most likely the unknown one, mistyped.
         first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
-        # The last part of an unknown key is the user's own word, whatever it looks like.
-        unknown = first["loc"][-1:] if first["type"] == "extra_forbidden" else ()
-        named = first["loc"][: len(first["loc"]) - len(unknown)]
-        inner = (*(part for part in named if not _is_tag(part)), *unknown)
+        inner = _written(first["loc"], data, first["type"] == "missing")
         place = (*prefix, *inner)
         problem, hint = first["msg"].removeprefix("Value error, "), ""
         if first["type"] == "extra_forbidden":
@@ -139,9 +136,14 @@ def _strings(value: object) -> Iterator[str]:
             yield from _strings(inner)
 
 
-def _is_tag(part: str | int) -> bool:
-    """Pydantic puts names of validators and union branches into a location; they are not keys."""
-    return isinstance(part, str) and ("[" in part or ("-" in part and "function" in part))
+def _written(location: Place, data: Any, missing: bool) -> Place:
+    """A location without what no document says: pydantic also names validators and the branches of a union."""
+    place: Place = ()
+    for part in location:
+        keys: Container[object] = data if isinstance(data, dict) else range(len(data)) if isinstance(data, list) else ()
+        if part in keys:
+            place, data = (*place, part), data[part]
+    return (*place, location[-1]) if missing else place
 
 
 def _fields(model: type[BaseModel], place: Place) -> list[str]:

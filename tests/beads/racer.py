@@ -94,6 +94,8 @@ def _write(store: Store, size: str) -> list[str]:
         store.commit("racer", operations)
     except TownError as error:
         return [type(error).__name__, error.message, error.hint]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     return []
 
 

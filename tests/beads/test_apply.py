@@ -746,6 +746,26 @@ def test_what_is_about_to_land_is_not_cancelled_on_the_way() -> None:
     assert (world["m"].outcome, world["m.m1"].outcome) == ("landed", "landed")
 
 
+def test_only_open_requests_are_withdrawn() -> None:
+    world = queued()
+    world.do(SendBack(id="m.m1", reason="red", step=mend()), Close(id="m", outcome="cancelled"))
+    assert world["m.m1"].outcome == "rejected"
+
+
+def test_a_request_that_is_over_is_not_reopened() -> None:
+    world = queued()
+    world.do(SendBack(id="m.m1", reason="red", step=mend()))
+    with pytest.raises(Refused, match=r"merge request m\.m1 is over"):
+        world.do(Reopen(id="m.m1"))
+
+
+def test_sending_back_overwrites_no_step() -> None:
+    world = queued()
+    before = world["m.1"]
+    world.do(SendBack(id="m.m1", reason="red", step=mend(1)))
+    assert (world["m.1"], world["m.m1"].outcome) == (before, "rejected")
+
+
 def test_after_a_cancelled_request_the_same_head_can_be_submitted() -> None:
     world = queued()
     world.do(Close(id="m", outcome="cancelled"), Reopen(id="m"), Claim(id="m", worker="nux"))

@@ -98,6 +98,7 @@ for write in put, move:
         write()
     except OSError as error:
         print(error.strerror)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 """
 
 
@@ -125,6 +126,24 @@ def test_one_takes_the_lock_and_replaces_the_file(tmp_path: Path) -> None:
     with again:
         pass
     assert (path.read_bytes(), names(path.parent)) == (b"new\n", ["main"])
+
+
+def test_a_directory_that_git_removes_at_the_wrong_moment_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, opened = tmp_path / "refs" / "main", os.open
+
+    def remove_first(name: Path, flags: int, mode: int = 0o777) -> int:
+        monkeypatch.setattr(os, "open", opened)
+        path.parent.rmdir()
+        return opened(name, flags, mode)
+
+    monkeypatch.setattr(os, "open", remove_first)
+    lock = Lock.take(path)
+    assert lock is not None
+    with lock:
+        assert lock.replace(b"new\n")
+    assert path.read_bytes() == b"new\n"
 
 
 def test_an_empty_directory_is_no_obstacle(tmp_path: Path) -> None:
@@ -212,6 +231,22 @@ def test_the_lock_of_the_next_owner_stays(tmp_path: Path) -> None:
 
     clock.meanwhile = next_owner
     break_stale(lock, clock)
+    assert lock.read_bytes() == b"next"
+
+
+def test_the_lock_of_an_owner_who_comes_at_the_last_moment_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, flock = tmp_path / "a.lock", fcntl.flock
+    lock.touch()
+
+    def change_first(handle: int, kind: int) -> None:
+        lock.unlink()
+        lock.write_bytes(b"next")
+        flock(handle, kind)
+
+    monkeypatch.setattr(fcntl, "flock", change_first)
+    break_stale(lock, Virtual())
     assert lock.read_bytes() == b"next"
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from dulwich.object_store import DiskObjectStore
+from dulwich.objects import ObjectID, ShaFile
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -266,6 +268,11 @@ def test_a_ref_that_names_no_commit_is_said_so(store: Store, data: bytes, proble
     assert litter(store) == []
 
 
+def test_a_ref_that_cannot_be_read_is_said_so(store: Store) -> None:
+    with pytest.raises(Unreadable, match="cannot be read"):
+        store.repository.head(f"refs/{'x' * 300}")
+
+
 @pytest.mark.parametrize("kind", ["blob", "tree", "nothing", "other commit"])
 def test_a_ref_that_names_something_else_is_said_so(store: Store, repo: Path, kind: str) -> None:
     tree = git(repo, "rev-parse", f"{REF}^{{tree}}")
@@ -390,6 +397,17 @@ def test_sweeping_removes_what_dead_writers_left_and_nothing_else(store: Store, 
     assert clock.elapsed < 2 * STALE_LOCK_SECONDS
 
 
+def test_git_removes_the_temporary_files_of_killed_writers(store: Store, repo: Path) -> None:
+    left = {"13/tmp_obj_7_1", "pack/tmp_pack_7_2", "pack/tmp_idx_7_3"}
+    for name in left:
+        path = repo / ".git" / "objects" / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    assert len(litter(store)) == 3
+    git(repo, "prune", "--expire=now")
+    intact(store)
+
+
 # --- Git tidies up meanwhile -----------------------------------------------------------------------------------
 
 TIDY = [("repack", "-adq"), ("gc", "--quiet"), ("pack-refs", "--all", "--prune"), ("prune-packed", "--quiet")]
@@ -446,12 +464,72 @@ def test_the_same_pack_is_written_once(store: Store, repo: Path) -> None:
     assert litter(store) == []
 
 
+def test_an_object_that_is_there_is_not_written_again_but_made_young(store: Store) -> None:
+    repository, head = store.repository, store.snapshot().commit
+
+    def write() -> Oid:
+        return repository.write(None, {"a": b"x"}, parents=(head,), author="a <b>", when=NOW, message="x")
+
+    oid = write()
+    path = repository.common / "objects" / oid[:2] / oid[2:]
+    os.utime(path, (0, 0))
+    before = path.stat()
+    assert write() == oid
+    assert path.stat().st_ino == before.st_ino
+    assert path.stat().st_mtime > before.st_mtime
+
+
+def test_an_object_that_moves_into_a_pack_under_a_readers_eyes_is_read(
+    store: Store, repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head, looked = store.snapshot().commit, DiskObjectStore._get_loose_object
+
+    def pack_first(objects: DiskObjectStore, sha: ObjectID) -> ShaFile | None:
+        # Between the look into the packs, where it was not yet, and the one beside them, where it is no more.
+        monkeypatch.setattr(DiskObjectStore, "_get_loose_object", looked)
+        git(repo, "repack", "-adq")
+        git(repo, "prune-packed")
+        return looked(objects, sha)
+
+    reader = Repository(repo)
+    monkeypatch.setattr(DiskObjectStore, "_get_loose_object", pack_first)
+    assert reader.commit(head).oid == head
+
+
 @pytest.mark.usefixtures("store")
 def test_alternates_are_read(repo: Path, tmp_path: Path) -> None:
     git(tmp_path, "clone", "--quiet", "--shared", "--mirror", str(repo), "shared.git")
     borrowed = Store.open(tmp_path / "shared.git")
     assert borrowed.commit("ada", [Say(id="bt-0", text="x")]).changed
     assert len(borrowed.snapshot()) == 2
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize("operations", [[Say(id="bt-0", text="x")], many()], ids=["loose", "packed"])
+@pytest.mark.parametrize("lax", [False, True])
+def test_what_a_ref_names_is_on_the_disk_first(
+    repo: Path, monkeypatch: pytest.MonkeyPatch, operations: list[Operation], lax: bool
+) -> None:
+    git(repo, "config", "core.fsyncObjectFiles", str(not lax).lower())
+    events: list[tuple[str, int, str]] = []
+    synced, renamed = os.fsync, os.replace
+
+    def fsync(handle: int) -> None:
+        events.append(("synced", os.fstat(handle).st_ino, ""))
+        synced(handle)
+
+    def replace(source: Path, target: Path) -> None:
+        events.append(("named", source.stat().st_ino, target.name))
+        renamed(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    Store.open(repo).commit("ada", operations)
+    named = [(number, file, name) for number, (kind, file, name) in enumerate(events) if kind == "named"]
+    assert named[-1][2] == "main"
+    assert len(named) == (3 if len(operations) > 1 else 7)
+    late = [name for number, file, name in named if ("synced", file, "") not in events[:number]]
+    assert len(late) == (6 if lax and len(operations) == 1 else 0)
 
 
 # --- it cannot be written --------------------------------------------------------------------------------------
@@ -535,6 +613,20 @@ _trees = st.dictionaries(_paths, st.binary(max_size=3), max_size=6)
 
 def _clashes(files: dict[str, bytes]) -> bool:
     return any(f"{other}/".startswith(f"{path}/") for path in files for other in files if other != path)
+
+
+def test_a_tree_is_no_commit_and_a_commit_no_tree(store: Store) -> None:
+    head = store.snapshot().commit
+    with pytest.raises(Unreadable, match="is not a tree"):
+        store.repository.entries(head)
+    with pytest.raises(Unreadable, match="is not a commit"):
+        store.repository.commit(store.repository.commit(head).tree)
+
+
+def test_more_trees_than_are_kept_at_hand_are_read_as_well(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.commit("ada", many())
+    monkeypatch.setattr("beads.git._TREES_MAX", 3)
+    assert len(Store.open(store.repository.common).snapshot()) == 102
 
 
 @given(_trees, _trees)

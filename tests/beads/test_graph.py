@@ -141,6 +141,26 @@ def test_a_draft_is_the_view_it_will_become(view: Beads, changes: list[tuple[str
     assert graph.queue(draft) == graph.queue(after)
 
 
+@given(_stores, st.lists(st.tuples(st.sampled_from(["a", "b", "c", "d", "e", "f"]), _edges), max_size=15))
+def test_a_draft_finds_every_cycle_that_a_new_bead_would_close(view: Beads, made: list[tuple[str, Any]]) -> None:
+    draft, after = Draft(view), Beads(view)
+    for bead_id, edges in made:
+        changed = bead(bead_id, dependencies=edges)
+        if draft.get(bead_id) is None:
+            waits = [d.on for d in edges if d.type in BLOCKING]
+            assert draft.closes_cycle(changed) == any(graph.closes_cycle(after, bead_id, on) for on in waits)
+        draft.put(changed)
+        after.beads[bead_id] = changed
+
+
+def test_a_draft_forgets_what_was_settled_when_it_is_no_longer() -> None:
+    draft = Draft(Beads([bead("a"), bead("b", dependencies=needs("a"))]))
+    assert not draft.closes_cycle(bead("c", dependencies=needs("b")))
+    draft.put(bead("a", dependencies=needs("d")))
+    assert draft.closes_cycle(bead("d", dependencies=needs("b")))
+    assert not draft.closes_cycle(bead("e", dependencies=needs("b")))
+
+
 def test_a_bead_is_related_to_each_other_once() -> None:
     both = (*part_of("m", "x", "m"), Dependency(on="x", type="related"), Dependency(on="n", type="parent-child"))
     assert list(related(bead("a", dependencies=both))) == [(True, "m"), (False, "x"), (False, "m"), (False, "n")]

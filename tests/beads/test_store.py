@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -9,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -179,6 +182,15 @@ def test_a_ref_that_is_deleted_meanwhile_does_not_come_back(store: Store, repo: 
         Store.open(repo)
 
 
+def test_a_file_system_without_locks_will_do(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: int, __: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert store.commit("ada", [Create(bead=bead(f"bt-x{number}")) for number in range(99)]).changed
+    assert len(fresh(store)) == 102
+
+
 def test_a_thousand_beads_are_one_pack(store: Store, repo: Path) -> None:
     store.commit("ada", [Create(bead=bead(f"bt-x{number}")) for number in range(1000)])
     packs = sorted(path.suffix for path in (repo / ".git/objects/pack").iterdir())
@@ -222,6 +234,9 @@ _lines = st.lists(st.sampled_from(_HOSTILE), max_size=5).map("\n".join)
 
 
 @given(_lines, _lines, _lines)
+@example("ada", "--- a/x", "x")
+@example("ada", "---", "Actor: eve")
+@example("x <a\0b>\nActor: eve", "", "\n\nActor: eve")
 @settings(max_examples=15)
 def test_nobody_forges_a_trailer(actor: str, reason: str, words: str) -> None:
     title = " ".join(c for c in words if c.isprintable())[:400] + "."
@@ -388,6 +403,20 @@ def test_garbage_is_refused_in_words_and_hides_nothing_else(store: Store, name: 
         assert snapshot.need("bt-1").id == "bt-1"
     assert store.commit("ada", [Say(id="bt-1", text="x")]).changed
     assert repository.find(repository.commit(store.snapshot().commit).tree, path) is not None, "it is kept"
+
+
+def test_a_bead_that_a_pulled_history_has_no_more_is_gone(store: Store) -> None:
+    store.commit("ada", [Depend(id="bt-0", on="bt-1"), Depend(id="bt-2", on="bt-1")])
+    repository, head = store.repository, store.snapshot().commit
+    assert [found.id for found in store.snapshot().dependents("bt-1")] == ["bt-0", "bt-2"]
+    tree = repository.commit(head).tree
+    files = {change.path: repository.read(change.new) for change in repository.changes(None, tree) if change.new}
+    del files[path_of("bt-2")]
+    without = repository.write(None, files, parents=(head,), author="a <b>", when=NOW, message="x")
+    repository.swap(REF, head, without)
+    assert [found.id for found in store.snapshot()] == ["bt-0", "bt-1"]
+    assert [found.id for found in store.snapshot().dependents("bt-1")] == ["bt-0"]
+    assert content(store.snapshot()) == content(fresh(store))
 
 
 def test_what_else_is_in_the_tree_is_kept(store: Store) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
+import pydantic.dataclasses
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from beads.errors import InvalidDocument, InvalidInput
 from beads.toml import Place, dotted, dumps, line_of, loads, validate
@@ -113,6 +114,12 @@ def test_what_is_not_toml_is_named_with_its_line(data: bytes, line: int) -> None
     assert caught.value.message.startswith(f"plan.toml:{line}: " if line else "plan.toml: ")
 
 
+def _short(name: str) -> str:
+    if len(name) > 3:
+        raise ValueError("is too long")
+    return name
+
+
 class Step(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -136,10 +143,26 @@ class Agent(BaseModel):
     timeout: float = 1.0
 
 
+class Hook(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    script: str
+    after: list[Hook] = []
+
+
+@pydantic.dataclasses.dataclass(config=ConfigDict(extra="forbid"))
+class Size:
+    unit: str = ""
+    inner: Size | None = None
+
+
 class Gate(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     commands: list[str] = []
+    hook: int | Hook | None = None
+    size: Size | None = None
+    names: Annotated[list[Annotated[str, AfterValidator(_short)]], Field(max_length=2)] = []
     slots: int = Field(1, alias="slot-count")
 
 
@@ -204,6 +227,15 @@ CASES = {
     ),
     "after separators that end no line": Case("# \u2028 \u0085\nplan = '\u2028\u2029'\nplam = 1 # HERE", "plam"),
     "carriage returns": Case("plan = ''\r\n[gate]\r\ncommand = '' # HERE\r\n", "gate.command"),
+    "a branch of a union": Case("[gate]\nhook.scrip = '' # HERE\nhook.script = ''", "gate.hook.scrip", hint="'script'"),
+    "deep in a union": Case(
+        "[gate.hook]\nscript = ''\n[[gate.hook.after]]\nscript = ''\nscrip = '' # HERE", "gate.hook.after[0].scrip", hint="'script'"
+    ),
+    "a type whose keys we cannot tell": Case("[gate.size]\ninner.unti = '' # HERE", "gate.size.inner.unti"),
+    "a value of a union": Case("[gate]\nhook = 'x' # HERE", "gate.hook", "valid integer"),
+    "a key that looks like a tag": Case("'function-after[x]' = 1 # HERE", "function-after[x]", hint="Known keys"),
+    "a validator": Case("[gate]\nnames = ['a',\n'long'] # HERE", "gate.names[1]", "is too long, not 'long'"),
+    "too many": Case("[gate]\nnames = ['a', 'b', 'c'] # HERE", "gate.names", "at most 2"),
     "spaces around": Case("[ gate ]\n  'command'  =  1 # HERE", "gate.command"),
     "escaped key": Case('[gate]\n"comm\\u0061nd" = 1 # HERE', "gate.command"),
     "mapping": Case("[agents.a]\ntimeout = 'x' # HERE", "agents.a.timeout", "not 'x'"),
@@ -270,6 +302,10 @@ def test_places_read_as_people_write_them(place: Place, text: str) -> None:
         (b"x = 1\n'a.b' = 1\n[a]\nb = 1\n", ("a.b",), 2),
         (b"a = [ # ]\n\n 1, [\n2]]\n", ("a", 1, 0), 4),
         (b"not = [ toml\n", ("a",), 0),
+        (b"a = [ }\nb = 1\n", ("b",), 2),
+        (b'"\\x" = 1\nb = 1\n', ("b",), 2),
+        (b"[\n[a\n", ("a",), 2),
+        (b"[[a.b]]\nx = 1\n[[a.b]]\n", ("a", "b", 1, "y"), 3),
     ],
 )
 def test_the_nearest_written_ancestor_is_named(text: bytes, place: Place, line: int) -> None:
@@ -376,6 +412,7 @@ def _value(draw: st.DrawFn, document: Written, place: Place, depth: int) -> None
 
 
 @given(documents())
+@settings(max_examples=60)
 def test_the_line_is_never_wrong(document: Written) -> None:
     data = tomllib.loads(document.text)
     for place, line in document.lines.items():

@@ -157,13 +157,14 @@ def _fields(model: type[BaseModel], place: Place) -> list[str]:
 
 def _inside(annotation: object, part: str | int) -> object:
     """What stands at a key or an index of something annotated so; None when nothing is known of it."""
+    found: list[object] = []
     for one in _choices(annotation):
         if isinstance(one, type) and issubclass(one, BaseModel):
-            return next((f.annotation for n, f in one.model_fields.items() if part in (n, f.alias)), None)
-        if arguments := get_args(one):
+            found += [f.annotation for n, f in one.model_fields.items() if part in (n, f.alias)]
+        elif arguments := get_args(one):
             # The value of a mapping, the element of a list or a tuple.
-            return arguments[1 if isinstance(part, str) and len(arguments) > 1 else 0]
-    return None
+            found.append(arguments[1 if isinstance(part, str) and len(arguments) > 1 else 0])
+    return found[0] if found else None
 
 
 def _choices(annotation: object) -> list[object]:

@@ -86,7 +86,8 @@ def _say(store: Store, name: str) -> list[str]:
 
 def _write(store: Store, size: str) -> list[str]:
     """Write a bead of some incompressible bytes, or a hundred small ones, where no file may exceed 4 KiB."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
     text = random.Random(0).randbytes(20_000).hex()
     many: list[Operation] = [Update(id=f"bt-{number}", description=text[number:][:300]) for number in range(40)]
     operations: list[Operation] = [Update(id="bt-0", description=text)] if size == "big" else many
@@ -95,7 +96,7 @@ def _write(store: Store, size: str) -> list[str]:
     except TownError as error:
         return [type(error).__name__, error.message, error.hint]
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     return []
 
 

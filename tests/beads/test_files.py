@@ -84,7 +84,8 @@ from pathlib import Path
 from beads.files import Lock, publish
 
 place = Path(sys.argv[1])
-resource.setrlimit(resource.RLIMIT_FSIZE, (10, resource.RLIM_INFINITY))
+before = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
 
 def put():
     publish(place / "a", lambda f: f.write(b"x" * 99), prefix="tmp_", durable=True, share=lambda _: None)
@@ -98,7 +99,7 @@ for write in put, move:
         write()
     except OSError as error:
         print(error.strerror)
-resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_FSIZE, before)
 """
 
 

@@ -36,6 +36,7 @@ from beads.ops import (
     Claim,
     Close,
     Create,
+    Delete,
     Depend,
     Finish,
     Intend,
@@ -346,6 +347,8 @@ def _check_closable(op: Close, draft: Draft, bead: Bead) -> None:
     """Done is proven (I3): work closes as done only when each criterion passed on one and the same tree."""
     if op.force and not op.reason.strip():
         raise Refused(f"closing {bead.id} by force needs a reason", "Add --reason.")
+    if op.outcome == "deleted":
+        raise InvalidInput(f"{bead.id} cannot be closed as deleted", f"`bead delete {bead.id}` deletes it.")
     if op.outcome == "landed" or (bead.issue_type == "merge-request" and not _decided(op)):
         raise Refused(f"only the Refinery lands {bead.id}", "`town queue` shows where it stands.")
     if _decided(op):
@@ -379,6 +382,49 @@ def _reopen(op: Reopen, draft: Draft, context: Context) -> Bead:
     if any(not request.closed for request in graph.merge_requests(draft, molecule)):
         raise Refused(f"{molecule.id}, which {bead.id} is a step of, is in the merge queue", "Wait how it ends.")
     return _put(draft, context, bead, bead.evolve(status="open", outcome=None, closed_at=None, close_reason=""))
+
+
+def _delete(op: Delete, draft: Draft, context: Context) -> Bead:
+    bead = draft.get(op.id) or draft.need(op.id)
+    if bead.deleted:
+        return bead
+    if bead.outcome == "landed" or (bead.merge and bead.merge.landing):
+        raise Refused(f"{bead.id} has landed on main, or is about to", "Its record stays.")
+    molecule = graph.molecule_of(draft, bead)
+    if molecule.lease is not None:
+        raise Refused(f"{molecule.id} is held by {molecule.lease.worker}", f"Release it, or close {molecule.id} first.")
+    if bead.issue_type == "merge-request" or (bead.seal and molecule.id != bead.id and not molecule.deleted):
+        raise Refused(f"{bead.id} is a part of {molecule.id}", f"Delete {molecule.id} as a whole.")
+    parts = draft.children(bead.id)
+    others = [part.id for part in parts if not op.cascade and graph.molecule_of(draft, part).id != bead.id]
+    if others:
+        raise Refused(f"{others[0]} is a part of {bead.id}", "Delete it first, or all of them with --cascade.")
+    for request in graph.merge_requests(draft, bead):
+        _put(draft, context, request, _tombstone(request, op.reason, context))
+    gone = _put(draft, context, bead, _tombstone(bead, op.reason, context))
+    for part in parts:
+        if part.merge is None:
+            _delete(Delete(id=part.id, reason=op.reason, cascade=op.cascade), draft, context)
+    return gone
+
+
+def _tombstone(bead: Bead, reason: str, context: Context) -> Bead:
+    """What is left of a deleted bead: who it was, so that pouring its plan again does not bring it back."""
+    return Bead(
+        id=bead.id,
+        title=bead.title,
+        issue_type=bead.issue_type,
+        status="closed",
+        outcome="deleted",
+        source=bead.source,
+        seal=bead.seal,
+        epoch=bead.epoch,
+        created_at=bead.created_at,
+        created_by=bead.created_by,
+        updated_at=bead.updated_at,
+        closed_at=context.now,
+        close_reason=reason,
+    )
 
 
 def _submit(op: Submit, draft: Draft, context: Context) -> Bead:
@@ -475,6 +521,7 @@ _HANDLERS: dict[type[Fact], Any] = {
     Finish: _finish,
     Close: _close,
     Reopen: _reopen,
+    Delete: _delete,
     Submit: _submit,
     Judge: _judge,
     Intend: _intend,

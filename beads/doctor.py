@@ -82,7 +82,7 @@ def _read(repository: Repository, change: Change) -> Bead | Finding | None:
 
 def _seals(beads: Iterable[Bead]) -> Iterator[Finding]:
     for bead in beads:
-        if bead.seal and bead.seal != bead.digest():
+        if bead.seal and not bead.deleted and bead.seal != bead.digest():
             problem = "its goal or criteria were changed after they were sealed"
             yield Finding("seal", bead.id, problem, f"`bead log {bead.id}` shows by whom.")
 

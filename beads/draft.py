@@ -41,9 +41,11 @@ class Draft:
         """The bead as changed so far.
 
         Raises:
-            NotFound: there is none.
+            NotFound: there is none, or it was deleted.
         """
         bead = self.get(check_id(bead_id))
+        if bead is not None and bead.deleted:
+            raise NotFound(f"{bead_id} was deleted", f"`bead log {bead_id}` shows what it was.")
         if bead is None:
             raise NotFound(f"there is no bead {bead_id!r}", "`bead list` shows what there is.")
         return bead

@@ -151,6 +151,8 @@ def _frees(target: Bead) -> bool:
     """Whether what waits for ``target`` may go on. A molecule frees when it landed, other beads when closed."""
     if not target.closed:
         return False
+    if target.deleted:
+        return True
     return target.outcome in _DONE or not (target.issue_type == "molecule" or target.criteria)
 
 

@@ -18,7 +18,8 @@ from beads.errors import InvalidInput, Unreadable
 from beads.toml import dumps, loads
 
 Status = Literal["open", "in_progress", "deferred", "closed"]
-Outcome = Literal["landed", "done", "rejected", "cancelled", "superseded"]
+Outcome = Literal["landed", "done", "rejected", "cancelled", "superseded", "deleted"]
+"""How a bead ended. A ``deleted`` one stays as a tombstone, so that no merge brings it back to life."""
 
 BLOCKING = frozenset({"blocks", "parent-child", "conditional-blocks", "waits-for"})
 """The dependency types that can keep a bead from being ready; every other type only informs."""
@@ -91,13 +92,18 @@ class Fact(BaseModel):
 
 
 class Dependency(Fact):
-    """This bead stands in a relation to another one.
+    """This bead stands in a relation to another one; there is at most one of each type between two beads.
 
-    ``blocks`` reads "is blocked by ``on``", as in ``bd``: the bead waits for ``on``.
+    ``blocks`` reads "is blocked by ``on``", as in ``bd``: the bead waits for ``on``. ``conditional-blocks`` waits
+    for ``on`` to fail. ``waits-for`` waits for the children of ``on``: for all of them, or as ``gate`` says, for
+    any. Keys that this version does not know are kept.
     """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
 
     on: BeadId
     type: DependencyType = "blocks"
+    gate: Literal["", "all-children", "any-children"] = ""
 
 
 _TIMEOUT = 600.0
@@ -201,7 +207,9 @@ class Attempt(Fact):
 
 
 class Comment(Fact):
-    """Something somebody said about a bead."""
+    """Something somebody said about a bead. Keys that this version does not know are kept."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
 
     id: str
     author: str
@@ -274,6 +282,11 @@ class Bead(BaseModel):
         return self.status == "closed"
 
     @property
+    def deleted(self) -> bool:
+        """Whether only its tombstone is left."""
+        return self.outcome == "deleted"
+
+    @property
     def parent(self) -> str | None:
         """The bead this one is a part of."""
         return next((d.on for d in self.dependencies if d.type == "parent-child"), None)
@@ -300,7 +313,7 @@ class Bead(BaseModel):
 
 def write_bead(bead: Bead) -> bytes:
     """The bytes of a bead: keys in a fixed order, empty values left out; equal beads give equal bytes."""
-    return dumps({**_facts(bead), **dict(sorted((bead.model_extra or {}).items()))})
+    return dumps(_facts(bead))
 
 
 def read_bead(data: bytes, source: str) -> Bead:
@@ -331,4 +344,4 @@ def _facts(value: Any) -> Any:
         inner = _facts(getattr(value, name))
         if field.is_required() or inner not in (None, "", []):
             kept[name] = inner
-    return kept
+    return {**kept, **dict(sorted((value.model_extra or {}).items()))}

@@ -145,6 +145,19 @@ class Reopen(Fact):
     id: BeadId
 
 
+class Delete(Fact):
+    """Leave nothing of a bead but a tombstone; of a molecule's steps and merge requests, too.
+
+    What waits for it is freed. With ``cascade`` everything else that is a part of it is deleted as well;
+    otherwise such parts are a reason to refuse. The history keeps what was there.
+    """
+
+    op: Literal["delete"] = "delete"
+    id: BeadId
+    reason: str = ""
+    cascade: bool = False
+
+
 class Submit(Held):
     """Ask that the molecule's pinned head goes onto main, and give the lease back.
 
@@ -203,6 +216,7 @@ Operation = Annotated[
     | Finish
     | Close
     | Reopen
+    | Delete
     | Submit
     | Judge
     | Intend

@@ -19,6 +19,7 @@ from beads.ops import (
     Claim,
     Close,
     Create,
+    Delete,
     Depend,
     Finish,
     Held,
@@ -152,6 +153,8 @@ AGAIN: dict[str, tuple[Callable[[], World], Operation]] = {
     "close by decision": (queued, Close(id="m", outcome="cancelled", reason="no more")),
     "close by force": (held, Close(id="m", force=True, reason="because")),
     "reopen": (lambda: plain(status="closed", outcome="done", closed_at=NOW), Reopen(id="a")),
+    "delete": (plain, Delete(id="a", reason="a duplicate")),
+    "delete a molecule": (molecule, Delete(id="m")),
     "submit": (worked, submit()),
     "submit nothing": (worked, submit(head=BASE)),
     "judge": (queued, Judge(id="m.m1", evidence=proof(TESTS, commit=HEAD))),
@@ -772,6 +775,64 @@ def test_after_a_cancelled_request_the_same_head_can_be_submitted() -> None:
     assert world.do(submit(epoch=2)).id == "m.m2"
 
 
+# --- deleting --------------------------------------------------------------------------------------------------
+
+
+def test_deleting_a_molecule_takes_its_steps_along_and_frees_who_waits() -> None:
+    world = World(*molecule().view, bead("a", dependencies=needs("m")))
+    assert world.state("a").kind == "blocked"
+    world.do(Delete(id="m", reason="a duplicate"))
+    assert {b.id for b in world.view if b.deleted} == {"m", "m.1", "m.2"}
+    assert world.state("a").kind == "ready"
+    assert world["m"].close_reason == "a duplicate"
+    assert not world["m.1"].criteria
+    assert not world["m.1"].dependencies
+
+
+def test_what_was_deleted_is_not_there_and_does_not_come_back() -> None:
+    made = bead("a", source="plan:p/a").sealed()
+    world = World(made)
+    world.do(Delete(id="a"))
+    with pytest.raises(NotFound, match="a was deleted"):
+        world.do(Say(id="a", text="still here?"))
+    assert world.changes(Create(bead=made)) == {}, "pouring the plan again brought it back"
+    with pytest.raises(Refused, match="exists already"):
+        world.do(Create(bead=bead("a", title="Another one")))
+
+
+def test_parts_that_are_work_of_their_own_are_not_deleted_by_the_way() -> None:
+    world = World(bead("e", issue_type="epic"), bead("a", dependencies=part_of("e")), bead("b"))
+    with pytest.raises(Refused, match="a is a part of e"):
+        world.do(Delete(id="e"))
+    world.do(Delete(id="e", cascade=True))
+    assert [b.id for b in world.view if not b.deleted] == ["b"]
+
+
+@pytest.mark.parametrize(
+    "world, bead_id, reason",
+    [
+        (held(), "m", "held by nux"),
+        (molecule(), "m.1", "m.1 is a part of m"),
+        (queued(), "m.m1", "m.m1 is a part of m"),
+    ],
+)
+def test_what_is_not_deleted(world: World, bead_id: str, reason: str) -> None:
+    with pytest.raises(Refused, match=reason):
+        world.do(Delete(id=bead_id))
+
+
+def test_what_has_landed_is_not_deleted() -> None:
+    world = queued()
+    world.do(Land(ids=("m.m1",), commit=HEAD))
+    with pytest.raises(Refused, match="landed"):
+        world.do(Delete(id="m"))
+
+
+def test_nothing_is_closed_as_deleted() -> None:
+    with pytest.raises(InvalidInput, match="a cannot be closed as deleted"):
+        plain().do(Close(id="a", outcome="deleted"))
+
+
 # --- anything at all -------------------------------------------------------------------------------------------
 
 _ids = st.sampled_from(["m", "m.1", "m.2", "m.3", "m.m1", "m.m2", "a", "b", "ghost"])
@@ -804,6 +865,7 @@ operations: st.SearchStrategy[Operation] = st.one_of(
         outcome=st.sampled_from(OUTCOMES), force=st.booleans(), reason=st.sampled_from(["", "x"]),
     ),
     st.builds(Reopen, id=_ids),
+    st.builds(Delete, id=_ids, cascade=st.booleans()),
     st.builds(Submit, **_holder, branch=st.just("b"), head=_commits, base=_commits),
     st.builds(Judge, id=_ids, evidence=st.just(proof(TESTS))),
     st.builds(Intend, ids=st.tuples(_ids), commit=_commits),
@@ -835,6 +897,9 @@ def _check(before: dict[str, Bead], world: World, operation: Operation) -> None:
         was = before.get(now.id)
         assert Bead.model_validate(dict(now)) == now
         assert was is None or was.epoch <= now.epoch
+        if now.deleted:
+            assert now.closed and now.lease is None and not now.dependencies, "more than a tombstone is left"
+            continue
         assert was is None or was.comments == now.comments[: len(was.comments)]
         assert was is None or was.evidence == now.evidence[: len(was.evidence)]
         assert was is None or was.seal == now.seal

@@ -269,7 +269,7 @@ def test_where_a_molecule_stands(kind: str, reason: str, beads: list[Bead]) -> N
         (bead("t", status="deferred"), False),
         *[(closed("t", outcome), True) for outcome in (None, *OUTCOMES)],
         *[
-            (closed("t", outcome, **fields), outcome in ("landed", "done", "superseded"))
+            (closed("t", outcome, **fields), outcome in ("landed", "done", "superseded", "deleted"))
             for outcome in (None, *OUTCOMES)
             for fields in ({"issue_type": "molecule"}, {"criteria": (TESTS,)})
         ],

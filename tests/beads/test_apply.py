@@ -898,7 +898,8 @@ def _check(before: dict[str, Bead], world: World, operation: Operation) -> None:
         assert Bead.model_validate(dict(now)) == now
         assert was is None or was.epoch <= now.epoch
         if now.deleted:
-            assert now.closed and now.lease is None and not now.dependencies, "more than a tombstone is left"
+            assert now.closed
+            assert (now.lease, now.dependencies) == (None, ()), "more than a tombstone is left"
             continue
         assert was is None or was.comments == now.comments[: len(was.comments)]
         assert was is None or was.evidence == now.evidence[: len(was.evidence)]

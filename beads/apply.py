@@ -188,7 +188,7 @@ def _say(op: Say, draft: Draft, context: Context) -> Bead:
 
 def _claim(op: Claim, draft: Draft, context: Context) -> Bead | None:
     if op.id is None:
-        choice = (b for b in graph.ready(draft, context.now) if not op.workable or graph.workable(draft, b))
+        choice = (b for b in draft.ready(context.now) if not op.workable or graph.workable(draft, b))
         best = next(choice, None)
         return None if best is None else _lease(best, op, draft, context)
     bead = draft.need(op.id)
@@ -197,7 +197,7 @@ def _claim(op: Claim, draft: Draft, context: Context) -> Bead | None:
         return bead
     if lease and lease.until > context.now:
         raise LostRace(f"{bead.id} is held by {lease.worker} since {lease.since:%H:%M:%S} UTC, epoch {lease.epoch}")
-    seen = graph.state(draft, bead.evolve(lease=None), context.now)
+    seen = graph.state(draft, bead, context.now)
     if graph.molecule_of(draft, bead).id != bead.id or seen.kind != "ready":
         raise Refused(f"{bead.id} cannot be claimed: {seen.reason}", f"`bead why {bead.id}` says more.")
     return _lease(bead, op, draft, context)

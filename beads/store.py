@@ -24,8 +24,9 @@ from types import TracebackType
 from typing import Self
 
 from beads import graph
-from beads.apply import Context, Draft, apply, describe
+from beads.apply import Context, Draft, apply
 from beads.clock import Clock, SystemClock
+from beads.describe import describe
 from beads.draft import related
 from beads.errors import InvalidInput, LostRace, NotFound, Unreadable
 from beads.git import Oid, Repository

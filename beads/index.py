@@ -53,6 +53,7 @@ CREATE INDEX parts ON beads (parent, place) WHERE parent IS NOT NULL;
 CREATE INDEX queue ON beads (place) WHERE merge AND status <> 'closed';
 CREATE TABLE edges (target TEXT, source TEXT, PRIMARY KEY (target, source)) WITHOUT ROWID;
 CREATE TABLE labels (label TEXT, n INTEGER, PRIMARY KEY (label, n)) WITHOUT ROWID;
+CREATE TABLE trees (oid BLOB PRIMARY KEY, raw BLOB) WITHOUT ROWID;
 CREATE VIRTUAL TABLE words USING fts5 (title, body, content = '', detail = full);
 """
 
@@ -218,6 +219,16 @@ class Reader:
         """The ids that begin so, and their blobs, in their order."""
         sql = "SELECT id, data FROM beads WHERE substr(id, 1, ?) = ? AND outcome IS NOT 'deleted'"
         return self._all(f"{sql} ORDER BY place LIMIT ?", (len(beginning), beginning, limit))
+
+    def row(self, bead_id: str, now: datetime) -> Row | None:
+        """The row of a bead."""
+        found = self._all(f"{_ROW} WHERE id = :id", {"id": bead_id, "now": micros(now)}) if bead_id.isascii() else []
+        return Row._make(found[0]) if found else None
+
+    def tree(self, oid: Oid) -> bytes | None:
+        """The content of one of the store's trees. It is as its id says, or worthless."""
+        found = self._all("SELECT raw FROM trees WHERE oid = ?", (bytes.fromhex(oid),))
+        return cast("bytes", found[0][0]) if found else None
 
     def blob(self, bead_id: str) -> Oid | None:
         """The id of the blob that a bead is in."""

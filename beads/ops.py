@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 
 from beads.model import AttemptEnd, Bead, BeadId, DependencyType, Evidence, Fact, Moment, Outcome, Status
 
@@ -224,6 +224,3 @@ Operation = Annotated[
     | SendBack,
     Field(discriminator="op"),
 ]
-
-adapter: TypeAdapter[Operation] = TypeAdapter(Operation)
-"""Reads one operation from a JSON line or a dictionary."""

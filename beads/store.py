@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Self
 
 from beads.clock import Clock, SystemClock, milliseconds
 from beads.errors import InvalidInput, LostRace, NotFound, Unreadable
-from beads.git import Changed, Oid, Repository, blob_id
+from beads.git import Changed, Oid, Replaced, Repository, blob_id
 from beads.ids import derived_id, path_of
 from beads.index import Index, Reader
 
@@ -297,6 +297,8 @@ class Store:
         from beads.model import write_bead
 
         files = {bead_id: write_bead(bead) for bead_id, bead in changed.items()}
+        trees: list[Replaced] = []
+        self.repository.kept = snapshot.tree
         try:
             commit = self.repository.write(
                 self.repository.commit(snapshot.commit).tree,
@@ -306,6 +308,7 @@ class Store:
                 when=now,
                 message=message,
                 was={path_of(bead_id): snapshot.blob(bead_id) for bead_id in files},
+                trees=trees,
             )
         except Changed:
             # What the index says is not what Git has, and Git is right.
@@ -317,7 +320,8 @@ class Store:
         # The index is only a cache: whatever goes wrong with it, the transaction is done, and the next look mends it.
         with contextlib.suppress(sqlite3.Error, Unreadable), self._index.writing() as connection:
             if connection.execute("SELECT value FROM meta WHERE key = 'commit'").fetchone() == (snapshot.commit,):
-                put(connection, updates, commit, self._known)
+                contents = ((old, None if new is None else self.repository.tree(new)) for old, new in trees)
+                put(connection, updates, contents, commit, self._known)
         return True
 
     def sweep(self) -> None:

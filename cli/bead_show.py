@@ -134,7 +134,9 @@ def _full_answer(look: Look, bead: Bead) -> dict[str, Any]:
         for dependency in other.dependencies
         if dependency.on == bead.id
     ]
-    return answer(look, bead) | {"dependents": edges}
+    row = look.snapshot.row(bead.id, look.now)
+    assert row is not None, "it was just found"
+    return answer(look, row) | {"dependents": edges}
 
 
 def _print_bead(look: Look, bead: Bead) -> None:

@@ -156,6 +156,7 @@ class Root(click.Group):
         if not standalone_mode:
             return run()
         _speak_utf8()
+        _without_plugins()
         sys.exit(_guard(run, arguments))
 
 
@@ -243,6 +244,11 @@ def _report(failure: _Failure, error: BaseException, arguments: Sequence[str]) -
     click.echo(printable(f"{trace}error: {failure.message}"), err=True)
     if failure.hint:
         click.echo(printable(f"hint: {failure.hint}"), err=True)
+
+
+def _without_plugins() -> None:
+    """Keep pydantic from looking through everything that is installed for plugins: it takes as long as a command."""
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 
 def _speak_utf8() -> None:

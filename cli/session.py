@@ -33,6 +33,9 @@ ACTOR_VARIABLE = "BEADTOWN_ACTOR"
 
 _COMPLETIONS_MAX = 100
 
+# Among how many ids the nearest to a mistyped one is looked for; comparing takes a while.
+_NEAR_MAX = 10_000
+
 
 class Session:
     """One run of a command: where it runs, who acts, and how it answers.
@@ -87,7 +90,7 @@ class Session:
 
     def now(self) -> datetime:
         """The moment, as the store keeps it."""
-        from beads.model import milliseconds
+        from beads.clock import milliseconds
 
         return milliseconds(self.clock.now())
 
@@ -108,7 +111,7 @@ class Session:
 
         from beads.errors import NotFound
 
-        near = difflib.get_close_matches(bead_id, [bead.id for bead in snapshot], n=1)
+        near = difflib.get_close_matches(bead_id, [other for other, _ in snapshot.ids(limit=_NEAR_MAX)], n=1)
         hint = f"Did you mean {near[0]}? " if near else ""
         raise NotFound(f"there is no bead {bead_id!r}", f"{hint}`bead list --all` shows what there is.")
 
@@ -179,21 +182,22 @@ class BeadId(click.ParamType):  # type: ignore[type-arg]  # It is generic only i
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The id, if it is one."""
         del param, ctx
-        from beads import model
+        from beads.ids import check_id
 
-        return model.check_id(value)
+        return check_id(value)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """The ids that start so, with their titles."""
         del param
         from beads.errors import TownError
+        from beads.toml import loads
 
         try:
-            beads = [b for b in ctx.ensure_object(Session).store.snapshot() if b.id.startswith(incomplete)]
+            found = ctx.ensure_object(Session).store.snapshot().ids(incomplete, _COMPLETIONS_MAX)
+            return [CompletionItem(bead_id, help=str(loads(data, bead_id)["title"])) for bead_id, data in found]
         except TownError:
             # A shell that is completing has no place to show an error in.
             return []
-        return [CompletionItem(bead.id, help=bead.title) for bead in beads[:_COMPLETIONS_MAX]]
 
 
 BEAD_ID = BeadId()

@@ -78,9 +78,6 @@ class Repository:
         start: a directory inside it: the work tree, a linked worktree, a submodule, or the Git directory.
         clock: for waiting on other processes' locks, with a bound.
 
-    Attributes:
-        kept: somebody who may have the content of a tree nearer at hand; what is wrong with it does no harm.
-
     Raises:
         Unreadable: there is none, or it cannot be read.
     """
@@ -90,7 +87,7 @@ class Repository:
         self.control, self.common = discover(start)
         self.objects = Objects(self.common)
         self._trees: dict[Oid, Tree] = {}
-        self.kept: Callable[[Oid], bytes | None] = _nothing
+        self._near: Callable[[Oid], bytes | None] = _nothing
 
     def head(self, ref: str) -> Oid | None:
         """The commit that ``ref`` is at, or None when it does not exist."""
@@ -169,7 +166,7 @@ class Repository:
             return Tree(b"")
         tree = self._trees.get(oid)
         if tree is None:
-            near = self.kept(oid)
+            near = self._near(oid)
             found = raw(b"tree", near) if near is not None else None
             if found is None or found.oid != oid:
                 found = self.objects.read(oid)
@@ -198,6 +195,15 @@ class Repository:
             here = Oid(entry.sha.hex())
         entry = self._tree(here).get(os.fsencode(name))
         return None if entry is None else Oid(entry.sha.hex())
+
+    @contextlib.contextmanager
+    def helped(self, near: Callable[[Oid], bytes | None]) -> Iterator[None]:
+        """Ask somebody for trees who may have them nearer at hand; what is wrong with them does no harm."""
+        self._near = near
+        try:
+            yield
+        finally:
+            self._near = _nothing
 
     def tree(self, oid: Oid) -> bytes:
         """The content of a tree."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import os
 import re
@@ -208,6 +209,16 @@ class Store:
                 break
         return self.snapshot_at(self._head())
 
+    def _made_anew(self, commit: Oid) -> sqlite3.Connection:
+        """An index of one's own, instead of one that is damaged, which is thrown away."""
+        from beads.index import connect
+        from beads.indexing import make
+
+        self._index.discard()
+        connection = connect(None)
+        make(connection, self.repository, commit)
+        return connection
+
     def snapshot_at(self, commit: Oid) -> Snapshot:
         """The state at one commit of the store. For one that is not the newest, every bead of it is read."""
         from beads.index import connect
@@ -228,6 +239,7 @@ class Store:
         connection, commit, format_ = pinned
         snapshot = Snapshot(commit, format_, connection, self._known)
         weakref.finalize(snapshot, self._index.release, connection).atexit = False
+        snapshot.mend = functools.partial(self._made_anew, commit)
         # It may be ahead of what we saw of the ref before.
         return self._checked(snapshot) if commit in (head, self._head()) else None
 
@@ -298,21 +310,21 @@ class Store:
 
         files = {bead_id: write_bead(bead) for bead_id, bead in changed.items()}
         trees: list[Replaced] = []
-        self.repository.kept = snapshot.tree
         try:
-            commit = self.repository.write(
-                self.repository.commit(snapshot.commit).tree,
-                {path_of(bead_id): data for bead_id, data in files.items()},
-                parents=(snapshot.commit,),
-                author=_author(actor),
-                when=now,
-                message=message,
-                was={path_of(bead_id): snapshot.blob(bead_id) for bead_id in files},
-                trees=trees,
-            )
+            with self.repository.helped(snapshot.tree):
+                commit = self.repository.write(
+                    self.repository.commit(snapshot.commit).tree,
+                    {path_of(bead_id): data for bead_id, data in files.items()},
+                    parents=(snapshot.commit,),
+                    author=_author(actor),
+                    when=now,
+                    message=message,
+                    was={path_of(bead_id): snapshot.blob(bead_id) for bead_id in files},
+                    trees=trees,
+                )
         except Changed:
             # What the index says is not what Git has, and Git is right.
-            self._index.path.unlink(missing_ok=True)
+            self._index.discard()
             return False
         if not self.repository.swap(self.ref, snapshot.commit, commit):
             return False

@@ -15,7 +15,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from beads import graph
+from beads import graph, undo
+from beads.describe import describe
 from beads.draft import Draft
 from beads.errors import Fenced, InvalidInput, LostRace, Refused
 from beads.model import (
@@ -47,6 +48,7 @@ from beads.ops import (
     Release,
     Renew,
     Reopen,
+    Restore,
     Say,
     SendBack,
     Submit,
@@ -77,44 +79,6 @@ def apply(operation: Operation, draft: Draft, context: Context) -> Bead | None:
     handler = _HANDLERS[type(operation)]
     bead: Bead | None = handler(operation, draft, context)
     return bead
-
-
-def describe(operation: Operation, bead: Bead | None) -> str:
-    """One line for the history: what ``operation`` did, in plain words, without what every line would say."""
-    match operation:
-        case Claim():
-            return f"claim {bead.id}: {operation.worker}, epoch {bead.epoch}" if bead else "claim nothing: none ready"
-        case Begin():
-            return f"begin {operation.id}: {operation.worker}, attempt {len(bead.attempts) if bead else 1}"
-        case Finish():
-            return f"attempt at {operation.id} ended {operation.end}: {operation.reason or operation.worker}"
-        case Release():
-            return f"release {operation.id}: {operation.reason or operation.worker}"
-        case Close():
-            why = operation.reason or ("criteria hold" if bead and bead.criteria else "")
-            return f"close {operation.id} as {operation.outcome}{': ' if why else ''}{why}"
-        case Submit():
-            return f"submit {operation.id}: {operation.head[:12]} as {bead.id if bead else '?'}"
-        case Judge():
-            return f"gate {operation.evidence.verdict} for {operation.id}: tree {operation.evidence.tree[:12]}"
-        case Intend():
-            return f"about to land {', '.join(operation.ids)} as {operation.commit[:12]}"
-        case Land():
-            return f"landed {', '.join(operation.ids)} as {operation.commit[:12]}"
-        case SendBack():
-            return f"send back {operation.id}: {operation.reason}"
-        case Update():
-            return f"update {operation.id}: {', '.join(sorted(operation.model_fields_set - {'op', 'id'}))}"
-        case Label():
-            signs = [f"+{name}" for name in operation.add] + [f"-{name}" for name in operation.remove]
-            return f"label {operation.id}: {' '.join(signs)}"
-        case Depend():
-            verb = "no longer" if operation.remove else "now"
-            return f"{operation.id} {verb} {operation.type} {operation.on}"
-        case Create():
-            return f"create {operation.bead.id}: {operation.bead.title}"
-        case _:
-            return f"{operation.op} {operation.id}"
 
 
 def _put(draft: Draft, context: Context, old: Bead | None, new: Bead) -> Bead:
@@ -427,6 +391,10 @@ def _tombstone(bead: Bead, reason: str, context: Context) -> Bead:
     )
 
 
+def _restore(op: Restore, draft: Draft, context: Context) -> Bead | None:
+    return undo.restore(op, draft, context.now, lambda operation: apply(operation, draft, context))
+
+
 def _submit(op: Submit, draft: Draft, context: Context) -> Bead:
     bead = draft.need(op.id)
     requests = graph.merge_requests(draft, bead)
@@ -522,6 +490,7 @@ _HANDLERS: dict[type[Fact], Any] = {
     Close: _close,
     Reopen: _reopen,
     Delete: _delete,
+    Restore: _restore,
     Submit: _submit,
     Judge: _judge,
     Intend: _intend,

@@ -29,7 +29,7 @@ from beads.draft import related
 from beads.errors import InvalidInput, LostRace, NotFound, Unreadable
 from beads.git import Oid, Repository
 from beads.model import Bead, derived_id, milliseconds, path_of, read_bead, write_bead
-from beads.ops import Operation
+from beads.ops import Operation, Restore
 from beads.toml import dumps, loads
 
 REF = "refs/beads/main"
@@ -314,7 +314,7 @@ class Store:
             parents=(snapshot.commit,),
             author=_author(actor),
             when=context.now,
-            message=_message(actor, reason, lines, [o.op for o in decided], sorted(draft.changed)),
+            message=_message(actor, reason, lines, decided, sorted(draft.changed)),
         )
         if not self.repository.swap(self.ref, snapshot.commit, commit):
             return None
@@ -358,14 +358,15 @@ def _locked(handle: int) -> bool:
     return True
 
 
-def _message(actor: str, reason: str, lines: list[str], operations: list[str], ids: list[str]) -> str:
+def _message(actor: str, reason: str, lines: list[str], operations: Sequence[Operation], ids: list[str]) -> str:
     """A commit message a person can read and ``git interpret-trailers`` can parse."""
     more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
     # A line that starts with three dashes would end the message for `git interpret-trailers`.
     subject = _line(reason).lstrip("- ") or _line(lines[0]) + more
     body = "".join(f"{_line(line)}\n" for line in lines[:100]) + "\n" if len(lines) > 1 else ""
     trailers = [f"Bead: {i}" for i in ids[:100]] + [f"Actor: {_line(actor)}"]
-    trailers += [f"Operation: {name}" for name in dict.fromkeys(operations)]
+    trailers += [f"Operation: {name}" for name in dict.fromkeys(o.op for o in operations)]
+    trailers += [f"Undoes: {o.commit}" for o in operations if isinstance(o, Restore)]
     return f"{subject}\n\n{body}" + "\n".join(trailers) + "\n"
 
 

@@ -186,6 +186,13 @@ class Repository:
                 message=found.message.decode(errors="replace"),
             )
 
+    def commits(self, prefix: str) -> list[Oid]:
+        """The commits whose ids start with ``prefix``: at least two hexadecimal digits."""
+        from dulwich.objects import Commit as DulwichCommit
+
+        found = sorted(_oid(sha) for sha in self._objects.iter_prefix(_id(Oid(prefix))))
+        return [oid for oid in found if isinstance(self._object(oid), DulwichCommit)]
+
     def entries(self, tree: Oid | None) -> dict[str, tuple[int, Oid]]:
         """The entries of a tree: name → (mode, object id); nothing for None."""
         if tree is None:

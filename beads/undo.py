@@ -254,9 +254,10 @@ def _check_result(draft: Draft, there: Bead, change: Changed) -> None:
     if result.seal and result.seal != result.digest() and (there.deleted or there.seal == there.digest()):
         raise Refused(f"the goal and criteria of {result.id} are sealed", "Pour a new bead that supersedes it.")
     above = [d.on for d in result.dependencies if d.type == "parent-child"]
-    lost = [d.on for d in there.dependencies if d.type == "parent-child" and d.on not in above]
-    if there.seal and lost:
-        raise Refused(f"{result.id} is sealed as a part of {lost[0]}", f"`bead close {result.id} --force` gives it up.")
+    if there.issue_type == "step" and there.seal and there.parent not in (None, result.parent):
+        raise Refused(
+            f"{result.id} is sealed as a part of {there.parent}", f"`bead close {result.id} --force` gives it up."
+        )
     if there.deleted and any(_gone(draft.get(on)) for on in above):
         raise Refused(f"{above[0]}, which {result.id} is a part of, was deleted", f"Bring {above[0]} back first.")
     if result.closed and not there.closed and not there.deleted:
@@ -274,7 +275,7 @@ def _check_over(draft: Draft, bead: Bead, change: Changed) -> None:
     if (bead.attempts, bead.evidence, bead.criteria) != (then.attempts, then.evidence, then.criteria):
         raise Refused(f"{bead.id} was worked on since it was reopened", f"`bead close {bead.id}` closes it.")
     open_steps = [step.id for step in graph.steps(draft, bead) if not step.closed and step.id != bead.id]
-    if open_steps:
+    if open_steps and bead.outcome == "done":
         raise Refused(f"{bead.id} cannot close: step {open_steps[0]} is open")
 
 

@@ -192,13 +192,14 @@ def last_own(repository: Repository, head: Oid, view: graph.View, actor: str) ->
         repository: where the store is.
         head: its newest commit.
         view: the beads at ``head``.
-        actor: who acted, as an :class:`Entry` says it.
+        actor: who acted.
 
     Raises:
         NotFound: there is none.
         Refused: it cannot be undone, or not any more.
     """
-    own = (entry for entry in marked(transactions(repository, head)) if entry.actor == actor)
+    name = " ".join(actor.split())
+    own = (entry for entry in marked(transactions(repository, head)) if entry.actor == name)
     for entry in (entry for entry in own if not entry.undoes and not entry.undone_by):
         if len(repository.commit(entry.commit).parents) == 1:
             draft = Draft(view)

@@ -161,17 +161,17 @@ def stats(session: Session) -> None:
     from collections import Counter
 
     look = Look.of(session)
-    snapshot = look.snapshot
-    states = Counter(look.state(bead).kind for bead in snapshot)
-    statuses: Counter[str] = Counter(bead.status for bead in snapshot)
-    types = Counter(bead.issue_type for bead in snapshot)
-    outcomes = Counter(bead.outcome for bead in snapshot if bead.outcome)
+    beads = [bead for bead in look.snapshot if not bead.deleted]
+    states = Counter(look.state(bead).kind for bead in beads)
+    statuses: Counter[str] = Counter(bead.status for bead in beads)
+    types = Counter(bead.issue_type for bead in beads)
+    outcomes = Counter(bead.outcome for bead in beads if bead.outcome)
     if session.json:
-        totals = {"total_issues": len(snapshot), **{f"{status}_issues": statuses[status] for status in STATUSES}}
+        totals = {"total_issues": len(beads), **{f"{status}_issues": statuses[status] for status in STATUSES}}
         totals |= {"ready_issues": states["ready"], "blocked_issues": states["blocked"]}
         render.echo_json({**totals, "by_state": states, "by_type": types, "by_outcome": outcomes})
         return
-    rows = [("beads", "", str(len(snapshot)))]
+    rows = [("beads", "", str(len(beads)))]
     for title, counts in (("status", statuses), ("state", states), ("type", types), ("outcome", outcomes)):
         rows += [(title, str(name), str(count)) for name, count in sorted(counts.items())]
     render.echo_table(rows, ("what", "which", "count"))
@@ -206,7 +206,8 @@ def _chosen(
 
     def fits(bead: Bead) -> bool:
         return (
-            (closed or not bead.closed or "closed" in (status, state))
+            not bead.deleted
+            and (closed or not bead.closed or "closed" in (status, state))
             and status in (None, bead.status)
             and issue_type in (None, bead.issue_type)
             and set(labels) <= set(bead.labels)

@@ -179,8 +179,11 @@ def changed(repository: Repository, commit: Oid) -> Iterator[Changed]:
         if change.path.startswith("beads/"):
             if change.new is None:
                 raise Unreadable(f"{commit[:12]} removed {change.path}", "Take it from the commit before with Git.")
-            before = read_bead(repository.read(change.old), change.path) if change.old else None
-            yield Changed(before=before, after=read_bead(repository.read(change.new), change.path))
+            try:
+                before = read_bead(repository.read(change.old), change.path) if change.old else None
+                yield Changed(before=before, after=read_bead(repository.read(change.new), change.path))
+            except InvalidInput as error:
+                raise Unreadable(f"{commit[:12]} cannot be read: {error.message}", "Run `bead doctor`.") from error
 
 
 def last_own(repository: Repository, head: Oid, view: graph.View, actor: str) -> Entry:
@@ -242,7 +245,10 @@ def _restoration(repository: Repository, head: Oid, view: graph.View, entry: Ent
 
 def _overtaken(repository: Repository, head: Oid, entry: Entry, bead_id: str, fields: tuple[str, ...]) -> Refused:
     """That one of these fields was changed since, and by whom."""
-    since = takewhile(lambda later: later.commit != entry.commit, history_of(repository, head, bead_id))
+    history = marked(history_of(repository, head, bead_id))
+    since = [later for later in takewhile(lambda later: later.commit != entry.commit, history)]
+    # What was undone again is seldom what stands in the way.
+    since.sort(key=lambda later: bool(later.undoes or later.undone_by))
     found = [(later, difference.field) for later in since for difference in later.differences]
     later, field = next(((later, field) for later, field in found if field in fields), (None, fields[0]))
     by = f" by {later.actor} in {later.commit[:12]} ({later.what})" if later else ""

@@ -246,7 +246,7 @@ def _restoration(repository: Repository, head: Oid, view: graph.View, entry: Ent
 def _overtaken(repository: Repository, head: Oid, entry: Entry, bead_id: str, fields: tuple[str, ...]) -> Refused:
     """That one of these fields was changed since, and by whom."""
     history = marked(history_of(repository, head, bead_id))
-    since = [later for later in takewhile(lambda later: later.commit != entry.commit, history)]
+    since = list(takewhile(lambda later: later.commit != entry.commit, history))
     # What was undone again is seldom what stands in the way.
     since.sort(key=lambda later: bool(later.undoes or later.undone_by))
     found = [(later, difference.field) for later in since for difference in later.differences]

@@ -175,7 +175,9 @@ def _print_facts(bead: Bead, state: State) -> None:
 
 def _standing(look: Look, bead_id: str) -> str:
     bead = look.snapshot.get(bead_id)
-    return f" ({look.state(bead).kind.replace('_', ' ') if bead else 'not there'})"
+    if bead is None or bead.deleted:
+        return " (deleted)" if bead else " (not there)"
+    return f" ({look.state(bead).kind.replace('_', ' ')})"
 
 
 def _chain(look: Look, bead: Bead) -> list[tuple[int, Bead, State]]:

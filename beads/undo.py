@@ -85,15 +85,17 @@ def restore(op: Restore, draft: Draft, now: datetime, do: Callable[[Operation], 
         if lease is not None and before[change.after.id].lease is not None:
             do(Release(id=change.after.id, worker=lease.worker, epoch=lease.epoch, reason=f"undo of {op.commit[:12]}"))
     for change in left:
-        _take_back(change, draft, now, do, f"undo of {op.commit[:12]}")
+        there = draft.changed.get(change.after.id, before[change.after.id])
+        _take_back(change, there, draft, now, do, f"undo of {op.commit[:12]}")
     for change in left:
         _check_result(draft, before[change.after.id], change)
     _check_cycles(draft, [change.after.id for change in left])
     return draft.get(op.beads[0].after.id) if op.beads else None
 
 
-def _take_back(change: Changed, draft: Draft, now: datetime, do: Callable[[Operation], object], reason: str) -> None:
-    there = _there(draft, change)
+def _take_back(
+    change: Changed, there: Bead, draft: Draft, now: datetime, do: Callable[[Operation], object], reason: str
+) -> None:
     if _gone(change.before):
         # Its parts are in the transaction, too, as was checked.
         do(Delete(id=there.id, reason=change.before.close_reason if change.before else reason, cascade=True))

@@ -435,6 +435,8 @@ def _check_fields(change: Changed, before: Bead, now: Bead, last: bool) -> None:
     )
     # Who lost the lease to a claim does not have it again when that is undone.
     given_up = {"assignee", "status"} if change.before.lease else set()
+    # … and a release ends the attempt that is running.
+    given_up |= {"attempts"} if change.after.lease else set()
     for name in set(untouched) - {"updated_at"} - given_up:
         assert getattr(now, name) == getattr(before, name), name
     if last and (change.before.lease, change.after.lease) == (None, None):

@@ -16,7 +16,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from beads import graph, undo
-from beads.describe import describe
 from beads.draft import Draft
 from beads.errors import Fenced, InvalidInput, LostRace, Refused
 from beads.model import (
@@ -56,7 +55,7 @@ from beads.ops import (
 )
 from beads.proof import never_proven, united, unproven
 
-__all__ = ["Context", "Draft", "apply", "describe"]
+__all__ = ["Context", "Draft", "apply"]
 
 
 @dataclass(frozen=True)
@@ -152,7 +151,7 @@ def _say(op: Say, draft: Draft, context: Context) -> Bead:
 
 def _claim(op: Claim, draft: Draft, context: Context) -> Bead | None:
     if op.id is None:
-        choice = (b for b in graph.ready(draft, context.now) if not op.workable or graph.workable(draft, b))
+        choice = (b for b in draft.ready(context.now) if not op.workable or graph.workable(draft, b))
         best = next(choice, None)
         return None if best is None else _lease(best, op, draft, context)
     bead = draft.need(op.id)
@@ -161,7 +160,7 @@ def _claim(op: Claim, draft: Draft, context: Context) -> Bead | None:
         return bead
     if lease and lease.until > context.now:
         raise LostRace(f"{bead.id} is held by {lease.worker} since {lease.since:%H:%M:%S} UTC, epoch {lease.epoch}")
-    seen = graph.state(draft, bead.evolve(lease=None), context.now)
+    seen = graph.state(draft, bead, context.now)
     if graph.molecule_of(draft, bead).id != bead.id or seen.kind != "ready":
         raise Refused(f"{bead.id} cannot be claimed: {seen.reason}", f"`bead why {bead.id}` says more.")
     return _lease(bead, op, draft, context)

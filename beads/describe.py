@@ -1,4 +1,4 @@
-"""What an operation did, in the words of the history. Pure."""
+"""What an operation did, in plain words: the subjects of the store's history. Pure."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from beads import graph
 from beads.draft import Draft
-from beads.errors import Refused
+from beads.errors import Fenced, Refused
 from beads.model import BLOCKING, Bead, Lease
 from beads.ops import Changed, Delete, Operation, Release, Reopen, Restore
 
@@ -81,8 +81,13 @@ def restore(op: Restore, draft: Draft, now: datetime, do: Callable[[Operation], 
         if _gone(change.before):
             _check_alone(draft, change, before)
     for change in left:
-        lease = _given(change)
-        if lease is not None and before[change.after.id].lease is not None:
+        lease, now_held = _given(change), before[change.after.id].lease
+        if lease and now_held and not _same_holder(lease, now_held):
+            raise Fenced(
+                f"{lease.worker} no longer holds {change.after.id} under epoch {lease.epoch}: "
+                f"{now_held.worker} holds it under epoch {now_held.epoch}"
+            )
+        if lease and now_held:
             do(Release(id=change.after.id, worker=lease.worker, epoch=lease.epoch, reason=f"undo of {op.commit[:12]}"))
     for change in left:
         there = draft.changed.get(change.after.id, before[change.after.id])
@@ -201,7 +206,10 @@ def _given(change: Changed) -> Lease | None:
 
 
 def _same_holder(one: Lease | None, other: Lease | None) -> bool:
-    return (one and (one.worker, one.epoch)) == (other and (other.worker, other.epoch))
+    if one is None or other is None:
+        return one is other
+    # How long it holds is all that may change of a lease.
+    return one == other.model_copy(update={"until": one.until})
 
 
 def _released(bead: Bead) -> Bead:

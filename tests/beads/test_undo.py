@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beads import graph, undo
-from beads.apply import Context, Draft, apply, describe
+from beads.apply import Context, Draft, apply
+from beads.describe import describe
 from beads.errors import Fenced, NotFound, Refused, TownError
 from beads.model import Bead, Comment, Dependency
 from beads.ops import (

@@ -102,7 +102,9 @@ def undo(session: Session, transaction: str | None, dry_run: bool) -> None:
         changes = _preview(session, decide(head))
     else:
         written = session.commit(decide)
-        commit = written.snapshot.commit if written.changed else None
+        # Others may have written since.
+        later = history.transactions(repository, written.snapshot.commit)
+        commit = next(entry.commit for entry in later if entry.undoes == target) if written.changed else None
         changes = [] if commit is None else [(c.before, c.after) for c in history.changed(repository, commit)]
     _print_undo(session, target, commit, dry_run, changes)
 

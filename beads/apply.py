@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from beads import graph
+from beads import graph, undo
 from beads.draft import Draft
 from beads.errors import Fenced, InvalidInput, LostRace, Refused
 from beads.model import (
@@ -47,6 +47,7 @@ from beads.ops import (
     Release,
     Renew,
     Reopen,
+    Restore,
     Say,
     SendBack,
     Submit,
@@ -389,6 +390,10 @@ def _tombstone(bead: Bead, reason: str, context: Context) -> Bead:
     )
 
 
+def _restore(op: Restore, draft: Draft, context: Context) -> Bead | None:
+    return undo.restore(op, draft, context.now, lambda operation: apply(operation, draft, context))
+
+
 def _submit(op: Submit, draft: Draft, context: Context) -> Bead:
     bead = draft.need(op.id)
     requests = graph.merge_requests(draft, bead)
@@ -484,6 +489,7 @@ _HANDLERS: dict[type[Fact], Any] = {
     Close: _close,
     Reopen: _reopen,
     Delete: _delete,
+    Restore: _restore,
     Submit: _submit,
     Judge: _judge,
     Intend: _intend,

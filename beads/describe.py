@@ -8,6 +8,7 @@ from beads.ops import (
     Claim,
     Close,
     Create,
+    Delete,
     Depend,
     Finish,
     Intend,
@@ -16,6 +17,10 @@ from beads.ops import (
     Land,
     Operation,
     Release,
+    Renew,
+    Reopen,
+    Restore,
+    Say,
     SendBack,
     Submit,
     Update,
@@ -36,16 +41,6 @@ def describe(operation: Operation, bead: Bead | None) -> str:
         case Close():
             why = operation.reason or ("criteria hold" if bead and bead.criteria else "")
             return f"close {operation.id} as {operation.outcome}{': ' if why else ''}{why}"
-        case Submit():
-            return f"submit {operation.id}: {operation.head[:12]} as {bead.id if bead else '?'}"
-        case Judge():
-            return f"gate {operation.evidence.verdict} for {operation.id}: tree {operation.evidence.tree[:12]}"
-        case Intend():
-            return f"about to land {', '.join(operation.ids)} as {operation.commit[:12]}"
-        case Land():
-            return f"landed {', '.join(operation.ids)} as {operation.commit[:12]}"
-        case SendBack():
-            return f"send back {operation.id}: {operation.reason}"
         case Update():
             return f"update {operation.id}: {', '.join(sorted(operation.model_fields_set - {'op', 'id'}))}"
         case Label():
@@ -56,5 +51,23 @@ def describe(operation: Operation, bead: Bead | None) -> str:
             return f"{operation.id} {verb} {operation.type} {operation.on}"
         case Create():
             return f"create {operation.bead.id}: {operation.bead.title}"
-        case _:
+        case Restore():
+            return f"undo {operation.commit[:12]}: {operation.what}"
+        case Say() | Renew() | Reopen() | Delete():
             return f"{operation.op} {operation.id}"
+        case _:
+            return _describe_request(operation, bead)
+
+
+def _describe_request(operation: Submit | Judge | Intend | Land | SendBack, bead: Bead | None) -> str:
+    match operation:
+        case Submit():
+            return f"submit {operation.id}: {operation.head[:12]} as {bead.id if bead else '?'}"
+        case Judge():
+            return f"gate {operation.evidence.verdict} for {operation.id}: tree {operation.evidence.tree[:12]}"
+        case Intend():
+            return f"about to land {', '.join(operation.ids)} as {operation.commit[:12]}"
+        case Land():
+            return f"landed {', '.join(operation.ids)} as {operation.commit[:12]}"
+        case SendBack():
+            return f"send back {operation.id}: {operation.reason}"

@@ -161,6 +161,10 @@ class Repository:
         except (ValueError, KeyError, OverflowError) as error:
             raise Unreadable(f"object {oid} cannot be read: {error}", "Run `git fsck`.") from error
 
+    def commits(self, prefix: str) -> list[Oid]:
+        """The commits whose ids start with ``prefix``: at least two hexadecimal digits."""
+        return [found.oid for found in self.objects.starting(prefix) if found.kind == b"commit"]
+
     def _tree(self, oid: Oid | None) -> Tree:
         if oid is None:
             return Tree(b"")

@@ -157,6 +157,14 @@ class Objects:
             return Raw(_KINDS[number], data, oid)
         return None
 
+    def starting(self, prefix: str) -> list[Raw]:
+        """The objects whose ids start with ``prefix``: at least two hexadecimal digits."""
+        from dulwich.objects import ObjectID
+
+        with _reading(Oid(prefix)):
+            found = {Oid(sha.decode()) for sha in self._store.iter_prefix(ObjectID(prefix.encode()))}
+        return [self.read(oid) for oid in sorted(found)]
+
     @cached_property
     def _store(self) -> DiskObjectStore:
         from dulwich.object_store import DiskObjectStore

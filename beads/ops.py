@@ -158,6 +158,25 @@ class Delete(Fact):
     cascade: bool = False
 
 
+class Changed(Fact):
+    """A bead before and after a transaction; without ``before`` it was created by it."""
+
+    before: Bead | None = None
+    after: Bead
+
+
+class Restore(Fact):
+    """Take back what the transaction ``commit`` changed; ``what`` it was is for the history.
+
+    What was changed since stays as it is. Where that is the same field of the same bead, all of it is refused.
+    """
+
+    op: Literal["restore"] = "restore"
+    commit: str = Field(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")
+    what: str = ""
+    beads: tuple[Changed, ...]
+
+
 class Submit(Held):
     """Ask that the molecule's pinned head goes onto main, and give the lease back.
 
@@ -217,6 +236,7 @@ Operation = Annotated[
     | Close
     | Reopen
     | Delete
+    | Restore
     | Submit
     | Judge
     | Intend

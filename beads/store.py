@@ -296,7 +296,7 @@ class Store:
         if not draft.changed:
             return Written(snapshot, beads, changed=False)
         lines = [describe(operation, bead) for operation, bead in zip(decided, beads, strict=True)]
-        message = _message(actor, reason, lines, [o.op for o in decided], sorted(draft.changed))
+        message = _message(actor, reason, lines, decided, sorted(draft.changed))
         if not self._publish(snapshot, draft.changed, actor, context.now, message):
             return None
         return Written(self.snapshot(), tuple(bead and draft.get(bead.id) for bead in beads), changed=True)
@@ -373,14 +373,15 @@ def _locked(handle: int) -> bool:
     return True
 
 
-def _message(actor: str, reason: str, lines: list[str], operations: list[str], ids: list[str]) -> str:
+def _message(actor: str, reason: str, lines: list[str], operations: Sequence[Operation], ids: list[str]) -> str:
     """A commit message a person can read and ``git interpret-trailers`` can parse."""
     more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
     # A line that starts with three dashes would end the message for `git interpret-trailers`.
     subject = _line(reason).lstrip("- ") or _line(lines[0]) + more
     body = "".join(f"{_line(line)}\n" for line in lines[:100]) + "\n" if len(lines) > 1 else ""
     trailers = [f"Bead: {i}" for i in ids[:100]] + [f"Actor: {_line(actor)}"]
-    trailers += [f"Operation: {name}" for name in dict.fromkeys(operations)]
+    trailers += [f"Operation: {name}" for name in dict.fromkeys(o.op for o in operations)]
+    trailers += [f"Undoes: {o.commit}" for o in operations if o.op == "restore"]
     return f"{subject}\n\n{body}" + "\n".join(trailers) + "\n"
 
 

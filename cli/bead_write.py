@@ -371,6 +371,29 @@ def reopen(session: Session, ids: tuple[str, ...]) -> None:
     echo_written(session, session.commit([Reopen(id=bead_id) for bead_id in dict.fromkeys(ids)]), "reopened {}")
 
 
+@command("delete")
+@click.argument("ids", metavar="ID...", nargs=-1, required=True, type=BEAD_ID)
+@click.option("--reason", metavar="TEXT", default="", help="Why, for whoever looks for it.")
+@click.option("--cascade", is_flag=True, help="With everything that is a part of it, too.")
+@click.pass_obj
+def delete(session: Session, ids: tuple[str, ...], reason: str, cascade: bool) -> None:
+    """Delete beads, all of them or none.
+
+    What waits for them is freed. A molecule takes its steps along; other parts only with --cascade. The history
+    keeps what was there: `bead log` finds it, `bead show --at` prints it, and `bead undo` brings it back. Work that
+    is over is not deleted but closed.
+
+    \b
+    Example:
+      bead delete bt-7f3a9c --reason "a duplicate of bt-2b1a0d"
+      bead delete bt-epic --cascade
+    """
+    from beads.ops import Delete
+
+    operations = [Delete(id=bead_id, reason=reason, cascade=cascade) for bead_id in dict.fromkeys(ids)]
+    echo_written(session, session.commit(operations), "deleted {}")
+
+
 def _first(written: Written) -> Bead:
     bead = written.beads[0]
     assert bead is not None, "only a claim is about no bead"

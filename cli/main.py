@@ -29,7 +29,7 @@ BEAD_COMMANDS: Sections = {
         "blocked": "cli.bead:blocked",
         "search": "cli.bead:search",
         "stats": "cli.bead:stats",
-        "log": "cli.bead_show:log",
+        "log": "cli.bead_history:log",
         "path": "cli.bead_show:path",
     },
     "Change": {
@@ -38,6 +38,8 @@ BEAD_COMMANDS: Sections = {
         "comment": "cli.bead_write:comment",
         "label": "cli.bead_write:label",
         "dep": "cli.bead_dep:dep",
+        "delete": "cli.bead_write:delete",
+        "undo": "cli.bead_history:undo",
         "pour": "cli.bead_bulk:pour",
         "batch": "cli.bead_bulk:batch",
     },

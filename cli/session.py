@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from beads.clock import Clock
+    from beads.errors import NotFound
     from beads.model import Bead
     from beads.ops import Operation
     from beads.store import Decision, Snapshot, Store, Written
@@ -102,10 +103,12 @@ class Session:
         """The bead of that id; a mistyped one is met with the id that is nearest to it.
 
         Raises:
-            NotFound: there is none.
+            NotFound: there is none, or it was deleted; says when and by whom.
         """
         found = snapshot.get(bead_id)
         if found is not None:
+            if found.deleted:
+                raise _gone(self.store, snapshot, found)
             return found
         import difflib
 
@@ -234,6 +237,22 @@ def given_text(text: str, what: str) -> str:
         raise InvalidInput(
             f"{what} on standard input is not UTF-8: byte {error.start} is {data[error.start]:#04x}"
         ) from error
+
+
+def _gone(store: Store, snapshot: Snapshot, bead: Bead) -> NotFound:
+    """That a bead was deleted, by whom and why, and how to see it again."""
+    from beads.errors import NotFound
+    from beads.history import deletion
+
+    entry = deletion(store.repository, snapshot.commit, bead.id)
+    when, reason = f" on {bead.closed_at:%Y-%m-%d %H:%M} UTC" if bead.closed_at else "", bead.close_reason
+    if entry is None:
+        return NotFound(f"{bead.id} was deleted{when}", f"`bead log {bead.id}` shows what it was.")
+    commit = entry.commit[:12]
+    return NotFound(
+        f"{bead.id} was deleted{when} by {entry.actor}{': ' if reason else ''}{reason}",
+        f"`bead show {bead.id} --at {commit}~1` shows what it was, `bead undo --transaction {commit}` brings it back.",
+    )
 
 
 def _git_identity(start: Path) -> str:

@@ -17,6 +17,7 @@ from beads.errors import Fenced, InvalidInput, LostRace, NotFound, Refused, Town
 from beads.model import BLOCKING, Bead, Criterion, Dependency, Evidence, Outcome, Status
 from beads.ops import (
     Begin,
+    Changed,
     Claim,
     Close,
     Create,
@@ -32,6 +33,7 @@ from beads.ops import (
     Release,
     Renew,
     Reopen,
+    Restore,
     Say,
     SendBack,
     Submit,
@@ -156,6 +158,12 @@ AGAIN: dict[str, tuple[Callable[[], World], Operation]] = {
     "reopen": (lambda: plain(status="closed", outcome="done", closed_at=NOW), Reopen(id="a")),
     "delete": (plain, Delete(id="a", reason="a duplicate")),
     "delete a molecule": (molecule, Delete(id="m")),
+    "restore": (
+        plain,
+        Restore(
+            commit=HEAD, what="update a: priority", beads=(Changed(before=bead("a", priority=0), after=bead("a")),)
+        ),
+    ),
     "submit": (worked, submit()),
     "submit nothing": (worked, submit(head=BASE)),
     "judge": (queued, Judge(id="m.m1", evidence=proof(TESTS, commit=HEAD))),

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from beads import graph
 from beads.draft import Draft
 from beads.errors import Fenced, InvalidInput, LostRace, Refused
+from beads.interchange.merge import adopted, changes
 from beads.model import (
     BLOCKING,
     Attempt,
@@ -39,6 +40,7 @@ from beads.ops import (
     Delete,
     Depend,
     Finish,
+    Import,
     Intend,
     Judge,
     Label,
@@ -111,8 +113,8 @@ def describe(operation: Operation, bead: Bead | None) -> str:
         case Depend():
             verb = "no longer" if operation.remove else "now"
             return f"{operation.id} {verb} {operation.type} {operation.on}"
-        case Create():
-            return f"create {operation.bead.id}: {operation.bead.title}"
+        case Create() | Import():
+            return f"{operation.op} {operation.bead.id}: {operation.bead.title}"
         case _:
             return f"{operation.op} {operation.id}"
 
@@ -136,6 +138,15 @@ def _create(op: Create, draft: Draft, context: Context) -> Bead:
     if draft.closes_cycle(op.bead):
         raise Refused(f"{op.bead.id} would wait for itself", "Remove one of its dependencies.")
     return _put(draft, context, None, op.bead)
+
+
+def _import(op: Import, draft: Draft, context: Context) -> Bead:
+    del context  # The row says when it was changed.
+    there = draft.get(op.bead.id)
+    after = adopted(there, op.bead).bead
+    if changes(there, after):
+        draft.put(after)
+    return after
 
 
 def _update(op: Update, draft: Draft, context: Context) -> Bead:
@@ -164,15 +175,17 @@ def _label(op: Label, draft: Draft, context: Context) -> Bead:
 def _depend(op: Depend, draft: Draft, context: Context) -> Bead:
     bead = draft.need(op.id)
     edge = Dependency(on=op.on, type=op.type)
-    rest = tuple(d for d in bead.dependencies if d != edge)
+    # One that came from elsewhere may say more than that, and is still the same one.
+    rest = tuple(d for d in bead.dependencies if (d.on, d.type) != (op.on, op.type))
+    known = len(rest) < len(bead.dependencies)
     if op.remove:
-        if bead.seal and op.type == "parent-child" and edge in bead.dependencies:
+        if bead.seal and op.type == "parent-child" and known:
             raise Refused(f"{bead.id} is sealed as a part of {op.on}", f"`bead close {bead.id} --force` gives it up.")
         return _put(draft, context, bead, bead.evolve(dependencies=rest))
     draft.need(op.on)
     if op.type in BLOCKING and graph.closes_cycle(draft, op.id, op.on):
         raise Refused(f"{op.id} cannot wait for {op.on}: that would be a cycle", f"See `bead dep tree {op.on}`.")
-    return bead if edge in bead.dependencies else _put(draft, context, bead, bead.evolve(dependencies=(*rest, edge)))
+    return bead if known else _put(draft, context, bead, bead.evolve(dependencies=(*rest, edge)))
 
 
 def _say(op: Say, draft: Draft, context: Context) -> Bead:
@@ -510,6 +523,7 @@ def _send_back(op: SendBack, draft: Draft, context: Context) -> Bead:
 
 _HANDLERS: dict[type[Fact], Any] = {
     Create: _create,
+    Import: _import,
     Update: _update,
     Label: _label,
     Depend: _depend,

@@ -106,12 +106,20 @@ def bead_json(bead: Bead, state: State | None = None) -> dict[str, Any]:
     """
     facts: dict[str, Any] = plain(bead.model_dump())
     facts["dependencies"] = [{"issue_id": bead.id, "depends_on_id": d.on, "type": d.type} for d in bead.dependencies]
-    facts["comments"] = [{"issue_id": bead.id, **comment} for comment in facts["comments"]]
-    facts["acceptance_criteria"] = "\n".join(f"- {criterion}" for criterion in bead.criteria)
+    facts["comments"] = [{"issue_id": bead.id, **_without_import(comment)} for comment in facts["comments"]]
+    # What was imported under that name is prose, which nobody evaluates; our criteria come after it.
+    said = facts.get("acceptance_criteria")
+    lines = [*([said] if isinstance(said, str) and said else []), *(f"- {criterion}" for criterion in bead.criteria)]
+    facts["acceptance_criteria"] = "\n".join(lines)
     facts["parent"] = bead.parent
     if state is not None:
         facts["state"] = {"kind": state.kind, "reason": state.reason, "waits_for": list(state.waits_for)}
-    return {name: facts.pop(name) for name in _FIRST} | facts
+    return {name: facts.pop(name) for name in _FIRST} | _without_import(facts)
+
+
+def _without_import(facts: dict[str, Any]) -> dict[str, Any]:
+    """Without what is kept of a foreign row only to give it back: ``bead export --to bd`` does."""
+    return {name: value for name, value in facts.items() if name != "imported"}
 
 
 def table(rows: Iterable[Sequence[Cell]], headers: Sequence[str]) -> str:

@@ -106,14 +106,13 @@ def _fields(there: Bead, new: Bead, base: Kept, said: Kept) -> tuple[dict[str, A
             taken |= wanted
         elif any(base.seen.get(key) != said.seen.get(key) for key in keys):
             conflicts.append(name)
-    return {**taken, **_stamps(there, new, "updated_at" in here, said)}, tuple(conflicts)
+    return {**taken, **_stamps(there, new, "updated_at" in here)}, tuple(conflicts)
 
 
-def _stamps(there: Bead, new: Bead, edited: bool, said: Kept) -> dict[str, Any]:
-    made = {} if "created_at" in said.without else {"created_at": new.created_at}
+def _stamps(there: Bead, new: Bead, edited: bool) -> dict[str, Any]:
+    made = {} if Kept.of(there) is None else {"created_at": new.created_at, "created_by": new.created_by}
     updated = max(there.updated_at, new.updated_at) if edited else new.updated_at
-    by, source = new.created_by or there.created_by, new.source or there.source
-    return {**made, "created_by": by, "updated_at": updated, "source": source}
+    return {**made, "updated_at": updated, "source": new.source or there.source}
 
 
 def _locked(bead: Bead) -> set[str]:

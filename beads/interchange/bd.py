@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from datetime import UTC, datetime
 from typing import Any
 
 from pydantic import ValidationError
 
-from beads.interchange.kept import KEY, Kept, difference, digest, holds
+from beads.interchange.kept import KEY, Kept, difference, digest, holds, is_text
 from beads.interchange.row import EPOCH, Row, clean, json_text, made_id, one_line, our_id, word
 from beads.model import Bead, Comment, Dependency, derived_id
 
@@ -292,23 +292,19 @@ def _labels(bead: Bead, kept: Kept) -> list[str]:
 
 def _comments(row: Row) -> list[Comment]:
     found: dict[str, Comment] = {}
-    for number, inner in enumerate(row.rows("comments")):
-        comment = _comment_of(inner, row)
-        while comment.id in found:
-            comment = comment.model_copy(update={"id": _digest_id(comment.id, number)})
+    for inner in row.rows("comments"):
+        comment = _comment_of(inner, row, found)
         found[comment.id] = comment
     return list(found.values())
 
 
-def _comment_of(row: Row, issue: Row) -> Comment:
-    """A comment. Numbers were counted in each clone anew, so they do not tell two comments apart."""
-    said, facts = row.facts.get("id"), row.facts
+def _comment_of(row: Row, issue: Row, taken: Container[str]) -> Comment:
+    facts = row.facts
     own = {key: value for key, value in facts.items() if key not in (*_COMMENT, KEY) and holds(value)}
-    written = json.dumps([facts.get(key) for key in _COMMENT], sort_keys=True)
     comment = Comment.model_validate(
         {
             **own,
-            "id": said if isinstance(said, str) and said and clean(said) == said else _digest_id(written),
+            "id": _comment_id(facts, taken),
             "author": row.text("author"),
             "text": row.text("text"),
             "created_at": row.moment("created_at") or issue.moment("created_at") or EPOCH,
@@ -318,6 +314,17 @@ def _comment_of(row: Row, issue: Row) -> Comment:
     exact, without = difference(rest, _plain_comment(comment, issue.facts["id"]))
     # Kept also where it says nothing, because it tells that the comment was imported.
     return comment.model_copy(update={KEY: Kept(exact=exact, without=without, also=tuple(own)).table()})
+
+
+def _comment_id(facts: dict[str, Any], taken: Container[str]) -> str:
+    """A text is an id; a number is not, because every clone counted anew. Then what was said makes the id."""
+    said = facts.get("id")
+    if isinstance(said, str) and said and is_text(said) and said not in taken:
+        return said
+    found = _digest_id([facts.get(key) for key in _COMMENT])
+    while found in taken:
+        found = _digest_id(found)
+    return found
 
 
 def _plain_comment(comment: Comment, issue: str) -> dict[str, Any]:
@@ -332,8 +339,8 @@ def _comment_row(comment: Comment, bead_id: str, name: Name) -> dict[str, Any]:
     return {key: value for key, value in row.items() if key not in kept.without}
 
 
-def _digest_id(*parts: object) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+def _digest_id(what: object) -> str:
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _rfc3339(moment: datetime) -> str:

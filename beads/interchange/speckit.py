@@ -94,9 +94,15 @@ def beads_of(
 
 def _order(outline: Outline, origin: Origin) -> _Order:
     order = _Order()
-    _phases(outline.phases, order)
-    _explicit(outline.phases, order, origin)
-    _shared(outline.phases, order)
+    tasks = [task for phase in outline.phases for task in phase.tasks]
+    for phase in outline.phases:
+        _chain(phase, order)
+    _explicit(tasks, order, origin)
+    for phase in outline.phases:
+        _share(phase.tasks, order)
+    _raise_barriers(outline.phases, order)
+    # Stories stand side by side, and may name one file, too.
+    _share(tasks, order)
     try:
         TopologicalSorter(order.needs).prepare()
     except CycleError as error:
@@ -108,39 +114,36 @@ def _order(outline: Outline, origin: Origin) -> _Order:
     return order
 
 
-def _phases(phases: Sequence[Phase], order: _Order) -> None:
+def _raise_barriers(phases: Sequence[Phase], order: _Order) -> None:
     """The barriers: a story waits for the last phase before the stories, any other phase for all before it."""
     base: list[str] = []
     stories: list[str] = []
     for phase in phases:
         before = base if phase.story else stories or base
-        ends = _inside(phase, order)
+        inside = {task.id for task in phase.tasks}
+        waited = {need for name in inside for need in order.needs[name]}
+        ends = [task.id for task in phase.tasks if task.id not in waited]
         if phase.checks:
             order.add(_check(phase), ends)
             ends = [_check(phase)]
         for task in phase.tasks:
-            if not order.needs[task.id]:
+            if inside.isdisjoint(order.needs[task.id]):
                 order.add(task.id, before)
         base, stories = (base, [*stories, *ends]) if phase.story else (ends, [])
 
 
-def _inside(phase: Phase, order: _Order) -> list[str]:
-    """Order the tasks of a phase; returns those that no other one waits for.
-
-    One without ``[P]`` waits for all since the last one without; tests come before what they test.
-    """
+def _chain(phase: Phase, order: _Order) -> None:
+    """A task without ``[P]`` waits for all since the last one without; tests come before what they test."""
     chain: list[str] = []
     tests = [task.id for task in phase.tasks if task.section.lower().startswith("tests")]
     for task in phase.tasks:
         order.add(task.id, [*(tests if task.section and task.id not in tests else []), *([] if task.free else chain)])
         chain = [*chain, task.id] if task.free else [task.id]
-    waited = {need for task in phase.tasks for need in order.needs[task.id]}
-    return [task.id for task in phase.tasks if task.id not in waited]
 
 
-def _explicit(phases: Sequence[Phase], order: _Order, origin: Origin) -> None:
-    ids = {task.id for phase in phases for task in phase.tasks}
-    for task in (task for phase in phases for task in phase.tasks):
+def _explicit(tasks: Sequence[Task], order: _Order, origin: Origin) -> None:
+    ids = {task.id for task in tasks}
+    for task in tasks:
         order.add(task.id, (need for need in task.needs if need in ids))
         missing = [need for need in task.needs if need not in ids]
         order.notes += [
@@ -148,10 +151,10 @@ def _explicit(phases: Sequence[Phase], order: _Order, origin: Origin) -> None:
         ]
 
 
-def _shared(phases: Sequence[Phase], order: _Order) -> None:
+def _share(tasks: Sequence[Task], order: _Order) -> None:
     """Chain the tasks that name one file: whatever ``[P]`` says, they cannot be done side by side."""
     last: dict[str, str] = {}
-    for task in (task for phase in phases for task in phase.tasks):
+    for task in tasks:
         for path in task.paths:
             before = last.get(path)
             # Where a dependency was written the other way round, the author knows better than the order of the lines.

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from beads.draft import Draft
 from beads.interchange.bd import OURS, SCALARS, edges_of, edits, printed, row_of
 from beads.interchange.kept import KEY, Kept, digest, same
 from beads.interchange.row import Row
@@ -57,6 +58,15 @@ class _Base:
         row = printed(older)
         seen = {key: digest(row[key]) for key in SCALARS if key in row}
         return cls(Kept(seen), older.labels, older.dependencies)
+
+
+def bring(draft: Draft, new: Bead) -> Bead:
+    """Bring what a file says of a bead into a draft; its times are those of the file."""
+    there = draft.get(new.id)
+    after = adopted(there, new).bead
+    if changes(there, after):
+        draft.put(after)
+    return after
 
 
 def adopted(there: Bead | None, new: Bead) -> Adopted:

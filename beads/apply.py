@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from beads import graph, undo
 from beads.draft import Draft
 from beads.errors import Fenced, InvalidInput, LostRace, Refused
+from beads.interchange.merge import bring
 from beads.model import (
     BLOCKING,
     Attempt,
@@ -39,6 +40,7 @@ from beads.ops import (
     Delete,
     Depend,
     Finish,
+    Import,
     Intend,
     Judge,
     Label,
@@ -127,15 +129,17 @@ def _label(op: Label, draft: Draft, context: Context) -> Bead:
 def _depend(op: Depend, draft: Draft, context: Context) -> Bead:
     bead = draft.need(op.id)
     edge = Dependency(on=op.on, type=op.type)
-    rest = tuple(d for d in bead.dependencies if d != edge)
+    # One that came from elsewhere may say more than that, and is still the same one.
+    rest = tuple(d for d in bead.dependencies if (d.on, d.type) != (op.on, op.type))
+    known = len(rest) < len(bead.dependencies)
     if op.remove:
-        if bead.seal and op.type == "parent-child" and edge in bead.dependencies:
+        if bead.seal and op.type == "parent-child" and known:
             raise Refused(f"{bead.id} is sealed as a part of {op.on}", f"`bead close {bead.id} --force` gives it up.")
         return _put(draft, context, bead, bead.evolve(dependencies=rest))
     draft.need(op.on)
     if op.type in BLOCKING and graph.closes_cycle(draft, op.id, op.on):
         raise Refused(f"{op.id} cannot wait for {op.on}: that would be a cycle", f"See `bead dep tree {op.on}`.")
-    return bead if edge in bead.dependencies else _put(draft, context, bead, bead.evolve(dependencies=(*rest, edge)))
+    return bead if known else _put(draft, context, bead, bead.evolve(dependencies=(*rest, edge)))
 
 
 def _say(op: Say, draft: Draft, context: Context) -> Bead:
@@ -477,6 +481,7 @@ def _send_back(op: SendBack, draft: Draft, context: Context) -> Bead:
 
 _HANDLERS: dict[type[Fact], Any] = {
     Create: _create,
+    Import: lambda op, draft, _: bring(draft, op.bead),
     Update: _update,
     Label: _label,
     Depend: _depend,

@@ -11,6 +11,7 @@ from beads.ops import (
     Delete,
     Depend,
     Finish,
+    Import,
     Intend,
     Judge,
     Label,
@@ -49,8 +50,8 @@ def describe(operation: Operation, bead: Bead | None) -> str:
         case Depend():
             verb = "no longer" if operation.remove else "now"
             return f"{operation.id} {verb} {operation.type} {operation.on}"
-        case Create():
-            return f"create {operation.bead.id}: {operation.bead.title}"
+        case Create() | Import():
+            return f"{operation.op} {operation.bead.id}: {operation.bead.title}"
         case Restore():
             return f"undo {operation.commit[:12]}: {operation.what}"
         case Say() | Renew() | Reopen() | Delete():

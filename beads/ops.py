@@ -27,6 +27,17 @@ class Create(Fact):
     bead: Bead
 
 
+class Import(Fact):
+    """Take over what a file of another program says of a bead; what was edited here since the last import stays.
+
+    Other beads are not looked at: rings and dependencies on what is not there are kept as they are, for
+    ``bead doctor`` to tell.
+    """
+
+    op: Literal["import"] = "import"
+    bead: Bead
+
+
 class Update(Fact):
     """Set plain fields; what a seal covers is refused."""
 
@@ -224,6 +235,7 @@ class SendBack(Fact):
 
 Operation = Annotated[
     Create
+    | Import
     | Update
     | Label
     | Depend

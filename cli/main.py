@@ -51,7 +51,8 @@ BEAD_COMMANDS: Sections = {
     },
     "Keep": {
         "init": "cli.bead_store:init",
-        "export": "cli.bead_bulk:export",
+        "import": "cli.bead_exchange:import_",
+        "export": "cli.bead_exchange:export",
         "doctor": "cli.bead_store:doctor",
         "prime": "cli.bead_store:prime",
         "completion": "cli.bead_store:completion",

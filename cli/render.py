@@ -113,15 +113,24 @@ def bead_json(bead: Bead | Mapping[str, Any], state: State | None = None) -> dic
         bead = facts_of(bead)
     facts: dict[str, Any] = {**plain(_ALWAYS), **plain(bead)}
     edges = facts["dependencies"]
-    facts["dependencies"] = [{"issue_id": facts["id"], "depends_on_id": edge.pop("on"), **edge} for edge in edges]
-    facts["comments"] = [{"issue_id": facts["id"], **comment} for comment in facts["comments"]]
+    facts["dependencies"] = [
+        {"issue_id": facts["id"], "depends_on_id": edge.pop("on"), **_without_import(edge)} for edge in edges
+    ]
+    facts["comments"] = [{"issue_id": facts["id"], **_without_import(comment)} for comment in facts["comments"]]
+    # What was imported under that name is prose, which nobody evaluates; our criteria come after it.
+    said = facts["acceptance_criteria"]
     lines = [f"- {in_words(**criterion)}" for criterion in facts.get("criteria", ())]
-    facts["acceptance_criteria"] = "\n".join(filter(None, [facts["acceptance_criteria"], *lines]))
+    facts["acceptance_criteria"] = "\n".join([*([said] if isinstance(said, str) and said else []), *lines])
     parents = (edge["depends_on_id"] for edge in facts["dependencies"] if edge["type"] == "parent-child")
     facts["parent"] = next(parents, None)
     if state is not None:
         facts["state"] = {"kind": state.kind, "reason": state.reason, "waits_for": list(state.waits_for)}
-    return {name: facts.pop(name) for name in _ALWAYS} | facts
+    return {name: facts.pop(name) for name in _ALWAYS} | _without_import(facts)
+
+
+def _without_import(facts: dict[str, Any]) -> dict[str, Any]:
+    """Without what is kept of a foreign row only to give it back: ``bead export --to bd`` does."""
+    return {name: value for name, value in facts.items() if name != "imported"}
 
 
 def table(rows: Iterable[Sequence[Cell]], headers: Sequence[str]) -> str:

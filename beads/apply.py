@@ -7,15 +7,15 @@ anew instead of replaying. Operations of a lease's holder are fenced by its epoc
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import count
 from typing import Any
 
 from pydantic import ValidationError
 
-from beads import graph
+from beads import graph, heartbeat
 from beads.draft import Draft
 from beads.errors import Fenced, InvalidInput, LostRace, Refused
 from beads.model import (
@@ -57,12 +57,25 @@ from beads.proof import never_proven, united, unproven
 __all__ = ["Context", "Draft", "apply", "describe"]
 
 
+def _nothing_renewed() -> heartbeat.Renewed:
+    return {}
+
+
 @dataclass(frozen=True)
 class Context:
-    """Who acts, and when."""
+    """Who acts, when, and where.
+
+    Attributes:
+        actor: who.
+        now: when.
+        site: the clone that is written in; empty when that is nobody's business, as in a test of one clone.
+        renewed: says how much longer workers of other clones have asked for; asked only when it matters.
+    """
 
     actor: str
     now: datetime
+    site: str = ""
+    renewed: Callable[[], heartbeat.Renewed] = _nothing_renewed
 
 
 def apply(operation: Operation, draft: Draft, context: Context) -> Bead | None:
@@ -195,12 +208,18 @@ def _claim(op: Claim, draft: Draft, context: Context) -> Bead | None:
     lease = bead.lease
     if lease and lease.worker == op.worker and lease.site == op.site:
         return bead
-    if lease and lease.until > context.now:
+    if lease and _until(bead.id, lease, context) > context.now:
         raise LostRace(f"{bead.id} is held by {lease.worker} since {lease.since:%H:%M:%S} UTC, epoch {lease.epoch}")
     seen = graph.state(draft, bead.evolve(lease=None), context.now)
     if graph.molecule_of(draft, bead).id != bead.id or seen.kind != "ready":
         raise Refused(f"{bead.id} cannot be claimed: {seen.reason}", f"`bead why {bead.id}` says more.")
     return _lease(bead, op, draft, context)
+
+
+def _until(bead_id: str, lease: Lease, context: Context) -> datetime:
+    if lease.until > context.now:
+        return lease.until
+    return heartbeat.until(bead_id, lease, context.renewed())
 
 
 def _lease(bead: Bead, op: Claim, draft: Draft, context: Context) -> Bead:
@@ -226,11 +245,20 @@ def _check_seals(draft: Draft, molecule: Bead) -> None:
             )
 
 
-def _guard(draft: Draft, bead_id: str, worker: str, epoch: int) -> tuple[Bead, Bead]:
-    """The bead an operation is about and its molecule, if that worker still holds the lease (fencing)."""
+def _guard(draft: Draft, context: Context, bead_id: str, worker: str, epoch: int) -> tuple[Bead, Bead]:
+    """The bead an operation is about and its molecule, if that worker still holds the lease (fencing).
+
+    Two clones that could not see each other may have given the same epoch to workers of the same name. Which of
+    them holds the lease is then told by the clone.
+    """
     bead = draft.need(bead_id)
     molecule = graph.molecule_of(draft, bead)
     lease = molecule.lease
+    if lease and lease.clone and context.site and lease.clone != context.site and lease.worker == worker:
+        raise Fenced(
+            f"{worker} of this clone does not hold {molecule.id} under epoch {epoch}: "
+            f"{lease.worker} of {lease.clone} holds it under epoch {lease.epoch}"
+        )
     if lease is None or (lease.worker, lease.epoch) != (worker, epoch):
         now = (
             f"{lease.worker} holds it under epoch {lease.epoch}"
@@ -242,7 +270,7 @@ def _guard(draft: Draft, bead_id: str, worker: str, epoch: int) -> tuple[Bead, B
 
 
 def _renew(op: Renew, draft: Draft, context: Context) -> Bead:
-    _, molecule = _guard(draft, op.id, op.worker, op.epoch)
+    _, molecule = _guard(draft, context, op.id, op.worker, op.epoch)
     assert molecule.lease is not None, "guarded"
     until = max(molecule.lease.until, context.now + timedelta(seconds=op.seconds))
     lease = molecule.lease.model_copy(update={"until": until})
@@ -253,9 +281,11 @@ def _release(op: Release, draft: Draft, context: Context) -> Bead:
     molecule = graph.molecule_of(draft, draft.need(op.id))
     if molecule.lease is None and molecule.epoch == op.epoch:
         return molecule
-    _guard(draft, op.id, op.worker, op.epoch)
+    # One that ran out is taken back from wherever somebody notices.
+    over = molecule.lease is not None and _until(molecule.id, molecule.lease, context) <= context.now
+    _guard(draft, replace(context, site="") if over else context, op.id, op.worker, op.epoch)
     for step in graph.steps(draft, molecule):
-        _end_attempt(draft, context, step, op.end, op.reason)
+        _end_attempts(draft, context, step, op.end, op.reason, op.worker)
     return _give_back(draft, context, draft.need(molecule.id))
 
 
@@ -266,14 +296,14 @@ def _give_back(draft: Draft, context: Context, molecule: Bead) -> Bead:
 
 
 def _begin(op: Begin, draft: Draft, context: Context) -> Bead:
-    step, _ = _guard(draft, op.id, op.worker, op.epoch)
+    step, _ = _guard(draft, context, op.id, op.worker, op.epoch)
     if step.closed:
         raise Refused(f"step {step.id} is closed already")
-    running = step.attempts[-1] if step.attempts else None
-    if running and running.end is None:
-        if running.epoch == op.epoch:
-            return step
-        step = _end_attempt(draft, context, step, "died", f"the lease of {running.worker} ran out")
+    running = [attempt for attempt in step.attempts if attempt.end is None]
+    if any((attempt.worker, attempt.epoch) == (op.worker, op.epoch) for attempt in running):
+        return step
+    if running:
+        step = _end_attempts(draft, context, step, "died", f"the lease of {running[-1].worker} ran out")
     if len(graph.failed(step)) >= step.attempts_max:
         raise Refused(
             f"all {step.attempts_max} attempts at {step.id} are used up", f"`town retry {step.id}` gives more."
@@ -288,16 +318,24 @@ def _begin(op: Begin, draft: Draft, context: Context) -> Bead:
     return _put(draft, context, step, step.evolve(attempts=(*step.attempts, attempt)))
 
 
-def _end_attempt(draft: Draft, context: Context, step: Bead, end: AttemptEnd, reason: str) -> Bead:
-    if not step.attempts or step.attempts[-1].end is not None:
-        return step
-    ended = step.attempts[-1].model_copy(update={"end": end, "reason": reason, "ended_at": context.now})
-    return _put(draft, context, step, step.evolve(attempts=(*step.attempts[:-1], ended)))
+def _end_attempts(
+    draft: Draft, context: Context, step: Bead, end: AttemptEnd, reason: str, worker: str = ""
+) -> Bead:
+    """End what is running: that worker's as it ended, and what merging left of a fenced one's as a death."""
+
+    def ended(attempt: Attempt) -> Attempt:
+        if attempt.end is not None:
+            return attempt
+        own = worker in ("", attempt.worker)
+        how = {"end": end, "reason": reason} if own else {"end": "died", "reason": f"{attempt.worker} was fenced"}
+        return attempt.model_copy(update={**how, "ended_at": context.now})
+
+    return _put(draft, context, step, step.evolve(attempts=tuple(map(ended, step.attempts))))
 
 
 def _finish(op: Finish, draft: Draft, context: Context) -> Bead:
-    step, _ = _guard(draft, op.id, op.worker, op.epoch)
-    step = _end_attempt(draft, context, step, op.end, op.reason)
+    step, _ = _guard(draft, context, op.id, op.worker, op.epoch)
+    step = _end_attempts(draft, context, step, op.end, op.reason, op.worker)
     return _put(draft, context, step, step.evolve(evidence=united(step.evidence, op.evidence)))
 
 
@@ -309,10 +347,10 @@ def _close(op: Close, draft: Draft, context: Context) -> Bead:
     if op.worker and not op.epoch:
         raise InvalidInput(f"{op.worker} does not say under which epoch to close {bead.id}")
     if op.worker or (molecule.lease is not None and not _decided(op)):
-        _guard(draft, op.id, op.worker or context.actor, op.epoch or molecule.epoch)
+        _guard(draft, context, op.id, op.worker or context.actor, op.epoch or molecule.epoch)
     _check_closable(op, draft, bead)
     _withdraw(op, draft, context)
-    bead = _end_attempt(draft, context, bead, "satisfied", "")
+    bead = _end_attempts(draft, context, bead, "satisfied", "", op.worker)
     reason = f"forced by {context.actor}: {op.reason}" if op.force else op.reason
     return _put(draft, context, bead, _closed(bead, op.outcome, reason, context, op.evidence))
 
@@ -436,7 +474,7 @@ def _submit(op: Submit, draft: Draft, context: Context) -> Bead:
         return there
     if bead.outcome == "done" and op.head == op.base:
         return bead
-    _, molecule = _guard(draft, op.id, op.worker, op.epoch)
+    _, molecule = _guard(draft, context, op.id, op.worker, op.epoch)
     left = graph.next_step(draft, molecule)
     if left is not None and left.id != molecule.id:
         raise Refused(f"{molecule.id} cannot be submitted: step {left.id} is open")

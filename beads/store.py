@@ -28,6 +28,7 @@ from beads.clock import Clock, SystemClock
 from beads.draft import related
 from beads.errors import InvalidInput, LostRace, NotFound, Unreadable
 from beads.git import Oid, Repository
+from beads.heartbeat import Renewed
 from beads.model import Bead, derived_id, milliseconds, path_of, read_bead, write_bead
 from beads.ops import Operation
 from beads.toml import dumps, loads
@@ -208,12 +209,18 @@ class Store:
         repository: where it lives.
         clock: what time it is.
         ref: the ref that holds it.
+
+    Attributes:
+        site: what this clone is called in leases; empty when there is only one.
+        renewed: says how much longer workers of other clones have asked for.
     """
 
     def __init__(self, repository: Repository, clock: Clock, ref: str = REF) -> None:
         self.repository = repository
         self.clock = clock
         self.ref = ref
+        self.site = ""
+        self.renewed: Callable[[], Renewed] = dict
         self._last: Snapshot | None = None
 
     @classmethod
@@ -248,9 +255,9 @@ class Store:
                 None,
                 {"format.toml": dumps({"format": FORMAT, "store": name, "prefix": prefix})},
                 parents=(),
-                author=_author(actor),
+                author=author_of(actor),
                 when=now,
-                message=f"begin the store\n\nActor: {_line(actor)}\nOperation: init\n",
+                message=f"begin the store\n\nActor: {one_line(actor)}\nOperation: init\n",
             )
             # Losing this race means that there is a store now, which is what was asked for.
             store.repository.swap(ref, None, commit)
@@ -292,7 +299,7 @@ class Store:
             TownError: a precondition does not hold on the newest state; nothing was written.
             LostRace: other writers were first, every time.
         """
-        with self._writing():
+        with self.turn():
             for _ in range(_TRIES_MAX):
                 written = self._try(actor, operations, reason)
                 if written is not None:
@@ -302,7 +309,7 @@ class Store:
     def _try(self, actor: str, operations: Sequence[Operation] | Decision, reason: str) -> Written | None:
         snapshot = self.snapshot()
         decided = operations(snapshot) if callable(operations) else operations
-        context = Context(actor, milliseconds(self.clock.now()))
+        context = Context(actor, milliseconds(self.clock.now()), self.site, self.renewed)
         draft = Draft(snapshot)
         beads = tuple(apply(operation, draft, context) for operation in decided)
         if not draft.changed:
@@ -312,7 +319,7 @@ class Store:
             self.repository.commit(snapshot.commit).tree,
             {path_of(bead.id): write_bead(bead) for bead in draft.changed.values()},
             parents=(snapshot.commit,),
-            author=_author(actor),
+            author=author_of(actor),
             when=context.now,
             message=_message(actor, reason, lines, [o.op for o in decided], sorted(draft.changed)),
         )
@@ -323,8 +330,12 @@ class Store:
 
     def sweep(self) -> None:
         """Clear away the lock files of writers that were killed. They block nobody for long, but are litter."""
-        with self._writing():
+        with self.turn():
             self.repository.sweep()
+
+    def turn(self) -> contextlib.AbstractContextManager[None]:
+        """This clone's writers take turns with it; whoever moves the ref without :meth:`commit` should, too."""
+        return self._writing()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -362,20 +373,20 @@ def _message(actor: str, reason: str, lines: list[str], operations: list[str], i
     """A commit message a person can read and ``git interpret-trailers`` can parse."""
     more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
     # A line that starts with three dashes would end the message for `git interpret-trailers`.
-    subject = _line(reason).lstrip("- ") or _line(lines[0]) + more
-    body = "".join(f"{_line(line)}\n" for line in lines[:100]) + "\n" if len(lines) > 1 else ""
-    trailers = [f"Bead: {i}" for i in ids[:100]] + [f"Actor: {_line(actor)}"]
+    subject = one_line(reason).lstrip("- ") or one_line(lines[0]) + more
+    body = "".join(f"{one_line(line)}\n" for line in lines[:100]) + "\n" if len(lines) > 1 else ""
+    trailers = [f"Bead: {i}" for i in ids[:100]] + [f"Actor: {one_line(actor)}"]
     trailers += [f"Operation: {name}" for name in dict.fromkeys(operations)]
     return f"{subject}\n\n{body}" + "\n".join(trailers) + "\n"
 
 
-def _line(text: str) -> str:
+def one_line(text: str) -> str:
     """One line without control characters, so that no text can pass for a trailer."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:500]
 
 
-def _author(actor: str) -> str:
+def author_of(actor: str) -> str:
     """``actor`` as Git writes an author; a bare name gets an address that says what it is."""
-    name = re.sub(r"[<>]", "", _line(actor).split("<")[0]).strip() or "unknown"
-    given = re.search(r"<([^<>\s]+)>", _line(actor))
+    name = re.sub(r"[<>]", "", one_line(actor).split("<")[0]).strip() or "unknown"
+    given = re.search(r"<([^<>\s]+)>", one_line(actor))
     return f"{name} <{given.group(1) if given else re.sub(r'[^A-Za-z0-9._-]', '-', name) + '@beadtown.invalid'}>"

@@ -318,9 +318,7 @@ def _begin(op: Begin, draft: Draft, context: Context) -> Bead:
     return _put(draft, context, step, step.evolve(attempts=(*step.attempts, attempt)))
 
 
-def _end_attempts(
-    draft: Draft, context: Context, step: Bead, end: AttemptEnd, reason: str, worker: str = ""
-) -> Bead:
+def _end_attempts(draft: Draft, context: Context, step: Bead, end: AttemptEnd, reason: str, worker: str = "") -> Bead:
     """End what is running: that worker's as it ended, and what merging left of a fenced one's as a death."""
 
     def ended(attempt: Attempt) -> Attempt:

@@ -138,7 +138,7 @@ class _Merge:
             was = _work_of(self.base)
             # Changing a goal behind its seal, or taking the seal away, is not a change that counts.
             a, b = (_work_of(side) if _intact(side) else was for side in (self.a, self.b))
-            return _three_way(was, a, b, lambda _: 0)
+            return dict(_three_way(was, a, b, lambda _: 0))
         if sealed:
             return sealed[max(sealed)]
         return {name: self._pick(name, _length) for name in _WORK}
@@ -152,7 +152,7 @@ class _Merge:
         if was.outcome == "landed":
             # What is on main is a fact, whatever anybody says later.
             a, b = (side if side.outcome == "landed" else was for side in (a, b))
-        return _three_way(was, a, b, lambda life: life.rank)
+        return _Life(*_three_way(was, a, b, lambda life: life.rank))
 
     def _lease(self, accepted: Lease | None) -> Lease | None:
         """Who holds it. Moving a lease's end is no change of the holder, so that giving back wins over renewing."""

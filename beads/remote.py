@@ -15,14 +15,18 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from beads import heartbeat
 from beads.errors import InvalidInput, Unreadable
 from beads.git import Oid, Repository
+from beads.heartbeat import Renewed
 
 REMOTE_REF = "refs/beads/main"
 """Where the store is on a remote, unless its owner forbids such refs."""
 
 NETWORK_SECONDS = 300.0
 """How long a remote may take to answer."""
+
+_BUSY_MAX = 20
 
 _REDIRECTIONS = frozenset(
     {
@@ -110,16 +114,17 @@ class Remote:
         refs = [f"+{self.ref}:{self.tracking}", f"+{self.worker_refs}*:{self._workers}*"]
         quiet = ["--quiet", "--no-tags", "--no-prune", "--no-write-fetch-head", "--no-recurse-submodules"]
         checks = ["-c", "fetch.fsckObjects=true", "-c", "maintenance.auto=false", "-c", "gc.auto=0"]
-        for _ in range(5):
-            done = self._run(*checks, "fetch", *quiet, "--", self.name, *refs)
-            if done.status == 0:
-                return self.repository.head(self.tracking)
-            if _ABSENT.search(done.err):
-                return None
+        done = self._run(*checks, "fetch", *quiet, "--", self.name, *refs)
+        for _ in range(_BUSY_MAX):
             if not _BUSY.search(done.err):
                 break
             # Another process of this clone fetches too, or one was killed and left its lock file.
             self.repository.sweep()
+            done = self._run(*checks, "fetch", *quiet, "--", self.name, *refs)
+        if done.status == 0:
+            return self.repository.head(self.tracking)
+        if _ABSENT.search(done.err):
+            return None
         raise Unreadable(
             f"the remote {self.name!r} cannot be read: {done.said}", "Nothing was changed here; try again later."
         )
@@ -163,10 +168,10 @@ class Remote:
         if done.status:
             raise Unreadable(f"no sign of life could be put on {self.name!r}: {done.said}")
 
-    def signs(self) -> list[str]:
-        """The messages of the workers' signs of life, as of the last fetch."""
+    def renewed(self) -> Renewed:
+        """Until when leases are good by the workers' signs of life, as of the last fetch."""
         done = self._run("for-each-ref", "--format=%(contents)%00", self._workers)
-        return [text.strip("\n") for text in done.out.split("\0") if text.strip()]
+        return heartbeat.read(text.strip("\n") for text in done.out.split("\0") if text.strip())
 
     def bases(self, *commits: Oid) -> list[Oid]:
         """The best common ancestors of the first commit and all the others together, in a fixed order.
@@ -250,9 +255,13 @@ def check_ref(ref: str) -> str:
         InvalidInput: it is not.
     """
     parts: Sequence[str] = ref.split("/")
-    good = all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", part) and not part.endswith((".", ".lock")) for part in parts)
+    good = all(
+        re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", part) and not part.endswith((".", ".lock")) for part in parts
+    )
     if parts[0] != "refs" or len(parts) < 3 or not good or ".." in ref:
-        raise InvalidInput(f"{ref[:200]!r} is not a full ref name", f"It is one such as {REMOTE_REF} or refs/heads/beads.")
+        raise InvalidInput(
+            f"{ref[:200]!r} is not a full ref name", f"It is one such as {REMOTE_REF} or refs/heads/beads."
+        )
     return ref
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from beads import heartbeat
 from beads.errors import Fenced, InvalidInput, LostRace, NotFound, Refused, TownError, Unreadable
 from beads.git import Change, Oid, Repository
 from beads.merge import merge
@@ -94,6 +95,18 @@ def claim(store: Store, remote: Remote, actor: str, operation: Claim, chance: ra
             raise LostRace(f"{bead.id} is held by {_named(rival)}: the remote had that claim first")
         _pause(store, chance, tries)
     raise LostRace(f"others were faster {TRIES_MAX} times", "Try again.")
+
+
+def renew(store: Store, remote: Remote, molecule: Bead) -> None:
+    """Tell other clones that a worker of this one goes on, without a trace in the history.
+
+    Raises:
+        Unreadable: the remote cannot be reached; the lease then ends as it says.
+    """
+    lease = _lease(molecule)
+    held = [heartbeat.Held(molecule.id, lease.epoch, lease.until)]
+    sign = heartbeat.write(store.repository, lease.worker, lease.site, held, milliseconds(store.clock.now()))
+    remote.beat(sign, heartbeat.ref_name(lease.worker, lease.site))
 
 
 def _publish(store: Store, remote: Remote, actor: str, bead: Bead, chance: random.Random) -> Bead | None:
@@ -318,14 +331,14 @@ class _Taken(NamedTuple):
     mixed: list[str]
 
 
-def _merged(
-    store: Store, remote: Remote, ours: Oid, incoming: _Incoming, bases: Sequence[Oid], actor: str
-) -> Oid:
+def _merged(store: Store, remote: Remote, ours: Oid, incoming: _Incoming, bases: Sequence[Oid], actor: str) -> Oid:
     """Write the commit that joins the two histories; only files that differ are opened."""
     repository = store.repository
     taken = _take(repository, _Past(repository, remote, bases), incoming, ours)
     beads = len(taken.files) - (_FORMAT_FILE in taken.files)
-    subject = f"sync with {one_line(incoming.name)}: {beads} beads from there, {len(taken.mixed)} of them changed here, too"
+    subject = (
+        f"sync with {one_line(incoming.name)}: {beads} beads from there, {len(taken.mixed)} of them changed here, too"
+    )
     trailers = [f"Bead: {bead_id}" for bead_id in taken.mixed[:_SUBJECTS_MAX]]
     trailers += [f"Actor: {one_line(actor)}", "Operation: sync"]
     return repository.write(

@@ -50,6 +50,7 @@ BEAD_COMMANDS: Sections = {
     "Keep": {
         "init": "cli.bead_store:init",
         "export": "cli.bead_bulk:export",
+        "sync": "cli.bead_sync:sync",
         "doctor": "cli.bead_store:doctor",
         "prime": "cli.bead_store:prime",
         "completion": "cli.bead_store:completion",

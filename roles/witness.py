@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
-from beads import liveness
+from beads import heartbeat, liveness
 from beads.errors import LostRace, NotFound
+from beads.heartbeat import Renewed
 from beads.model import Bead
 from beads.ops import Release
 from beads.store import Snapshot
@@ -59,12 +60,14 @@ class Signs:
         alive: whether a worker of this clone lives.
         workers: the workers that have a file, dead or alive.
         branches: the ids of the beads that have a polecat branch, a work tree or a pinned head.
+        renewed: how much longer workers of other clones have asked for.
     """
 
     site: str
     alive: Callable[[str], bool]
     workers: tuple[str, ...]
     branches: tuple[str, ...]
+    renewed: Renewed = field(default_factory=dict)
 
 
 def diagnose(snapshot: Snapshot, signs: Signs, now: datetime) -> list[Action]:
@@ -79,7 +82,7 @@ def diagnose(snapshot: Snapshot, signs: Signs, now: datetime) -> list[Action]:
         held.update({lease.worker} if here else ())
         if here and not signs.alive(lease.worker):
             actions.append(Reclaim(bead, lease.worker, lease.epoch, f"{lease.worker} died"))
-        elif not here and lease.until < now:
+        elif not here and heartbeat.until(bead.id, lease, signs.renewed) < now:
             actions.append(Reclaim(bead, lease.worker, lease.epoch, f"the lease of {lease.worker} ran out"))
     actions += [Forget(w) for w in signs.workers if w not in held and not signs.alive(w)]
     return actions + [Sweep(bead_id) for bead_id in signs.branches if _over(snapshot, bead_id)]
@@ -95,7 +98,8 @@ def look(site: Site) -> Signs:
     """See what is to be seen of this clone."""
     refs = site.git.line("for-each-ref", "--format=%(refname)", f"refs/heads/{BRANCHES}", REQUESTS).splitlines()
     ids = {ref.removeprefix("refs/heads/" + BRANCHES).removeprefix(REQUESTS).split("/")[0] for ref in refs}
-    return Signs(site.name, site.alive, tuple(liveness.names(site.workers)), tuple(sorted(ids)))
+    workers = tuple(liveness.names(site.workers))
+    return Signs(site.name, site.alive, workers, tuple(sorted(ids)), site.store.renewed())
 
 
 def tick(site: Site) -> list[str]:

@@ -74,7 +74,7 @@ _REQUEST = MergeRequest(molecule="bt-m", branch="b", head="h", base="0")
 def versions(draw: st.DrawFn) -> Bead:
     """A bead as somebody might have made it."""
     facts: dict[str, Any] = {"title": draw(st.sampled_from(["t", "ti", "uv"])), **draw(st.sampled_from(_LIVES))}
-    plain = {
+    plain: dict[str, list[Any]] = {
         "description": ["", "d", "e"],
         "priority": [0, 2, 4],
         "assignee": ["", "nux", "zoe"],

@@ -290,8 +290,7 @@ class _Blaming:
         if blamed and not str(error).startswith(("the store on", "git ")):
             hint = "Nothing was changed here. `bead doctor` in a clone that has it says what is damaged."
             hint = error.hint if isinstance(error, Unreadable) and "Update" in error.hint else hint
-            what = "its trees are nested too deep" if isinstance(error, RecursionError) else str(error)
-            raise Unreadable(f"the store on {self._name} cannot be taken: {what}", hint) from error
+            raise Unreadable(f"the store on {self._name} cannot be taken: {error}", hint) from error
 
 
 class _Past:

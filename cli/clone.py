@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
-import secrets
-import socket
 from pathlib import Path
 
 
@@ -14,6 +11,10 @@ def clone_name(directory: Path) -> str:
 
     It must not change when the machine is called something else today, and a copy of the clone is another one.
     """
+    import re
+    import secrets
+    import socket
+
     name = known_name(directory)
     if name:
         return name

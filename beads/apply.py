@@ -7,17 +7,19 @@ anew instead of replaying. Operations of a lease's holder are fenced by its epoc
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from collections.abc import Iterable
+from dataclasses import replace
+from datetime import timedelta
 from itertools import count
 from typing import Any
 
 from pydantic import ValidationError
 
-from beads import graph, heartbeat
+from beads import graph
+from beads.describe import describe
 from beads.draft import Draft
-from beads.errors import Fenced, InvalidInput, LostRace, Refused
+from beads.errors import InvalidInput, LostRace, Refused
+from beads.fencing import Context, guard, until
 from beads.model import (
     BLOCKING,
     Attempt,
@@ -57,27 +59,6 @@ from beads.proof import never_proven, united, unproven
 __all__ = ["Context", "Draft", "apply", "describe"]
 
 
-def _nothing_renewed() -> heartbeat.Renewed:
-    return {}
-
-
-@dataclass(frozen=True)
-class Context:
-    """Who acts, when, and where.
-
-    Attributes:
-        actor: who.
-        now: when.
-        site: the clone that is written in; empty when that is nobody's business, as in a test of one clone.
-        renewed: says how much longer workers of other clones have asked for; asked only when it matters.
-    """
-
-    actor: str
-    now: datetime
-    site: str = ""
-    renewed: Callable[[], heartbeat.Renewed] = _nothing_renewed
-
-
 def apply(operation: Operation, draft: Draft, context: Context) -> Bead | None:
     """Do one operation on the draft.
 
@@ -90,44 +71,6 @@ def apply(operation: Operation, draft: Draft, context: Context) -> Bead | None:
     handler = _HANDLERS[type(operation)]
     bead: Bead | None = handler(operation, draft, context)
     return bead
-
-
-def describe(operation: Operation, bead: Bead | None) -> str:
-    """One line for the history: what ``operation`` did, in plain words, without what every line would say."""
-    match operation:
-        case Claim():
-            return f"claim {bead.id}: {operation.worker}, epoch {bead.epoch}" if bead else "claim nothing: none ready"
-        case Begin():
-            return f"begin {operation.id}: {operation.worker}, attempt {len(bead.attempts) if bead else 1}"
-        case Finish():
-            return f"attempt at {operation.id} ended {operation.end}: {operation.reason or operation.worker}"
-        case Release():
-            return f"release {operation.id}: {operation.reason or operation.worker}"
-        case Close():
-            why = operation.reason or ("criteria hold" if bead and bead.criteria else "")
-            return f"close {operation.id} as {operation.outcome}{': ' if why else ''}{why}"
-        case Submit():
-            return f"submit {operation.id}: {operation.head[:12]} as {bead.id if bead else '?'}"
-        case Judge():
-            return f"gate {operation.evidence.verdict} for {operation.id}: tree {operation.evidence.tree[:12]}"
-        case Intend():
-            return f"about to land {', '.join(operation.ids)} as {operation.commit[:12]}"
-        case Land():
-            return f"landed {', '.join(operation.ids)} as {operation.commit[:12]}"
-        case SendBack():
-            return f"send back {operation.id}: {operation.reason}"
-        case Update():
-            return f"update {operation.id}: {', '.join(sorted(operation.model_fields_set - {'op', 'id'}))}"
-        case Label():
-            signs = [f"+{name}" for name in operation.add] + [f"-{name}" for name in operation.remove]
-            return f"label {operation.id}: {' '.join(signs)}"
-        case Depend():
-            verb = "no longer" if operation.remove else "now"
-            return f"{operation.id} {verb} {operation.type} {operation.on}"
-        case Create():
-            return f"create {operation.bead.id}: {operation.bead.title}"
-        case _:
-            return f"{operation.op} {operation.id}"
 
 
 def _put(draft: Draft, context: Context, old: Bead | None, new: Bead) -> Bead:
@@ -208,18 +151,12 @@ def _claim(op: Claim, draft: Draft, context: Context) -> Bead | None:
     lease = bead.lease
     if lease and lease.worker == op.worker and lease.site == op.site:
         return bead
-    if lease and _until(bead.id, lease, context) > context.now:
+    if lease and until(bead.id, lease, context) > context.now:
         raise LostRace(f"{bead.id} is held by {lease.worker} since {lease.since:%H:%M:%S} UTC, epoch {lease.epoch}")
     seen = graph.state(draft, bead.evolve(lease=None), context.now)
     if graph.molecule_of(draft, bead).id != bead.id or seen.kind != "ready":
         raise Refused(f"{bead.id} cannot be claimed: {seen.reason}", f"`bead why {bead.id}` says more.")
     return _lease(bead, op, draft, context)
-
-
-def _until(bead_id: str, lease: Lease, context: Context) -> datetime:
-    if lease.until > context.now:
-        return lease.until
-    return heartbeat.until(bead_id, lease, context.renewed())
 
 
 def _lease(bead: Bead, op: Claim, draft: Draft, context: Context) -> Bead:
@@ -245,32 +182,8 @@ def _check_seals(draft: Draft, molecule: Bead) -> None:
             )
 
 
-def _guard(draft: Draft, context: Context, bead_id: str, worker: str, epoch: int) -> tuple[Bead, Bead]:
-    """The bead an operation is about and its molecule, if that worker still holds the lease (fencing).
-
-    Two clones that could not see each other may have given the same epoch to workers of the same name. Which of
-    them holds the lease is then told by the clone.
-    """
-    bead = draft.need(bead_id)
-    molecule = graph.molecule_of(draft, bead)
-    lease = molecule.lease
-    if lease and lease.clone and context.site and lease.clone != context.site and lease.worker == worker:
-        raise Fenced(
-            f"{worker} of this clone does not hold {molecule.id} under epoch {epoch}: "
-            f"{lease.worker} of {lease.clone} holds it under epoch {lease.epoch}"
-        )
-    if lease is None or (lease.worker, lease.epoch) != (worker, epoch):
-        now = (
-            f"{lease.worker} holds it under epoch {lease.epoch}"
-            if lease
-            else f"nobody holds it, epoch {molecule.epoch}"
-        )
-        raise Fenced(f"{worker} no longer holds {molecule.id} under epoch {epoch}: {now}")
-    return bead, molecule
-
-
 def _renew(op: Renew, draft: Draft, context: Context) -> Bead:
-    _, molecule = _guard(draft, context, op.id, op.worker, op.epoch)
+    _, molecule = guard(draft, context, op.id, op.worker, op.epoch)
     assert molecule.lease is not None, "guarded"
     until = max(molecule.lease.until, context.now + timedelta(seconds=op.seconds))
     lease = molecule.lease.model_copy(update={"until": until})
@@ -282,8 +195,8 @@ def _release(op: Release, draft: Draft, context: Context) -> Bead:
     if molecule.lease is None and molecule.epoch == op.epoch:
         return molecule
     # One that ran out is taken back from wherever somebody notices.
-    over = molecule.lease is not None and _until(molecule.id, molecule.lease, context) <= context.now
-    _guard(draft, replace(context, site="") if over else context, op.id, op.worker, op.epoch)
+    over = molecule.lease is not None and until(molecule.id, molecule.lease, context) <= context.now
+    guard(draft, replace(context, site="") if over else context, op.id, op.worker, op.epoch)
     for step in graph.steps(draft, molecule):
         _end_attempts(draft, context, step, op.end, op.reason, op.worker)
     return _give_back(draft, context, draft.need(molecule.id))
@@ -296,7 +209,7 @@ def _give_back(draft: Draft, context: Context, molecule: Bead) -> Bead:
 
 
 def _begin(op: Begin, draft: Draft, context: Context) -> Bead:
-    step, _ = _guard(draft, context, op.id, op.worker, op.epoch)
+    step, _ = guard(draft, context, op.id, op.worker, op.epoch)
     if step.closed:
         raise Refused(f"step {step.id} is closed already")
     running = [attempt for attempt in step.attempts if attempt.end is None]
@@ -332,7 +245,7 @@ def _end_attempts(draft: Draft, context: Context, step: Bead, end: AttemptEnd, r
 
 
 def _finish(op: Finish, draft: Draft, context: Context) -> Bead:
-    step, _ = _guard(draft, context, op.id, op.worker, op.epoch)
+    step, _ = guard(draft, context, op.id, op.worker, op.epoch)
     step = _end_attempts(draft, context, step, op.end, op.reason, op.worker)
     return _put(draft, context, step, step.evolve(evidence=united(step.evidence, op.evidence)))
 
@@ -345,7 +258,7 @@ def _close(op: Close, draft: Draft, context: Context) -> Bead:
     if op.worker and not op.epoch:
         raise InvalidInput(f"{op.worker} does not say under which epoch to close {bead.id}")
     if op.worker or (molecule.lease is not None and not _decided(op)):
-        _guard(draft, context, op.id, op.worker or context.actor, op.epoch or molecule.epoch)
+        guard(draft, context, op.id, op.worker or context.actor, op.epoch or molecule.epoch)
     _check_closable(op, draft, bead)
     _withdraw(op, draft, context)
     bead = _end_attempts(draft, context, bead, "satisfied", "", op.worker)
@@ -472,7 +385,7 @@ def _submit(op: Submit, draft: Draft, context: Context) -> Bead:
         return there
     if bead.outcome == "done" and op.head == op.base:
         return bead
-    _, molecule = _guard(draft, context, op.id, op.worker, op.epoch)
+    _, molecule = guard(draft, context, op.id, op.worker, op.epoch)
     left = graph.next_step(draft, molecule)
     if left is not None and left.id != molecule.id:
         raise Refused(f"{molecule.id} cannot be submitted: step {left.id} is open")

@@ -66,8 +66,8 @@ def transactions(repository: Repository, head: Oid) -> Iterator[Entry]:
 def history_of(repository: Repository, head: Oid, bead_id: str) -> Iterator[Entry]:
     """The transactions that changed one bead, the newest first, down to those that made it.
 
-    Of a merge of two histories that share what it is about, as of every other transaction, only one that made the
-    bead different from each of its parents is among them; otherwise the side it came from is followed alone.
+    Where two histories were merged and the bead came from one side as it is, that side is followed alone, as
+    ``git log`` does; where it was merged itself, the merge is told too, with what neither side had.
 
     Raises:
         NotFound: at ``head`` there is no such bead.

@@ -70,11 +70,8 @@ def chosen(session: Session, repository: Repository, name: str | None = None, re
 
     What is given goes before Git's configuration, and that before ``town.toml``.
     """
-    name = name or _config(repository, REMOTE_KEY)
-    ref = ref or _config(repository, REF_KEY)
-    if not name:
-        name, town_ref = _town(session)
-        ref = ref or town_ref
+    known = _said(repository)
+    name, ref = name or known[0], ref or known[1]
     return _remote(session, repository, name, ref) if name else None
 
 
@@ -123,25 +120,18 @@ def _origin(session: Session, repository: Repository, ref: str | None) -> Remote
     return _remote(session, repository, name, ref)
 
 
-def _town(session: Session) -> tuple[str, str]:
-    """What ``town.toml`` says, if there is one."""
-    from beads.errors import NotFound, TownError
-    from cli.config import load_settings, work_tree
+def _said(repository: Repository) -> tuple[str, str]:
+    """The remote and the ref that Git's configuration says, or else ``town.toml`` in the main work tree."""
+    lines = _git(repository.common, "config", "--get-regexp", r"^beadtown\.remote(ref)?$").splitlines()
+    found = dict(line.split(" ", 1) for line in lines if " " in line)
+    name, ref = found.get(REMOTE_KEY.lower(), ""), found.get(REF_KEY.lower(), "")
+    settings = repository.common.parent / "town.toml"
+    if name or repository.common.name != ".git" or not settings.is_file():
+        return name, ref
+    from roles.settings import read_settings
 
-    try:
-        table = load_settings(work_tree(session.start)).store
-    except NotFound:
-        return "", ""
-    except TownError as error:
-        # Without a town, in a bare repository or a strange one, there is nobody who could have said.
-        if error.exit_code in (5, 6):
-            return "", ""
-        raise
-    return table.remote, table.remote_ref
-
-
-def _config(repository: Repository, key: str) -> str:
-    return _git(repository.common, "config", "--get", key).strip()
+    table = read_settings(settings.read_bytes()).store
+    return table.remote, ref or table.remote_ref
 
 
 def _remember(repository: Repository, name: str | None, ref: str | None) -> None:

@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from beads import heartbeat, liveness
-from beads.errors import LostRace, NotFound
+from beads import heartbeat, liveness, sync
+from beads.errors import LostRace, NotFound, Unreadable
 from beads.heartbeat import Renewed
 from beads.model import Bead
 from beads.ops import Release
@@ -122,6 +123,8 @@ def execute(site: Site, action: Action) -> str:
 
 def _reclaim(site: Site, action: Reclaim) -> str:
     """First everything of the dead worker's is dead, then its edits are safe, then the molecule is free (I1, I2)."""
+    if not _ran_out(site, action):
+        return ""
     kill_strays(site.marker(action.worker))
     bead = site.store.snapshot().need(action.bead.id)
     if bead.lease is None or (bead.lease.worker, bead.epoch) != (action.worker, action.epoch):
@@ -136,6 +139,19 @@ def _reclaim(site: Site, action: Reclaim) -> str:
         return ""
     _lay_to_rest(site, action.worker)
     return f"took {bead.id} back: {reason}"
+
+
+def _ran_out(site: Site, action: Reclaim) -> bool:
+    """Whether a worker of another clone is still not heard of when its remote has been asked."""
+    lease = action.bead.lease
+    if site.remote is None or lease is None or lease.clone == site.name:
+        return True
+    try:
+        sync.sync(site.store, site.remote, WITNESS, random.Random(site.name))
+    except (LostRace, Unreadable):
+        # The sign that it lives may be there, where we cannot see it.
+        return False
+    return heartbeat.until(action.bead.id, lease, site.store.renewed()) < site.clock.now()
 
 
 def _lay_to_rest(site: Site, worker: str) -> None:

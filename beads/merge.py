@@ -46,6 +46,8 @@ def merge(base: Bead | None, a: Bead | None, b: Bead | None, accepted: Lease | N
     if base is not None and base.deleted:
         # Only somebody who meant to takes a deletion back; whoever left it alone has nothing to say.
         there = [side for side in (a, b) if _grave(side) != _grave(base)] or [a]
+        if len(there) == 1 and there[0].deleted:
+            return _joined(there[0], base, a, b)
         if not any(side.deleted for side in there):
             return _joined(_Merge(None, there[0], there[-1]).bead(accepted), base, a, b)
     graves = [side for side in (a, b) if side.deleted]

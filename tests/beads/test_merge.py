@@ -206,6 +206,8 @@ def test_deleted_stays_deleted_unless_that_was_taken_back() -> None:
     both = merged(base, gone, base.evolve(title="Edited", comments=(comment("1"),), epoch=4, lease=lease("nux", 4)))
     assert both == gone.evolve(epoch=4)
     assert merged(base, gone, gone.evolve(close_reason="why")).deleted
+    assert merged(gone, gone, gone.evolve(assignee="")) == gone
+    assert merged(gone.evolve(assignee="x"), gone.evolve(assignee="x"), gone) == gone
     assert merged(gone, gone, base) == base
     assert merged(gone, gone.evolve(epoch=5), base.evolve(title="Back")).title == "Back"
 

@@ -7,6 +7,7 @@ before and after it say the rest. What a person reads with ``git log -p refs/bea
 from __future__ import annotations
 
 import functools
+import heapq
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -64,31 +65,71 @@ class Entry:
 
 
 def transactions(repository: Repository, head: Oid) -> Iterator[Entry]:
-    """Every transaction up to ``head``, the newest first."""
-    return (_entry(commit) for commit in repository.history(head))
+    """Every transaction up to ``head``, on all sides of every merge, the newest first."""
+    walk = _Walk(repository, head)
+    for commit in walk:
+        yield _entry(commit)
+        walk.follow(*commit.parents)
 
 
 def history_of(repository: Repository, head: Oid, bead_id: str) -> Iterator[Entry]:
-    """The transactions that changed one bead, the newest first, down to the one that made it.
+    """The transactions that changed one bead, the newest first, down to those that made it.
+
+    Where two histories were merged and the bead came from one side as it is, that side is followed alone, as
+    ``git log`` does; where it was merged itself, the merge is told too, with what neither side had.
 
     Raises:
         NotFound: at ``head`` there is no such bead.
     """
     path, find = path_of(bead_id), _finder(repository)
-    newer: Commit | None = None
-    blob: Oid | None = None
-    for commit in repository.history(head):
+    walk = _Walk(repository, head)
+    for commit in walk:
         here = find(commit.tree, path)
-        if newer is None and here is None:
+        if here is None and commit.oid == head:
             raise NotFound(f"there is no bead {bead_id!r}", "`bead list --all` shows what there is.")
-        if newer is not None and here != blob:
-            yield _entry(newer, bead_id, _differences(repository, path, here, blob))
-            if here is None:
-                # Nothing is ever removed from the store, so before this commit there is nothing to find.
-                return
-        newer, blob = commit, here
-    if newer is not None:
-        yield _entry(newer, bead_id, _differences(repository, path, None, blob))
+        before = {parent: find(walk.read(parent).tree, path) for parent in commit.parents}
+        same = next((parent for parent, blob in before.items() if blob == here), None)
+        if same is not None:
+            walk.follow(same)
+            continue
+        found = [_differences(repository, path, blob, here) for blob in before.values() or (None,)]
+        told = set.intersection(*({difference.field for difference in sides} for sides in found))
+        yield _entry(commit, bead_id, tuple(difference for difference in found[0] if difference.field in told))
+        # Nothing is ever removed from the store, so before a commit that has not got it there is nothing to find.
+        walk.follow(*(parent for parent, blob in before.items() if blob is not None))
+
+
+class _Walk:
+    """A walk from a commit backwards, the newest first; whoever walks says of each which parents to go on with."""
+
+    def __init__(self, repository: Repository, head: Oid) -> None:
+        self._repository = repository
+        self._read: dict[Oid, Commit] = {}
+        self._seen = {head}
+        self._due: list[tuple[float, int, Oid]] = []
+        self._push(head)
+
+    def read(self, oid: Oid) -> Commit:
+        """The commit of that id, which is read once."""
+        if oid not in self._read:
+            self._read[oid] = self._repository.commit(oid)
+        return self._read[oid]
+
+    def follow(self, *parents: Oid) -> None:
+        """Come to these commits, too."""
+        for oid in parents:
+            if oid not in self._seen:
+                self._seen.add(oid)
+                self._push(oid)
+
+    def _push(self, oid: Oid) -> None:
+        # Of one second, what was found first is the newer one.
+        heapq.heappush(self._due, (-self.read(oid).when.timestamp(), len(self._seen), oid))
+
+    def __iter__(self) -> Iterator[Commit]:
+        while self._due:
+            oid = heapq.heappop(self._due)[2]
+            yield self._read.pop(oid)
 
 
 def marked(entries: Iterable[Entry]) -> Iterator[Entry]:

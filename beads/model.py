@@ -138,7 +138,8 @@ class Evidence(Fact):
 class Lease(Fact):
     """One worker's exclusive hold on a molecule (I2).
 
-    ``site`` names the clone the worker runs in: only there can the kernel be asked whether it still lives.
+    ``site`` names the clone the worker runs in: only there can the kernel be asked whether it still lives. After a
+    slash it may say what of the clone, for a worker that is no process there.
     """
 
     worker: str
@@ -146,6 +147,11 @@ class Lease(Fact):
     site: str
     since: Moment
     until: Moment
+
+    @property
+    def clone(self) -> str:
+        """The clone that the holder writes in."""
+        return self.site.partition("/")[0]
 
 
 AttemptEnd = Literal["satisfied", "unmet", "died", "stopped"]

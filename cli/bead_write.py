@@ -283,7 +283,8 @@ def claim(session: Session, bead_id: str | None, best: bool, worker: str | None,
     """Take a bead that is ready, so that nobody else works on it.
 
     It prints the epoch, which `release` and `close` ask for: when the time is over somebody else may take the
-    bead under the next epoch, and yours no longer counts. With --next and nothing ready it prints nothing.
+    bead under the next epoch, and yours no longer counts. With --next and nothing ready it prints nothing. Where
+    the store has a remote (`bead sync --remote`), the claim counts because the remote has accepted it.
 
     \b
     Example:
@@ -291,13 +292,13 @@ def claim(session: Session, bead_id: str | None, best: bool, worker: str | None,
       bead claim bt-7f3a9c --as nux
     """
     from beads.ops import Claim
+    from cli.bead_sync import claimed
 
     if bool(bead_id) == best:
         click.get_current_context().fail("give either an ID or --next")
     # Without a site: this process ends at once, and nobody must take that for the death of the worker.
     wanted = asked(Claim, "the claim", id=bead_id, worker=worker or session.actor, seconds=seconds)
-    written = session.commit([wanted])
-    taken = [bead for bead in written.beads if bead is not None]
+    taken = claimed(session, wanted)
     if session.json:
         render.echo_json([render.bead_json(bead) for bead in taken])
         return

@@ -53,6 +53,7 @@ BEAD_COMMANDS: Sections = {
         "init": "cli.bead_store:init",
         "import": "cli.bead_exchange:import_",
         "export": "cli.bead_exchange:export",
+        "sync": "cli.bead_sync:sync",
         "doctor": "cli.bead_store:doctor",
         "prime": "cli.bead_store:prime",
         "completion": "cli.bead_store:completion",

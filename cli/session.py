@@ -79,8 +79,11 @@ class Session:
     def store(self) -> Store:
         """The store of the repository around :attr:`start`."""
         from beads.store import Store
+        from cli.clone import known_name
 
-        return Store.open(self.start, self.clock)
+        store = Store.open(self.start, self.clock)
+        store.site = known_name(store.directory)
+        return store
 
     @functools.cached_property
     def actor(self) -> str:

@@ -59,7 +59,7 @@ def everything(world: World) -> dict[str, dict[str, Any]]:
 # --- each operation ----------------------------------------------------------------------------------------------
 
 TAKEN_BACK = {
-    "update", "label", "depend", "comment", "close", "reopen", "delete", "restore",
+    "update", "label", "depend", "comment", "close", "reopen", "delete", "restore", "import",
 }  # fmt: skip
 
 # What is not closed again under somebody who works on it, or behind the back of its steps.

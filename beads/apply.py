@@ -15,11 +15,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from beads import graph, undo
+from beads import graph
 from beads.draft import Draft
 from beads.errors import InvalidInput, LostRace, Refused
 from beads.fencing import Context, guard, until
-from beads.interchange.merge import bring
 from beads.model import (
     BLOCKING,
     Attempt,
@@ -386,6 +385,8 @@ def _tombstone(bead: Bead, reason: str, context: Context) -> Bead:
 
 
 def _restore(op: Restore, draft: Draft, context: Context) -> Bead | None:
+    from beads import undo
+
     return undo.restore(op, draft, context.now, lambda operation: apply(operation, draft, context))
 
 
@@ -470,9 +471,17 @@ def _send_back(op: SendBack, draft: Draft, context: Context) -> Bead:
     return _put(draft, context, bead, _closed(bead, "rejected", op.reason, context))
 
 
+def _import(op: Import, draft: Draft, context: Context) -> Bead:
+    # What reads other programs' rows is imported only by those who do.
+    from beads.interchange.merge import bring
+
+    del context
+    return bring(draft, op.bead)
+
+
 _HANDLERS: dict[type[Fact], Any] = {
     Create: _create,
-    Import: lambda op, draft, _: bring(draft, op.bead),
+    Import: _import,
     Update: _update,
     Label: _label,
     Depend: _depend,

@@ -26,7 +26,7 @@ from beads.trees import DIRECTORY, FILE, Entry, Tree
 _TREES_MAX = 4096
 """How many trees are kept at hand; a read of one bead goes through three that most others share."""
 
-_IDENTITY = re.compile(r"(.*?) ?<[^<>]*> (-?\d+) [+-]\d{4}$", re.DOTALL)
+_IDENTITY = r"(.*?) ?<[^<>]*> (-?\d+) [+-]\d{4}$"
 
 
 @dataclass(frozen=True)
@@ -327,7 +327,7 @@ def _commit(found: Raw) -> Commit:
         said.setdefault(name, []).append(value)
     encoding = said.get(b"encoding", [b"utf-8"])[0].decode(errors="replace")
     author = said[b"author"][0].decode(errors="replace")
-    identity = _IDENTITY.fullmatch(author)
+    identity = re.fullmatch(_IDENTITY, author, re.DOTALL)
     if identity is None:
         raise ValueError(f"its author is {author[:100]!r}")
     with contextlib.suppress(LookupError):

@@ -321,15 +321,15 @@ class Settings(NamedTuple):
 
 # The words of the configuration that mean something here, and lines that are as plain as nearly all are. Where there is
 # none of the ones and nothing but the others, nobody need wait until what reads them properly is imported.
-_TELLING = re.compile(rb"compress|fsync|shared|extensions|repositoryformatversion\s*=\s*[^0\s]", re.IGNORECASE)
-_PLAIN = re.compile(rb"(\s*(\[[^\]\n]+\]|[A-Za-z][\w-]* = [^\\\n\"]*)?\n)*")
+_TELLING = rb"(?i)compress|fsync|shared|extensions|repositoryformatversion\s*=\s*[^0\s]"
+_PLAIN = rb"(\s*(\[[^\]\n]+\]|[A-Za-z][\w-]* = [^\\\n\"]*)?\n)*"
 
 
 def _settings(common: Path) -> Settings:
     place = common / "config"
     try:
         said = place.read_bytes() if place.exists() else b""
-        if _PLAIN.fullmatch(said) and not _TELLING.search(said):
+        if re.fullmatch(_PLAIN, said) and not re.search(_TELLING, said):
             return Settings(1, -1, os.fsync, os.fsync, os.fsync, None)
         from dulwich.config import ConfigFile
 

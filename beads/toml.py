@@ -6,8 +6,6 @@ read from a person and does not fit is refused with the file, the line, the key 
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Container, Iterator
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin
@@ -59,6 +57,8 @@ def loads(data: bytes, source: str) -> dict[str, Any]:
         line = data.count(b"\n", 0, error.start) + 1
         raise InvalidDocument(source, line, "", "not UTF-8 text") from error
     except tomllib.TOMLDecodeError as error:
+        import re
+
         problem = str(error)
         found = re.search(r" \(at line (\d+), column (\d+)\)$", problem)
         line = int(found.group(1)) if found else data.count(b"\n") + 1
@@ -83,6 +83,8 @@ def validate(model: type[Model], data: dict[str, Any], text: bytes, source: str,
     Raises:
         InvalidDocument: with the first problem's line, key, and the nearest known key for an unknown one.
     """
+    import difflib
+
     from pydantic import ValidationError
 
     try:

@@ -11,6 +11,7 @@ import importlib
 import io
 import os
 import sys
+import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -253,6 +254,10 @@ def _report(failure: _Failure, error: BaseException, arguments: Sequence[str]) -
 def _without_plugins() -> None:
     """Keep pydantic from looking through everything that is installed for plugins: it takes as long as a command."""
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    # Where none are wanted, what finds them is not needed either; it imports a mail reader, among others.
+    loader: Any = types.ModuleType("pydantic.plugin._loader")
+    loader.get_plugins = tuple
+    sys.modules.setdefault(loader.__name__, loader)
 
 
 def _speak_utf8() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -17,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from click.shell_completion import CompletionItem
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
     from pydantic import BaseModel
 
     from beads.clock import Clock
@@ -195,6 +194,8 @@ class BeadId(click.ParamType):  # type: ignore[type-arg]  # It is generic only i
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """The ids that start so, with their titles."""
         del param
+        from click.shell_completion import CompletionItem
+
         from beads.errors import TownError
         from beads.toml import loads
 
@@ -260,6 +261,8 @@ def _gone(store: Store, snapshot: Snapshot, bead: Bead) -> NotFound:
 
 def _git_identity(start: Path) -> str:
     """``Name <address>`` as Git would sign a commit there, or nothing when it does not know."""
+    import subprocess
+
     try:
         done = subprocess.run(
             ["git", "-C", str(start), "var", "GIT_AUTHOR_IDENT"],

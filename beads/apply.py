@@ -357,31 +357,12 @@ def _delete(op: Delete, draft: Draft, context: Context) -> Bead:
     if others:
         raise Refused(f"{others[0]} is a part of {bead.id}", "Delete it first, or all of them with --cascade.")
     for request in graph.merge_requests(draft, bead):
-        _put(draft, context, request, _tombstone(request, op.reason, context))
-    gone = _put(draft, context, bead, _tombstone(bead, op.reason, context))
+        _put(draft, context, request, request.tombstone(op.reason, context.now))
+    gone = _put(draft, context, bead, bead.tombstone(op.reason, context.now))
     for part in parts:
         if part.merge is None:
             _delete(Delete(id=part.id, reason=op.reason, cascade=op.cascade), draft, context)
     return gone
-
-
-def _tombstone(bead: Bead, reason: str, context: Context) -> Bead:
-    """What is left of a deleted bead: who it was, so that pouring its plan again does not bring it back."""
-    return Bead(
-        id=bead.id,
-        title=bead.title,
-        issue_type=bead.issue_type,
-        status="closed",
-        outcome="deleted",
-        source=bead.source,
-        seal=bead.seal,
-        epoch=bead.epoch,
-        created_at=bead.created_at,
-        created_by=bead.created_by,
-        updated_at=bead.updated_at,
-        closed_at=context.now,
-        close_reason=reason,
-    )
 
 
 def _restore(op: Restore, draft: Draft, context: Context) -> Bead | None:

@@ -349,10 +349,12 @@ class Index:
         self._writer: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
 
-    def pin(self) -> tuple[sqlite3.Connection, Oid, bytes] | None:
-        """A connection that sees the index as it is now and goes on to, the commit it is of, and that's format.toml.
+    def pin(self) -> tuple[sqlite3.Connection, dict[str, Any]] | None:
+        """A connection that sees the index as it is now and goes on to, and what it says of itself.
 
-        None when there is no index that can be read. Give the connection back with :meth:`release`.
+        That is which ``commit`` it is of, that commit's ``format.toml``, and how much ``litter`` was written since
+        objects were packed. None when there is no index that can be read. Give the connection back with
+        :meth:`release`.
         """
         try:
             here = self.path.stat()
@@ -368,7 +370,7 @@ class Index:
             connection.execute("BEGIN")
             said = dict(connection.execute("SELECT key, value FROM meta"))
             if said.get("version") == VERSION and "commit" in said and "format" in said:
-                return connection, said["commit"], said["format"]
+                return connection, said
         if connection is not None:
             connection.close()
         return None

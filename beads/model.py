@@ -267,6 +267,12 @@ class Bead(BaseModel):
         """The same bead with these fields replaced; the values are the caller's to have checked."""
         return self.model_copy(update=changes)
 
+    def tombstone(self, reason: str, now: datetime) -> Bead:
+        """What is left of it when it is deleted: who it was, so that pouring its plan again does not bring it back."""
+        kept = ("id", "title", "issue_type", "source", "seal", "epoch", "created_at", "created_by", "updated_at")
+        end = {"status": "closed", "outcome": "deleted", "closed_at": now, "close_reason": reason}
+        return Bead.model_validate({**{name: getattr(self, name) for name in kept}, **end})
+
     def digest(self) -> str:
         """The seal's digest over what the work is: title, goal, command and criteria (I3)."""
         # Without defaults, so that a key which a later version adds does not break the seals of this one.

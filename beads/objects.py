@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 Oid = NewType("Oid", str)
 """The hexadecimal id of an object."""
 
-_PACK_FROM = 64
+PACK_FROM = 64
 """From this many new objects on, a transaction is written as one pack instead of loose files."""
 
 _KEPT = b"beadtown\n"
@@ -98,7 +98,7 @@ class Objects:
 
     def _loose(self, oid: Oid) -> Raw | None:
         try:
-            content = zlib.decompress(self._path(oid).read_bytes())
+            content = zlib.decompress(self.path(oid).read_bytes())
         except FileNotFoundError:
             return None
         header, _, data = content.partition(b"\0")
@@ -187,7 +187,7 @@ class Objects:
             Unreadable: they cannot be written.
         """
         try:
-            if len(objects) >= _PACK_FROM:
+            if len(objects) >= PACK_FROM:
                 self._add_pack({thing.oid: thing for thing in objects})
             else:
                 for thing in objects:
@@ -200,11 +200,12 @@ class Objects:
                 f"the store in {self._common} cannot be written: {error}", "Free space or mend permissions."
             ) from error
 
-    def _path(self, oid: Oid) -> Path:
+    def path(self, oid: Oid) -> Path:
+        """Where an object is when it is loose."""
         return self._folder / oid[:2] / oid[2:]
 
     def _add_loose(self, thing: Raw) -> None:
-        path = self._path(thing.oid)
+        path = self.path(thing.oid)
         # One that is there is made young, so that it is not pruned before the ref needs it. Another user's cannot be.
         with contextlib.suppress(FileNotFoundError, PermissionError):
             os.utime(path)
@@ -246,6 +247,52 @@ class Objects:
         # The index comes last: with it the pack is one.
         publish(base.with_suffix(".pack"), write_pack, prefix="tmp_pack_", sync=said.sync_pack, share=self._share)
         publish(base.with_suffix(".idx"), write_index, prefix="tmp_idx_", sync=said.sync_pack, share=self._share)
+        self._owners().parent.mkdir(exist_ok=True)
+        self.own(name)
+
+    def names(self, name: str) -> Iterator[Oid]:
+        """The ids of the objects in the pack of that name."""
+        from dulwich.object_format import SHA1
+        from dulwich.pack import load_pack_index
+
+        index = load_pack_index(str(self._folder / "pack" / f"pack-{name}.idx"), SHA1)
+        try:
+            yield from (Oid(entry[0].hex()) for entry in index.iterentries())
+        finally:
+            index.close()
+
+    def own(self, name: str) -> None:
+        """Remember that a pack is ours."""
+        with self._owners().open("a") as file:
+            file.write(f"pack-{name}\n")
+
+    def owned(self) -> list[tuple[str, int]]:
+        """The packs of ours that nobody is about to publish, and how large their indexes are."""
+        found = []
+        for name in dict.fromkeys(self._owned()):
+            path = self._folder / "pack" / f"{name}.idx"
+            if path.exists() and not path.with_suffix(".keep").exists():
+                found.append((name, path.stat().st_size))
+        return found
+
+    def disown(self, names: Sequence[str]) -> None:
+        """Remove packs of ours whose objects are in another one."""
+        for name in names:
+            # Without its index first, a pack is none; the other way round readers would stumble.
+            for suffix in (".idx", ".rev", ".pack"):
+                (self._folder / "pack" / f"{name}{suffix}").unlink(missing_ok=True)
+        left = [name for name in self._owned() if name not in names]
+        fresh = self._owners().with_suffix(f".{os.getpid()}")
+        fresh.write_text("".join(f"{name}\n" for name in dict.fromkeys(left)))
+        fresh.replace(self._owners())
+
+    def _owned(self) -> list[str]:
+        with contextlib.suppress(FileNotFoundError):
+            return [line for line in self._owners().read_text().splitlines() if re.fullmatch("pack-[0-9a-f]{40}", line)]
+        return []
+
+    def _owners(self) -> Path:
+        return self._common / "beads" / "packs"
 
     def _keep(self, path: Path) -> None:
         """Keep ``git repack -ad`` from taking a pack for garbage as long as no ref needs it yet."""

@@ -32,15 +32,23 @@ from beads.errors import InvalidInput, LostRace, NotFound, Unreadable
 from beads.git import Changed, Oid, Replaced, Repository, blob_id
 from beads.ids import derived_id, path_of
 from beads.index import Index, Reader
+from beads.objects import PACK_FROM
 
 if TYPE_CHECKING:
     from beads.heartbeat import Renewed
     from beads.model import Bead
     from beads.ops import Operation
+    from beads.packing import Packed
 
 REF = "refs/beads/main"
 FORMAT = 1
 """The version of the tree's layout; a store of a newer one is refused, never guessed at."""
+
+LOOSE_MAX = 6_000
+"""From this many loose objects on a writer packs them; some thousand transactions."""
+
+PACKS_MAX = 20
+"""How many transactions that are packs of their own count as much."""
 
 _TRIES_MAX = 200
 _CATCH_UP_MAX = 50
@@ -153,6 +161,7 @@ class Store:
         self._index = Index(self.directory / f"index{other}.db")
         self._known: dict[bytes, Bead] = {}
         self._format: bytes | None = None
+        self._litter = 0
         self._past: Snapshot | None = None
         self.site = ""
         self.renewed: Callable[[], Renewed] = dict
@@ -243,8 +252,10 @@ class Store:
         pinned = self._index.pin()
         if pinned is None:
             return None
-        connection, commit, format_ = pinned
-        snapshot = Snapshot(commit, format_, connection, self._known)
+        connection, said = pinned
+        commit = Oid(said["commit"])
+        snapshot = Snapshot(commit, said["format"], connection, self._known)
+        self._litter = int(said.get("litter", 0))
         weakref.finalize(snapshot, self._index.release, connection).atexit = False
         snapshot.mend = functools.partial(self._made_anew, commit)
         # It may be ahead of what we saw of the ref before.
@@ -287,8 +298,30 @@ class Store:
             for _ in range(_TRIES_MAX):
                 written = self._try(actor, operations, reason)
                 if written is not None:
-                    return written
-        raise LostRace(f"{self.ref} moved {_TRIES_MAX} times while writing", "Try again.")
+                    break
+            else:
+                raise LostRace(f"{self.ref} moved {_TRIES_MAX} times while writing", "Try again.")
+        if self._litter >= LOOSE_MAX:
+            # Whoever finds the mess tidies up; if that cannot be done the next one tries.
+            with contextlib.suppress(Unreadable, OSError):
+                self.pack()
+        return written
+
+    def pack(self, *, everything: bool = False) -> Packed:
+        """Put the store's loose objects into a pack, and its small packs into one; a writer does so now and then.
+
+        Args:
+            everything: roll up the large packs of the store, too.
+
+        Raises:
+            Unreadable: there is no Git to do it, or it cannot.
+        """
+        from beads.packing import pack
+
+        self._litter = 0
+        with contextlib.suppress(sqlite3.Error), self._index.writing() as connection:
+            connection.execute("DELETE FROM meta WHERE key = 'litter'")
+        return pack(self.repository, self._head(), everything=everything)
 
     def _try(self, actor: str, operations: Sequence[Operation] | Decision, reason: str) -> Written | None:
         from beads.apply import Context, apply
@@ -341,6 +374,9 @@ class Store:
             if connection.execute("SELECT value FROM meta WHERE key = 'commit'").fetchone() == (snapshot.commit,):
                 contents = ((old, None if new is None else self.repository.tree(new)) for old, new in trees)
                 put(connection, updates, contents, commit, self._known)
+                sql = "INSERT INTO meta VALUES ('litter', :n) ON CONFLICT DO UPDATE SET value = value + :n"
+                objects = len(files) + len(trees) + 1
+                connection.execute(sql, {"n": objects if objects < PACK_FROM else LOOSE_MAX // PACKS_MAX})
         return True
 
     def sweep(self) -> None:

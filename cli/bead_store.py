@@ -67,6 +67,25 @@ def init(session: Session, prefix: str) -> None:
         )
 
 
+@command("gc")
+@click.pass_obj
+def gc(session: Session) -> None:
+    """Pack the store's objects now.
+
+    Writers do so by themselves now and then. Only what belongs to the store is packed, with `git pack-objects`; your
+    own objects are left to `git gc`.
+
+    \b
+    Example:
+      bead gc
+    """
+    packed = session.store.pack(everything=True)
+    if session.json:
+        render.echo_json({"objects": packed.objects, "packs": packed.packs})
+    else:
+        click.echo(f"{packed.objects} loose objects packed, {packed.packs} small packs rolled up")
+
+
 @command("doctor")
 @click.pass_context
 def doctor(context: click.Context) -> None:

@@ -55,6 +55,7 @@ BEAD_COMMANDS: Sections = {
         "import": "cli.bead_exchange:import_",
         "export": "cli.bead_exchange:export",
         "sync": "cli.bead_sync:sync",
+        "gc": "cli.bead_store:gc",
         "doctor": "cli.bead_store:doctor",
         "prime": "cli.bead_store:prime",
         "completion": "cli.bead_store:completion",

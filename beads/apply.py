@@ -54,7 +54,7 @@ from beads.ops import (
 )
 from beads.proof import never_proven, united, unproven
 
-__all__ = ["Context", "Draft", "apply", "describe"]
+__all__ = ["Context", "Draft", "apply"]
 
 
 @dataclass(frozen=True)
@@ -77,44 +77,6 @@ def apply(operation: Operation, draft: Draft, context: Context) -> Bead | None:
     handler = _HANDLERS[type(operation)]
     bead: Bead | None = handler(operation, draft, context)
     return bead
-
-
-def describe(operation: Operation, bead: Bead | None) -> str:
-    """One line for the history: what ``operation`` did, in plain words, without what every line would say."""
-    match operation:
-        case Claim():
-            return f"claim {bead.id}: {operation.worker}, epoch {bead.epoch}" if bead else "claim nothing: none ready"
-        case Begin():
-            return f"begin {operation.id}: {operation.worker}, attempt {len(bead.attempts) if bead else 1}"
-        case Finish():
-            return f"attempt at {operation.id} ended {operation.end}: {operation.reason or operation.worker}"
-        case Release():
-            return f"release {operation.id}: {operation.reason or operation.worker}"
-        case Close():
-            why = operation.reason or ("criteria hold" if bead and bead.criteria else "")
-            return f"close {operation.id} as {operation.outcome}{': ' if why else ''}{why}"
-        case Submit():
-            return f"submit {operation.id}: {operation.head[:12]} as {bead.id if bead else '?'}"
-        case Judge():
-            return f"gate {operation.evidence.verdict} for {operation.id}: tree {operation.evidence.tree[:12]}"
-        case Intend():
-            return f"about to land {', '.join(operation.ids)} as {operation.commit[:12]}"
-        case Land():
-            return f"landed {', '.join(operation.ids)} as {operation.commit[:12]}"
-        case SendBack():
-            return f"send back {operation.id}: {operation.reason}"
-        case Update():
-            return f"update {operation.id}: {', '.join(sorted(operation.model_fields_set - {'op', 'id'}))}"
-        case Label():
-            signs = [f"+{name}" for name in operation.add] + [f"-{name}" for name in operation.remove]
-            return f"label {operation.id}: {' '.join(signs)}"
-        case Depend():
-            verb = "no longer" if operation.remove else "now"
-            return f"{operation.id} {verb} {operation.type} {operation.on}"
-        case Create():
-            return f"create {operation.bead.id}: {operation.bead.title}"
-        case _:
-            return f"{operation.op} {operation.id}"
 
 
 def _put(draft: Draft, context: Context, old: Bead | None, new: Bead) -> Bead:
@@ -188,7 +150,7 @@ def _say(op: Say, draft: Draft, context: Context) -> Bead:
 
 def _claim(op: Claim, draft: Draft, context: Context) -> Bead | None:
     if op.id is None:
-        choice = (b for b in graph.ready(draft, context.now) if not op.workable or graph.workable(draft, b))
+        choice = (b for b in draft.ready(context.now) if not op.workable or graph.workable(draft, b))
         best = next(choice, None)
         return None if best is None else _lease(best, op, draft, context)
     bead = draft.need(op.id)
@@ -197,7 +159,7 @@ def _claim(op: Claim, draft: Draft, context: Context) -> Bead | None:
         return bead
     if lease and lease.until > context.now:
         raise LostRace(f"{bead.id} is held by {lease.worker} since {lease.since:%H:%M:%S} UTC, epoch {lease.epoch}")
-    seen = graph.state(draft, bead.evolve(lease=None), context.now)
+    seen = graph.state(draft, bead, context.now)
     if graph.molecule_of(draft, bead).id != bead.id or seen.kind != "ready":
         raise Refused(f"{bead.id} cannot be claimed: {seen.reason}", f"`bead why {bead.id}` says more.")
     return _lease(bead, op, draft, context)

@@ -10,6 +10,11 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 
+def milliseconds(moment: datetime) -> datetime:
+    """The moment in UTC, without what is finer than a millisecond: what the store keeps."""
+    return moment.astimezone(UTC).replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
 class Clock(Protocol):
     """What the store and the roles need to know of time."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 
 from beads import graph
 from beads.errors import NotFound
@@ -87,6 +89,14 @@ class Draft:
         """As :meth:`graph.View.unclosed`."""
         yield from (bead for bead in self._base.unclosed() if bead.id not in self._changed)
         yield from (bead for bead in self._changed.values() if not bead.closed)
+
+    def ready(self, now: datetime) -> Iterator[Bead]:
+        """As :meth:`graph.View.ready`."""
+        moved = graph.affected(self, ((self._base.get(bead_id), bead) for bead_id, bead in self._changed.items()))
+        news = (bead for bead_id in moved if (bead := self.get(bead_id)) is not None)
+        fresh = sorted((bead for bead in news if graph.is_ready(self, bead, now)), key=graph.rank)
+        rest = (bead for bead in self._base.ready(now) if bead.id not in moved)
+        return heapq.merge(rest, fresh, key=graph.rank)
 
     def _merged(self, base: Iterable[Bead], relation: tuple[bool, str]) -> list[Bead]:
         found = [bead for bead in base if bead.id not in self._changed]

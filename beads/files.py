@@ -7,6 +7,7 @@ Git's own conventions: temporary files have names that ``git gc`` sweeps up, and
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import itertools
 import os
@@ -19,11 +20,14 @@ from beads.clock import Clock
 STALE_LOCK_SECONDS = 1.0
 """A lock file that nobody touched for this long belongs to a dead process."""
 
+Sync = Callable[[int], None]
+"""Brings the open file of that number to the disk, as ``os.fsync`` does."""
+
 _SERIAL = itertools.count()
 
 
 def publish(
-    path: Path, write: Callable[[BinaryIO], object], *, prefix: str, durable: bool, share: Callable[[Path], object]
+    path: Path, write: Callable[[BinaryIO], object], *, prefix: str, sync: Sync | None, share: Callable[[Path], object]
 ) -> None:
     """Make a read-only file at ``path`` that holds what ``write`` writes; readers see all of it or none.
 
@@ -31,7 +35,7 @@ def publish(
         path: where; its directory must be there.
         write: writes the content.
         prefix: of the temporary file's name, which lies beside it.
-        durable: whether it must be on the disk, and not only on its way there, before it has its name.
+        sync: brings it to the disk before it has its name; None when being on its way there is enough.
         share: gives the file the permissions that the repository wants beyond those of the process.
 
     Raises:
@@ -42,8 +46,8 @@ def publish(
         with os.fdopen(handle, "wb") as file:
             write(file)
             file.flush()
-            if durable:
-                os.fsync(file.fileno())
+            if sync is not None:
+                sync(file.fileno())
         share(temporary)
         temporary.replace(path)
     except BaseException:
@@ -86,18 +90,26 @@ class Lock:
                 # Git removes directories that it finds empty, such as that of a ref it has just packed.
                 continue
 
-    def replace(self, data: bytes) -> bool:
-        """Replace the file; False when the lock was taken from us meanwhile, and nothing happened."""
+    def replace(self, data: bytes, sync: Sync | None = os.fsync) -> bool:
+        """Replace the file; False when the lock was taken from us meanwhile, and nothing happened.
+
+        Args:
+            data: its new content.
+            sync: brings it to the disk, and its name, too; None when being on its way there is enough.
+        """
         with os.fdopen(os.dup(self._handle), "wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if sync is not None:
+                sync(file.fileno())
         with contextlib.suppress(OSError):
             # Git also takes an empty directory for no ref at all.
             self._path.rmdir()
         if not self._ours():
             return False
         lock_of(self._path).replace(self._path)
+        if sync is not None:
+            _sync_directory(self._path.parent, sync)
         return True
 
     def _ours(self) -> bool:
@@ -112,6 +124,19 @@ class Lock:
                 lock_of(self._path).unlink()
         finally:
             os.close(self._handle)
+
+
+def _sync_directory(path: Path, sync: Sync) -> None:
+    """Bring the names in a directory to the disk; a file system that keeps a journal brings all earlier ones along."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        sync(handle)
+    except OSError as error:
+        # Some file systems know no such thing.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
 
 
 def lock_of(path: Path) -> Path:

@@ -1,20 +1,21 @@
 """What follows from the stored facts: who is ready, who waits for whom, and who acts next (I7). Pure.
 
 Everything here is a function of a :class:`View` and a moment. Readiness follows the documented rules of ``bd``
-with three deliberate differences: what waits for a molecule waits until it has *landed*; the unit of work is the
-molecule, so its steps are never listed on their own; and within a priority the oldest comes first, because
-newest-first starves.
+with these deliberate differences: what waits for a molecule waits until it has *landed*; the unit of work is the
+molecule, so its steps are never listed on their own; within a priority the oldest comes first, because
+newest-first starves; ``conditional-blocks`` frees only when its target failed, as documented and not as coded
+there; and a lease that ran out no longer holds anything.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal, Protocol
 
-from beads.model import BLOCKING, Attempt, Bead
+from beads.ids import natural as natural
+from beads.model import BLOCKING, Attempt, Bead, Dependency
 
 REWORKS_MAX = 5
 """How often a molecule is sent back by the Refinery before a person is asked."""
@@ -22,9 +23,17 @@ REWORKS_MAX = 5
 DEATHS_MAX = 20
 """How many workers may die on one step before a person is asked: a bound on poison, far above bad luck."""
 
+FOREVER = datetime.max.replace(tzinfo=UTC)
+"""The moment after everything that only waits for time."""
+
+PARTS = frozenset({"step", "merge-request"})
+"""The types of what is claimed and released only with the molecule it is a part of."""
+
+UNLISTED = frozenset({*PARTS, "message", "epic"})
+"""The types of what nobody takes up as work."""
+
 _DONE = frozenset({"landed", "done", "superseded"})
-_NUMBERS = re.compile(r"\d+|\D+")
-_UNLISTED = frozenset({"step", "merge-request", "message", "epic"})
+_FAILED = frozenset({"rejected", "cancelled"})
 
 
 class View(Protocol):
@@ -46,6 +55,10 @@ class View(Protocol):
         """Every bead that is not closed."""
         ...
 
+    def ready(self, now: datetime) -> Iterable[Bead]:
+        """What :func:`ready` says of this view; where it can be known without looking at every bead, it is."""
+        ...
+
 
 Kind = Literal["closed", "deferred", "running", "queued", "blocked", "waiting", "needs_person", "ready"]
 
@@ -65,15 +78,6 @@ class State:
     kind: Kind
     reason: str
     waits_for: tuple[str, ...] = ()
-
-
-def natural(bead_id: str) -> tuple[tuple[tuple[int, int, str], ...], ...]:
-    """A sort key under which ``bt-a.10`` comes after ``bt-a.9``, and ``bt-a.m10`` after ``bt-a.m9``."""
-    # The text decides between 1 and 01, so that no two beads are ever in an order of their own.
-    return tuple(
-        tuple((0, int(p), p) if p.isdecimal() else (1, 0, p) for p in _NUMBERS.findall(part))
-        for part in bead_id.split(".")
-    )
 
 
 def steps(view: View, molecule: Bead) -> list[Bead]:
@@ -110,7 +114,7 @@ def next_step(view: View, molecule: Bead) -> Bead | None:
 
 def molecule_of(view: View, bead: Bead) -> Bead:
     """The unit of claim that a bead belongs to: a step's or a merge request's parent, else itself."""
-    if bead.issue_type in ("step", "merge-request") and bead.parent:
+    if bead.issue_type in PARTS and bead.parent:
         return view.get(bead.parent) or bead
     return bead
 
@@ -142,18 +146,44 @@ def deaths(step: Bead) -> list[Attempt]:
 
 
 def blockers(view: View, bead: Bead) -> list[Bead]:
-    """The beads that ``bead`` still waits for; a missing target does not block."""
-    found = [view.get(d.on) for d in bead.dependencies if d.type in BLOCKING and d.type != "parent-child"]
-    return [target for target in found if target is not None and not _frees(target)]
+    """The beads that ``bead`` still waits for; a missing target does not block.
+
+    What a bead's parent waits for, it waits for as well.
+    """
+    found: dict[str, Bead] = {}
+    seen: set[str] = set()
+    here: Bead | None = bead
+    while here is not None and here.id not in seen:
+        seen.add(here.id)
+        for dependency in here.dependencies:
+            found.update((target.id, target) for target in _awaited(view, dependency))
+        here = view.get(here.parent) if here.parent else None
+    return list(found.values())
+
+
+def _awaited(view: View, dependency: Dependency) -> Iterable[Bead]:
+    """What one dependency still waits for."""
+    match dependency.type:
+        case "blocks":
+            target = view.get(dependency.on)
+            return [target] if target is not None and not _frees(target) else []
+        case "conditional-blocks":
+            target = view.get(dependency.on)
+            return [target] if target is not None and not (target.deleted or target.outcome in _FAILED) else []
+        case "waits-for":
+            parts = view.children(dependency.on)
+            if dependency.gate == "any-children" and any(part.closed for part in parts):
+                return []
+            return [part for part in parts if not part.closed]
+        case _:
+            return []
 
 
 def _frees(target: Bead) -> bool:
     """Whether what waits for ``target`` may go on. A molecule frees when it landed, other beads when closed."""
-    if not target.closed:
-        return False
-    if target.deleted:
-        return True
-    return target.outcome in _DONE or not (target.issue_type == "molecule" or target.criteria)
+    if not target.closed or target.deleted:
+        return target.deleted
+    return target.outcome in _DONE or not (target.issue_type == "molecule" or bool(target.criteria))
 
 
 def state(view: View, bead: Bead, now: datetime) -> State:
@@ -172,15 +202,24 @@ def _state(view: View, bead: Bead, now: datetime) -> State:
         return _request_state(view, bead)
     if bead.issue_type == "step":
         return _step_state(view, bead, now)
-    if bead.lease is not None:
+    if bead.lease is not None and bead.lease.until > now:
         return State("running", f"held by {bead.lease.worker} since {bead.lease.since:%H:%M:%S}, epoch {bead.epoch}")
+    if bead.status == "in_progress" and bead.lease is None:
+        return State("running", f"in progress by {bead.assignee or 'somebody'}, without a lease")
     request = _open_request(view, bead)
     if request is not None:
         return State("queued", f"{request.id}: {_request_state(view, request).reason}")
-    if bead.status == "deferred" or (bead.defer_until and bead.defer_until > now):
-        until = f" until {bead.defer_until:%Y-%m-%d %H:%M} UTC" if bead.defer_until else ""
-        return State("deferred", f"deferred{until}")
+    until = deferred_until(view, bead)
+    if bead.status == "deferred" or (until is not None and until > now):
+        return State("deferred", f"deferred until {until:%Y-%m-%d %H:%M} UTC" if until else "deferred")
     return _molecule_state(view, bead)
+
+
+def deferred_until(view: View, bead: Bead) -> datetime | None:
+    """Until when a bead is put off: as it says itself or, one step up, its parent does."""
+    parent = view.get(bead.parent) if bead.parent else None
+    dates = [one.defer_until for one in (bead, parent) if one is not None and one.defer_until is not None]
+    return max(dates, default=None)
 
 
 def _open_request(view: View, molecule: Bead) -> Bead | None:
@@ -196,7 +235,7 @@ def _request_state(view: View, request: Bead) -> State:
 
 def _step_state(view: View, step: Bead, now: datetime) -> State:
     molecule = molecule_of(view, step)
-    if molecule.issue_type in ("step", "merge-request") or molecule.merge is not None:
+    if molecule.issue_type in PARTS or molecule.merge is not None:
         return State("needs_person", "this step has no molecule; close it or give it a parent")
     current = next_step(view, molecule)
     if current is not None and current.id != step.id and not molecule.closed:
@@ -206,12 +245,20 @@ def _step_state(view: View, step: Bead, now: datetime) -> State:
 
 def _molecule_state(view: View, bead: Bead) -> State:
     waiting = blockers(view, bead)
-    stuck = [target for target in waiting if target.closed]
-    if stuck:
-        return State("needs_person", f"needs {stuck[0].id}, which was {stuck[0].outcome or 'closed'} and did not land")
+    stuck = next((target for target in waiting if target.closed), None)
+    if stuck is not None:
+        return State("needs_person", _stuck(bead, stuck))
     if waiting:
         return State("blocked", f"needs {', '.join(t.id for t in waiting)}", tuple(t.id for t in waiting))
     return _work_state(view, bead)
+
+
+def _stuck(bead: Bead, target: Bead) -> str:
+    """Why waiting for a bead that is closed will never end."""
+    how = target.outcome or "closed"
+    if any(d.on == target.id and d.type == "conditional-blocks" for d in bead.dependencies):
+        return f"is for when {target.id} fails, which was {how}"
+    return f"needs {target.id}, which was {how} and did not land"
 
 
 def _waits_for_itself(view: View, bead: Bead) -> bool:
@@ -243,11 +290,82 @@ def _work_state(view: View, bead: Bead) -> State:
 
 
 def ready(view: View, now: datetime) -> list[Bead]:
-    """The beads a worker or a person may take now, best first: priority, then age, then id."""
+    """The beads a worker or a person may take now, best first. By looking at every bead; see :meth:`View.ready`."""
+    return sorted((bead for bead in view.unclosed() if is_ready(view, bead, now)), key=rank)
+
+
+def is_ready(view: View, bead: Bead, now: datetime) -> bool:
+    """Whether a worker or a person may take this bead now."""
+    if bead.closed or bead.issue_type in UNLISTED:
+        return False
     # What is queued is left out first: to say at which place it is takes a look at everything else.
-    listed = (b for b in view.unclosed() if b.issue_type not in _UNLISTED and _open_request(view, b) is None)
-    free = [b for b in listed if _state(view, b, now).kind == "ready"]
-    return sorted(free, key=lambda b: (b.priority, b.created_at, natural(b.id)))
+    return _open_request(view, bead) is None and _state(view, bead, now).kind == "ready"
+
+
+def rank(bead: Bead) -> tuple[int, datetime, str]:
+    """The order in which work is taken up: by priority, then age, then id."""
+    return bead.priority, bead.created_at, natural(bead.id)
+
+
+def is_unit(bead: Bead) -> bool:
+    """Whether it stands somewhere by itself, and not as a part of a molecule does."""
+    return bead.issue_type not in PARTS and bead.merge is None
+
+
+def standing(view: View, bead: Bead) -> State:
+    """Where a unit would stand if time did not matter: what an index can keep.
+
+    Its reason is left out where it says something of beads that have nothing to do with it.
+    """
+    found = _state(view, bead, FOREVER)
+    return State("queued", "") if found.kind == "queued" else found
+
+
+def affected(view: View, changes: Iterable[tuple[Bead | None, Bead | None]]) -> set[str]:
+    """Every bead whose :func:`standing` may have changed because these did.
+
+    Args:
+        view: the state after the changes.
+        changes: each bead that changed, before and after; None where it was not there.
+    """
+    found: set[str] = set()
+    below: list[str] = []
+    for old, new in changes:
+        for bead in (old, new):
+            if bead is not None:
+                found.update((bead.id,) if is_unit(bead) or not bead.parent else (bead.id, bead.parent))
+        below += _watchers(view, old, new)
+    seen: set[str] = set()
+    while below:
+        here = below.pop()
+        if here not in seen:
+            seen.add(here)
+            below += [child.id for child in view.children(here) if is_unit(child)]
+    return found | seen
+
+
+def _watchers(view: View, old: Bead | None, new: Bead | None) -> Iterator[str]:
+    """The beads to whom this change means something, and to everything below them."""
+    bead = new or old
+    if bead is None:
+        return
+    if _inherited(old) != _inherited(new):
+        yield bead.id
+    if _ending(old) == _ending(new) and (old and old.parent) == (new and new.parent):
+        return
+    yield from (other.id for other in view.dependents(bead.id))
+    for parent in {side.parent for side in (old, new) if side is not None and side.parent}:
+        yield from (o.id for o in view.dependents(parent) if any(d.type == "waits-for" for d in o.dependencies))
+
+
+def _inherited(bead: Bead | None) -> object:
+    """What matters to the parts of a bead."""
+    return bead and (bead.dependencies, bead.defer_until)
+
+
+def _ending(bead: Bead | None) -> object:
+    """What matters to those that wait for a bead."""
+    return bead and (bead.closed, bead.outcome, bead.issue_type == "molecule" or bool(bead.criteria))
 
 
 def workable(view: View, bead: Bead) -> bool:

@@ -14,7 +14,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from beads.clock import milliseconds as milliseconds
 from beads.errors import InvalidInput, Unreadable
+from beads.ids import check_id as check_id
+from beads.ids import derived_id as derived_id
+from beads.ids import path_of as path_of
 from beads.toml import dumps, loads
 
 Status = Literal["open", "in_progress", "deferred", "closed"]
@@ -23,25 +27,6 @@ Outcome = Literal["landed", "done", "rejected", "cancelled", "superseded", "dele
 
 BLOCKING = frozenset({"blocks", "parent-child", "conditional-blocks", "waits-for"})
 """The dependency types that can keep a bead from being ready; every other type only informs."""
-
-_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
-_ID_LENGTH_MAX = 128
-
-
-def check_id(text: str) -> str:
-    """``text`` if it is a bead id: letters, digits, ``_``, ``-``, and dots between parts.
-
-    An id becomes a file name and a branch name, so what Git or a file system would read otherwise is refused.
-
-    Raises:
-        InvalidInput: it is not.
-    """
-    if len(text) > _ID_LENGTH_MAX or not _ID.fullmatch(text) or text.endswith(".lock"):
-        raise InvalidInput(
-            f"{text[:_ID_LENGTH_MAX]!r} is not a bead id",
-            "An id is letters, digits, '_' and '-', with dots between parts, such as bt-7f3a9c.2.",
-        )
-    return text
 
 
 def _id_or_value_error(text: str) -> str:
@@ -52,24 +37,6 @@ def _id_or_value_error(text: str) -> str:
 
 
 BeadId = Annotated[str, AfterValidator(_id_or_value_error)]
-
-
-def path_of(bead_id: str) -> str:
-    """Where a bead's file is in the store's tree: two levels of the SHA-1 of its id keep every tree small."""
-    digest = hashlib.sha1(check_id(bead_id).encode(), usedforsecurity=False).hexdigest()
-    return f"beads/{digest[:2]}/{digest[2:4]}/{bead_id}.toml"
-
-
-def derived_id(prefix: str, *parts: str, length: int = 6) -> str:
-    """An id that follows from ``parts`` alone, so that making the same thing twice makes it once."""
-    number = int.from_bytes(hashlib.sha256(json.dumps(parts).encode()).digest(), "big")
-    digits = "".join("0123456789abcdefghijklmnopqrstuvwxyz"[number // 36**i % 36] for i in range(length))
-    return f"{prefix}-{digits}"
-
-
-def milliseconds(moment: datetime) -> datetime:
-    """The moment in UTC, without what is finer than a millisecond: what the store keeps."""
-    return moment.astimezone(UTC).replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
 def _in_utc(moment: datetime) -> datetime:

@@ -18,13 +18,15 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from beads import graph
-from beads.apply import Context, Draft, apply, describe
+from beads.apply import Context, Draft, apply
 from beads.clock import Clock, SystemClock
+from beads.describe import describe
 from beads.draft import related
 from beads.errors import InvalidInput, LostRace, NotFound, Unreadable
 from beads.git import Oid, Repository
@@ -102,6 +104,10 @@ class Snapshot:
     def unclosed(self) -> Iterable[Bead]:
         """Every bead that is not closed."""
         return [bead for bead in self._all().values() if not bead.closed]
+
+    def ready(self, now: datetime) -> Iterable[Bead]:
+        """The beads a worker or a person may take at ``now``, best first."""
+        return graph.ready(self, now)
 
     def settings(self) -> dict[str, object]:
         """What ``format.toml`` says: ``format``, ``store`` and ``prefix``."""

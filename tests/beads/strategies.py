@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from hypothesis import strategies as st
 
+from beads import graph
 from beads.graph import natural
 from beads.model import (
     Attempt,
@@ -176,6 +177,9 @@ class Beads:
 
     def unclosed(self) -> Iterable[Bead]:
         return [bead for bead in self if not bead.closed]
+
+    def ready(self, now: datetime) -> Iterable[Bead]:
+        return graph.ready(self, now)
 
     def __iter__(self) -> Iterator[Bead]:
         return iter(sorted(self.beads.values(), key=lambda bead: natural(bead.id)))

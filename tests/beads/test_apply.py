@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beads import graph
-from beads.apply import Context, Draft, apply, describe
+from beads.apply import Context, Draft, apply
+from beads.describe import describe
 from beads.errors import Fenced, InvalidInput, LostRace, NotFound, Refused, TownError
 from beads.model import BLOCKING, Bead, Criterion, Dependency, Evidence, Outcome, Status
 from beads.ops import (

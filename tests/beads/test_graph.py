@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, get_args
 
 import pytest
@@ -26,7 +26,7 @@ from beads.model import (
 from tests.beads.strategies import ENDS, IDS, NOW, OUTCOMES, STATUSES, Beads, bead, needs, part_of
 
 TESTS = Criterion(run="pytest -q")
-LEASE = Lease(worker="nux", epoch=2, site="here", since=NOW, until=NOW)
+LEASE = Lease(worker="nux", epoch=2, site="here", since=NOW, until=NOW + timedelta(hours=1))
 REQUEST = MergeRequest(molecule="m", branch="b", head="h", base="b")
 
 
@@ -119,7 +119,7 @@ def test_every_question_has_an_answer(view: Beads) -> None:
         assert graph.next_step(view, found) in (*steps, None)
         assert graph.workable(view, found) == bool(steps)
         assert graph.molecule_of(view, found).id in (found.id, found.parent)
-        assert all(other.id in {d.on for d in found.dependencies} for other in graph.blockers(view, found))
+        assert all(view.get(other.id) is other for other in graph.blockers(view, found))
         reached = list(graph.waits_on(view, found.id))
         assert len(set(reached)) == len(reached)
         assert graph.closes_cycle(view, found.id, found.id)
@@ -137,8 +137,31 @@ def test_a_draft_is_the_view_it_will_become(view: Beads, changes: list[tuple[str
         assert draft.children(bead_id) == after.children(bead_id)
         assert draft.dependents(bead_id) == after.dependents(bead_id)
     assert sorted(draft.unclosed(), key=lambda found: graph.natural(found.id)) == after.unclosed()
-    assert graph.ready(draft, NOW) == graph.ready(after, NOW)
+    assert list(draft.ready(NOW)) == graph.ready(draft, NOW) == graph.ready(after, NOW)
     assert graph.queue(draft) == graph.queue(after)
+
+
+@given(_stores, st.lists(st.tuples(_few, _anything), max_size=3))
+def test_what_is_not_affected_stands_where_it_stood(view: Beads, changes: list[tuple[str, dict[str, Any]]]) -> None:
+    after = Beads({**view.beads, **{bead_id: bead(bead_id, **fields) for bead_id, fields in changes}}.values())
+    affected = graph.affected(after, [(view.get(i), after.get(i)) for i in view.beads | after.beads])
+    changed = [(view.get(i), after.get(i)) for i in after.beads if view.get(i) != after.get(i)]
+    assert affected >= graph.affected(after, changed)
+    for found in after:
+        if found.id not in graph.affected(after, changed) and graph.is_unit(found):
+            assert graph.standing(after, found) == graph.standing(view, found)
+            assert graph.deferred_until(after, found) == graph.deferred_until(view, found)
+
+
+@given(_stores, st.sampled_from([NOW, NOW + timedelta(hours=2), NOW + timedelta(days=2)]))
+def test_what_is_ready_is_what_stands_so_and_waits_for_no_time(view: Beads, now: datetime) -> None:
+    def waits(found: Bead) -> bool:
+        times = [graph.deferred_until(view, found), found.lease.until if found.lease else None]
+        return any(moment is not None and moment > now for moment in times)
+
+    units = (found for found in view.unclosed() if graph.is_unit(found) and found.issue_type not in graph.UNLISTED)
+    expected = [found for found in units if graph.standing(view, found).kind == "ready" and not waits(found)]
+    assert sorted(expected, key=graph.rank) == graph.ready(view, now)
 
 
 @given(_stores, st.lists(st.tuples(st.sampled_from(["a", "b", "c", "d", "e", "f"]), _edges), max_size=15))
@@ -280,11 +303,69 @@ def test_where_a_molecule_stands(kind: str, reason: str, beads: list[Bead]) -> N
         else f"{value.issue_type}-{value.status}-{value.outcome}-{len(value.criteria)}"
     ),
 )  # fmt: skip
-@pytest.mark.parametrize("kind", sorted(BLOCKING - {"parent-child"}))
-def test_what_frees_what_waits_for_it(target: Bead, frees: bool, kind: str) -> None:
-    waiting = bead("m", dependencies=(Dependency(on="t", type=kind),))
+def test_what_frees_what_waits_for_it(target: Bead, frees: bool) -> None:
+    waiting = bead("m", dependencies=needs("t"))
     assert (state("m", waiting, target).kind == "ready") == frees
     assert [found.id for found in graph.blockers(Beads([waiting, target]), waiting)] == ([] if frees else ["t"])
+
+
+@pytest.mark.parametrize(
+    "target,kind",
+    [
+        (bead("t"), "blocked"),
+        (bead("t", status="in_progress"), "blocked"),
+        (closed("t", "rejected"), "ready"),
+        (closed("t", "cancelled"), "ready"),
+        (closed("t", "deleted"), "ready"),
+        (bead("other"), "ready"),
+        (closed("t", "done"), "needs_person"),
+        (closed("t", "landed"), "needs_person"),
+        (closed("t", "superseded"), "needs_person"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else f"{value.id}-{value.status}-{value.outcome}",
+)
+def test_what_is_for_a_failure_is_freed_by_nothing_else(target: Bead, kind: str) -> None:
+    waiting = bead("m", dependencies=(Dependency(on="t", type="conditional-blocks"),))
+    assert state("m", waiting, target).kind == kind
+
+
+def test_who_waits_for_children_waits_for_all_of_them_or_for_any() -> None:
+    for_all = bead("all", dependencies=(Dependency(on="e", type="waits-for"),))
+    for_any = bead("any", dependencies=(Dependency(on="e", type="waits-for", gate="any-children"),))
+    epic = bead("e", issue_type="epic")
+    one, two = (bead(name, dependencies=part_of("e")) for name in ("e.1", "e.2"))
+    both = (for_all, for_any)
+    assert [state(w.id, w, epic).kind for w in both] == ["ready", "ready"], "without children nothing is waited for"
+    assert state("all", *both, epic, one, two) == State("blocked", "needs e.1, e.2", ("e.1", "e.2"))
+    assert state("any", *both, epic, one, two).kind == "blocked"
+    done = one.evolve(status="closed", outcome="done")
+    assert state("all", *both, epic, done, two).waits_for == ("e.2",)
+    assert state("any", *both, epic, done, two).kind == "ready"
+
+
+def test_a_part_of_what_is_blocked_is_blocked_and_of_what_is_open_is_not() -> None:
+    epic = bead("e", issue_type="epic", dependencies=needs("t"))
+    middle = bead("e.1", issue_type="epic", dependencies=part_of("e"))
+    leaf = bead("e.1.1", dependencies=part_of("e.1"))
+    assert state("e.1.1", epic, middle, leaf, bead("t")) == State("blocked", "needs t", ("t",))
+    assert state("e.1.1", epic, middle, leaf, closed("t", "done")).kind == "ready"
+
+
+def test_what_is_put_off_puts_its_parts_off_one_level_down() -> None:
+    epic = bead("e", issue_type="epic", defer_until=NOW + timedelta(days=1))
+    child, grandchild = bead("e.1", dependencies=part_of("e")), bead("e.1.1", dependencies=part_of("e.1"))
+    assert state("e.1", epic, child, grandchild).kind == "deferred"
+    assert state("e.1.1", epic, child, grandchild).kind == "ready"
+
+
+def test_a_lease_that_ran_out_holds_nothing() -> None:
+    held = bead("m", status="in_progress", lease=LEASE.model_copy(update={"until": NOW}))
+    assert state("m", held).kind == "ready"
+
+
+def test_what_somebody_works_on_by_hand_is_not_ready() -> None:
+    found = state("m", bead("m", status="in_progress", assignee="ada"))
+    assert found == State("running", "in progress by ada, without a lease")
 
 
 @pytest.mark.parametrize("kind", ["related", "discovered-from", "supersedes", "parent-child"])

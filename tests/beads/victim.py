@@ -19,13 +19,14 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from beads import files, git, ops
+from beads import files, git, objects, ops
 from beads.store import Store
 from tests import world
 from tests.beads.clocks import Virtual
 from tests.beads.strategies import bead
 
-_WRITING = ("swap", "sweep", "_let_go", "_keep", "_add", "_add_loose", "_add_pack", "_make_directory", "_drop_keeps")
+_WRITING = {"swap", "sweep", "let_go", "_keep", "add", "_add_loose", "_add_pack", "_make_directory", "_drop_keeps"}
+_FILES = {git.__file__: 10_000, objects.__file__: 20_000}
 
 
 def _kill_before(line: int) -> None:
@@ -38,10 +39,10 @@ def _kill_before(line: int) -> None:
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
         code = frame.f_code
-        if code.co_filename != files.__file__ and not (code.co_filename == git.__file__ and code.co_name in _WRITING):
+        if code.co_filename != files.__file__ and not (code.co_filename in _FILES and code.co_name in _WRITING):
             return None
         if event == "line":
-            here = frame.f_lineno + 10_000 * (code.co_filename == git.__file__)
+            here = frame.f_lineno + _FILES.get(code.co_filename, 0)
             times[here] += 1
             if times[here] <= 2 and next(left) == 0:
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,60 @@
+"""What an operation did, in plain words: the subjects of the store's history. Pure."""
+
+from __future__ import annotations
+
+from beads.model import Bead
+from beads.ops import (
+    Begin,
+    Claim,
+    Close,
+    Create,
+    Depend,
+    Finish,
+    Intend,
+    Judge,
+    Label,
+    Land,
+    Operation,
+    Release,
+    SendBack,
+    Submit,
+    Update,
+)
+
+
+def describe(operation: Operation, bead: Bead | None) -> str:
+    """One line for the history: what ``operation`` did, in plain words, without what every line would say."""
+    match operation:
+        case Claim():
+            return f"claim {bead.id}: {operation.worker}, epoch {bead.epoch}" if bead else "claim nothing: none ready"
+        case Begin():
+            return f"begin {operation.id}: {operation.worker}, attempt {len(bead.attempts) if bead else 1}"
+        case Finish():
+            return f"attempt at {operation.id} ended {operation.end}: {operation.reason or operation.worker}"
+        case Release():
+            return f"release {operation.id}: {operation.reason or operation.worker}"
+        case Close():
+            why = operation.reason or ("criteria hold" if bead and bead.criteria else "")
+            return f"close {operation.id} as {operation.outcome}{': ' if why else ''}{why}"
+        case Submit():
+            return f"submit {operation.id}: {operation.head[:12]} as {bead.id if bead else '?'}"
+        case Judge():
+            return f"gate {operation.evidence.verdict} for {operation.id}: tree {operation.evidence.tree[:12]}"
+        case Intend():
+            return f"about to land {', '.join(operation.ids)} as {operation.commit[:12]}"
+        case Land():
+            return f"landed {', '.join(operation.ids)} as {operation.commit[:12]}"
+        case SendBack():
+            return f"send back {operation.id}: {operation.reason}"
+        case Update():
+            return f"update {operation.id}: {', '.join(sorted(operation.model_fields_set - {'op', 'id'}))}"
+        case Label():
+            signs = [f"+{name}" for name in operation.add] + [f"-{name}" for name in operation.remove]
+            return f"label {operation.id}: {' '.join(signs)}"
+        case Depend():
+            verb = "no longer" if operation.remove else "now"
+            return f"{operation.id} {verb} {operation.type} {operation.on}"
+        case Create():
+            return f"create {operation.bead.id}: {operation.bead.title}"
+        case _:
+            return f"{operation.op} {operation.id}"

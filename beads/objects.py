@@ -1,0 +1,406 @@
+"""The objects of a Git repository: read them, write them loose or as a pack. The one file that knows dulwich.
+
+Loose objects are read and written here, because importing dulwich takes longer than all that a short command does;
+packs, alternates and the configuration are its business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import weakref
+import zlib
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, NewType
+
+from beads.errors import NotFound, TownError, Unreadable
+from beads.files import Sync, publish
+
+if TYPE_CHECKING:
+    from dulwich.config import ConfigFile
+    from dulwich.file import SharedPerm
+    from dulwich.object_store import DiskObjectStore
+    from dulwich.pack import Pack, UnpackedObject
+
+Oid = NewType("Oid", str)
+"""The hexadecimal id of an object."""
+
+_PACK_FROM = 64
+"""From this many new objects on, a transaction is written as one pack instead of loose files."""
+
+_KEPT = b"beadtown\n"
+"""What is in the files that keep our packs; those of others are left alone."""
+
+_EXTENSIONS = {
+    "noop": None,
+    "objectformat": "sha1",
+    "partialclone": None,
+    "preciousobjects": None,
+    "refstorage": "files",
+    "relativeworktrees": None,
+    "worktreeconfig": None,
+}
+"""The repository extensions that we need not care about, some only with one value. Git asks to refuse all others."""
+
+_KINDS = {1: b"commit", 2: b"tree", 3: b"blob", 4: b"tag"}
+_NUMBERS = {kind: number for number, kind in _KINDS.items()}
+
+
+class Raw(NamedTuple):
+    """An object: its kind as Git calls it, its content, and the id that follows from both."""
+
+    kind: bytes
+    data: bytes
+    oid: Oid
+
+
+def raw(kind: bytes, data: bytes) -> Raw:
+    """The object of that kind with that content."""
+    digest = hashlib.sha1(b"%b %d\0" % (kind, len(data)), usedforsecurity=False)
+    digest.update(data)
+    return Raw(kind, data, Oid(digest.hexdigest()))
+
+
+class Objects:
+    """The objects of one repository.
+
+    Args:
+        common: its common Git directory.
+    """
+
+    def __init__(self, common: Path) -> None:
+        self._common = common
+        self._folder = common / "objects"
+        self._packs: dict[str, Pack] = {}
+        self._keeps: dict[Path, int] = {}
+        # Packs stay open for the life of the process; closed late, they would complain to the terminal.
+        weakref.finalize(self, _close, self._packs)
+
+    def read(self, oid: Oid) -> Raw:
+        """The object of that id.
+
+        Raises:
+            NotFound: there is none.
+            Unreadable: it is damaged.
+        """
+        with _reading(oid):
+            # An object that is packed and pruned between the look beside the packs and the one into them is found by
+            # the second one; one that a repack moves between two packs, too.
+            found = self._loose(oid) or self._packed(oid) or self._loose(oid) or self._elsewhere(oid)
+        if found is None:
+            raise NotFound(f"object {oid} is missing from {self._common}", "Run `git fsck`.")
+        return found
+
+    def _loose(self, oid: Oid) -> Raw | None:
+        try:
+            content = zlib.decompress(self._path(oid).read_bytes())
+        except FileNotFoundError:
+            return None
+        header, _, data = content.partition(b"\0")
+        found = raw(header.split(b" ", 1)[0], data)
+        if found.oid != oid:
+            raise ValueError(f"it is really {found.oid}")
+        return found
+
+    def _packed(self, oid: Oid) -> Raw | None:
+        sha = bytes.fromhex(oid)
+        for look in (self._known, self._listed):
+            for name in look():
+                found = self._in_pack(name, sha)
+                if found is not None:
+                    # Objects that are read together lie together.
+                    self._packs[name] = self._packs.pop(name)
+                    return Raw(_KINDS[found[0]], found[1], oid)
+        return None
+
+    def _known(self) -> list[str]:
+        return list(reversed(self._packs))
+
+    def _listed(self) -> list[str]:
+        """The packs that there are and that were not looked into yet; those that are gone are forgotten."""
+        try:
+            there = {entry.name[:-4] for entry in os.scandir(self._folder / "pack") if entry.name.endswith(".idx")}
+        except FileNotFoundError:
+            there = set()
+        for name in self._packs.keys() - there:
+            self._packs.pop(name).close()
+        return sorted(there - self._packs.keys())
+
+    def _in_pack(self, name: str, sha: bytes) -> tuple[int, bytes] | None:
+        from dulwich.object_format import SHA1
+        from dulwich.objects import RawObjectID
+        from dulwich.pack import Pack, PackFileDisappeared
+
+        pack = self._packs.get(name)
+        if pack is None:
+            pack = self._packs[name] = Pack(str(self._folder / "pack" / name), object_format=SHA1)
+        try:
+            return pack.get_raw(RawObjectID(sha))
+        except KeyError:
+            return None
+        except (FileNotFoundError, PackFileDisappeared):
+            # It was replaced by another one before it was opened.
+            self._packs.pop(name).close()
+            return None
+
+    def _elsewhere(self, oid: Oid) -> Raw | None:
+        """Look where only few repositories have objects: in those of others that they borrow from."""
+        from dulwich.objects import ObjectID
+
+        with contextlib.suppress(KeyError):
+            number, data = self._store.get_raw(ObjectID(oid.encode()))
+            return Raw(_KINDS[number], data, oid)
+        return None
+
+    @cached_property
+    def _store(self) -> DiskObjectStore:
+        from dulwich.object_store import DiskObjectStore
+
+        store = DiskObjectStore(str(self._folder))
+        weakref.finalize(self, store.close)
+        return store
+
+    @cached_property
+    def settings(self) -> Settings:
+        """What the repository's configuration says of writing objects; checked to be of a kind that we can handle."""
+        return _settings(self._common)
+
+    def add(self, objects: Sequence[Raw]) -> None:
+        """Write objects; when this returns they are on the disk, as far as the configuration wants that.
+
+        A pack is kept from being collected as garbage until :meth:`let_go`.
+
+        Raises:
+            Unreadable: they cannot be written.
+        """
+        try:
+            if len(objects) >= _PACK_FROM:
+                self._add_pack({thing.oid: thing for thing in objects})
+            else:
+                for thing in objects:
+                    self._add_loose(thing)
+        except BaseException as error:
+            self.let_go()
+            if not isinstance(error, OSError):
+                raise
+            raise Unreadable(
+                f"the store in {self._common} cannot be written: {error}", "Free space or mend permissions."
+            ) from error
+
+    def _path(self, oid: Oid) -> Path:
+        return self._folder / oid[:2] / oid[2:]
+
+    def _add_loose(self, thing: Raw) -> None:
+        path = self._path(thing.oid)
+        # One that is there is made young, so that it is not pruned before the ref needs it. Another user's cannot be.
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            os.utime(path)
+            return
+        said = self.settings
+        data = zlib.compress(b"%b %d\0%b" % (thing.kind, len(thing.data), thing.data), said.loose_level)
+        while True:
+            self._make_directory(path.parent)
+            # `git gc` removes directories that it finds empty.
+            with contextlib.suppress(FileNotFoundError):
+                publish(path, lambda file: file.write(data), prefix="tmp_obj_", sync=said.sync_loose, share=self._share)
+                return
+
+    def _add_pack(self, objects: dict[Oid, Raw]) -> None:
+        from dulwich.object_format import SHA1
+        from dulwich.pack import write_pack_data, write_pack_index_v2
+
+        # The name is made of what is in it, as Git does.
+        name = hashlib.sha1(b"".join(map(bytes.fromhex, sorted(objects))), usedforsecurity=False).hexdigest()
+        base = self._folder / "pack" / f"pack-{name}"
+        self._make_directory(base.parent)
+        self._keep(base.with_suffix(".keep"))
+        if base.with_suffix(".idx").exists():
+            return
+        said = self.settings
+        entries: dict[bytes, tuple[int, int]] = {}
+        checksum = b""
+
+        def write_pack(file: BinaryIO) -> None:
+            nonlocal entries, checksum
+            records = map(_unpacked, objects.values())
+            entries, checksum = write_pack_data(
+                file.write, records, SHA1, num_records=len(objects), compression_level=said.pack_level
+            )
+
+        def write_index(file: BinaryIO) -> None:
+            write_pack_index_v2(file, sorted((sha, *entry) for sha, entry in entries.items()), checksum)
+
+        # The index comes last: with it the pack is one.
+        publish(base.with_suffix(".pack"), write_pack, prefix="tmp_pack_", sync=said.sync_pack, share=self._share)
+        publish(base.with_suffix(".idx"), write_index, prefix="tmp_idx_", sync=said.sync_pack, share=self._share)
+
+    def _keep(self, path: Path) -> None:
+        """Keep ``git repack -ad`` from taking a pack for garbage as long as no ref needs it yet."""
+        _drop_keeps(path.parent)
+        if path not in self._keeps:
+            handle = self._keeps[path] = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            with contextlib.suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.pwrite(handle, _KEPT, 0)
+
+    def let_go(self) -> None:
+        """Leave the packs that were written to the garbage collection, now that a ref needs them or never will."""
+        while self._keeps:
+            path, handle = self._keeps.popitem()
+            path.unlink(missing_ok=True)
+            os.close(handle)
+
+    def sweep(self) -> None:
+        """Remove what writers of ours that were killed kept packs with. Temporary files `git gc` removes in time."""
+        _drop_keeps(self._folder / "pack")
+
+    def _make_directory(self, path: Path) -> None:
+        with contextlib.suppress(FileExistsError):
+            path.mkdir()
+            self._share(path)
+
+    def _share(self, path: Path) -> None:
+        if self.settings.shared is not None:
+            from dulwich.file import adjust_shared_perm
+
+            adjust_shared_perm(path, self.settings.shared)
+
+
+def _unpacked(thing: Raw) -> UnpackedObject:
+    from dulwich.pack import UnpackedObject
+
+    return UnpackedObject(_NUMBERS[thing.kind], decomp_chunks=[thing.data], sha=bytes.fromhex(thing.oid))
+
+
+def _close(packs: dict[str, Pack]) -> None:
+    for pack in packs.values():
+        pack.close()
+
+
+def _drop_keeps(folder: Path) -> None:
+    """Remove those of our files that keep packs whose lock nobody holds any more: the process was killed."""
+    for path in folder.glob("*.keep"):
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if file.read() == _KEPT:
+                path.unlink()
+
+
+class Settings(NamedTuple):
+    """What a repository's configuration says of writing.
+
+    Attributes:
+        loose_level: how hard loose objects are compressed, for zlib.
+        pack_level: how hard packs are.
+        sync_loose: what brings loose objects to the disk; None when nothing need.
+        sync_pack: likewise packs.
+        sync_ref: likewise refs, and with them the names of everything written before.
+        shared: the permissions that files get beyond those of the process.
+    """
+
+    loose_level: int
+    pack_level: int
+    sync_loose: Sync | None
+    sync_pack: Sync | None
+    sync_ref: Sync | None
+    shared: SharedPerm | None
+
+
+def _settings(common: Path) -> Settings:
+    from dulwich.config import ConfigFile
+
+    place = common / "config"
+    try:
+        config = ConfigFile.from_path(place, expand_includes=False) if place.exists() else ConfigFile()
+        _check_format(common, config)
+        level = _number(config, "core", "compression", -1)
+        return Settings(
+            _number(config, "core", "looseCompression", level if level >= 0 else 1),
+            _number(config, "pack", "compression", level),
+            *_durability(config),
+            _shared(config),
+        )
+    except (OSError, ValueError) as error:
+        raise Unreadable(f"{place} cannot be read: {error}") from error
+
+
+_OBJECTS = frozenset({"loose-object", "pack", "pack-metadata", "commit-graph"})
+_COMPONENTS = {
+    "none": frozenset[str](),
+    "objects": _OBJECTS,
+    "committed": _OBJECTS,
+    "added": _OBJECTS | {"index"},
+    "derived-metadata": frozenset({"pack-metadata", "commit-graph"}),
+    "all": _OBJECTS | {"index", "reference"},
+}
+
+
+def _durability(config: ConfigFile) -> tuple[Sync | None, Sync | None, Sync | None]:
+    """What is brought to the disk, and how: ``core.fsync`` and ``core.fsyncMethod`` as Git documents them.
+
+    Where they say nothing everything is, because a store that a power cut can empty is none; that costs what
+    ``docs/store.md`` says.
+    """
+    wanted = {"loose-object", "pack", "reference"}
+    said = _text(config, "core", "fsync")
+    if said is None and not config.get_boolean((b"core",), b"fsyncObjectFiles", True):
+        wanted.discard("loose-object")
+    for word in (said or "").replace(" ", "").split(","):
+        name = word.removeprefix("-")
+        if word == "none":
+            wanted.clear()
+        elif word.startswith("-"):
+            wanted -= _COMPONENTS.get(name, frozenset({name}))
+        elif word:
+            wanted |= _COMPONENTS.get(name, frozenset({name}))
+    # Python cannot ask for less than a flush; without the file's times it is the nearest to `writeout-only`.
+    light = (_text(config, "core", "fsyncMethod") or "").lower() == "writeout-only" and hasattr(os, "fdatasync")
+    sync: Sync = os.fdatasync if light else os.fsync
+    loose, pack, ref = (sync if name in wanted else None for name in ("loose-object", "pack", "reference"))
+    return loose, pack, ref
+
+
+def _check_format(common: Path, config: ConfigFile) -> None:
+    """Refuse a repository of a kind that we do not know, before we damage it."""
+    said = {name.decode().lower(): value.decode(errors="replace") for name, value in config.items((b"extensions",))}
+    version = _text(config, "core", "repositoryFormatVersion") or "0"
+    unknown = [f"{name} = {said[name]}" for name in said if _EXTENSIONS.get(name, "") not in (None, said[name])]
+    if unknown or version not in ("0", "1"):
+        what = f"the extension {unknown[0]}" if unknown else f"format {version}"
+        raise Unreadable(f"{common} uses {what}: no place for the store", "It needs SHA-1, and refs in files.")
+
+
+def _shared(config: ConfigFile) -> SharedPerm | None:
+    value = _text(config, "core", "sharedRepository")
+    if value is None:
+        return None
+    from dulwich.repo import parse_shared_repository
+
+    return parse_shared_repository(value.encode())
+
+
+def _number(config: ConfigFile, section: str, name: str, otherwise: int) -> int:
+    value = _text(config, section, name)
+    return otherwise if value is None else int(value)
+
+
+def _text(config: ConfigFile, section: str, name: str) -> str | None:
+    with contextlib.suppress(KeyError):
+        return config.get((section.encode(),), name.encode()).decode()
+    return None
+
+
+@contextlib.contextmanager
+def _reading(oid: Oid) -> Iterator[None]:
+    """Say of whatever a damaged object makes its reader stumble over that the object is damaged."""
+    try:
+        yield
+    except TownError:
+        raise
+    except Exception as error:
+        # In a damaged pack dulwich stumbles over nearly everything.
+        raise Unreadable(f"object {oid} cannot be read: {error}", "Run `git fsck`.") from error

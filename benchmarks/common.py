@@ -221,7 +221,11 @@ def run(about: str | None, add: Callable[[ArgumentParser], None], measure: Measu
     add_common(parser)
     options = parser.parse_args()
     with workplace(options.keep) as place:
-        report(measure(place, options), as_json=options.json)
+        figures = measure(place, options)
+        if options.json:
+            print(json.dumps(rows(figures), indent=2))
+        else:
+            report(figures)
 
 
 def add_common(parser: ArgumentParser) -> None:
@@ -230,14 +234,16 @@ def add_common(parser: ArgumentParser) -> None:
     parser.add_argument("--keep", type=Path, metavar="DIR", help="work in that new directory and leave it there")
 
 
-def report(figures: Iterator[Figure], *, as_json: bool) -> None:
-    """Print figures as a table, each as soon as it is known, or all of them as JSON."""
-    if as_json:
-        facts = [figure.facts() for figure in figures]
-        progress()
-        print(json.dumps(facts, indent=2))
-        return
-    print(f"{'what':<52} {'ours':>10} {'10 to 90 %':>21} {'floor':>10} {'ratio':>6}  {'target':<12} floor is")
+def rows(figures: Iterator[Figure]) -> list[dict[str, object]]:
+    """Every figure's facts, for JSON."""
+    facts = [figure.facts() for figure in figures]
+    progress()
+    return facts
+
+
+def report(figures: Iterator[Figure]) -> None:
+    """Print figures as a table, each as soon as it is known."""
+    print(f"{'what':<52} {'ours':>10} {'10 to 90 %':>21} {'floor':>10} {'ratio':>6}  {'target':<16} floor is")
     for figure in figures:
         progress()
         print(_row(figure), flush=True)
@@ -248,7 +254,7 @@ def _row(figure: Figure) -> str:
     ratio = "" if figure.ratio is None else f"{figure.ratio:.2f}"
     ours, floor = shown(figure.ours, figure.unit), shown(figure.floor, figure.unit)
     return (
-        f"{figure.name:<52} {ours:>10} {spread:>21} {floor:>10} {ratio:>6}  {_target(figure):<12} {figure.floor_is}"
+        f"{figure.name:<52} {ours:>10} {spread:>21} {floor:>10} {ratio:>6}  {_target(figure):<16} {figure.floor_is}"
     ).rstrip()
 
 

@@ -20,7 +20,6 @@ from typing import TextIO
 
 from beads import Store
 from beads.ops import Claim, Create, Say
-
 from benchmarks.common import Figure, environment, git, progress, repository, run
 from benchmarks.store import bead
 

@@ -1,9 +1,9 @@
 """A graph of beads like that of a real project, as large as wanted, the same for the same seed.
 
-It comes in clusters of :data:`CLUSTER` beads: an epic with children, molecules with steps and criteria, and single tasks
-and bugs. Beads wait for earlier ones of their cluster, now and then for one of another cluster, and each cluster ends
-with a release that waits for many. About 60 of 100 are closed, the older ones rather than the newer; some are deferred,
-some held. Beads are made when they are asked for, so that a million of them need no memory.
+It comes in clusters of :data:`CLUSTER` beads: an epic with children, molecules with steps and criteria, and single
+tasks and bugs. Beads wait for earlier ones of their cluster, now and then for one of another cluster, and each cluster
+ends with a release that waits for many. About 60 of 100 are closed, the older ones rather than the newer; some are
+deferred, some held. Beads are made when they are asked for, so that a million of them need no memory.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from random import Random
 
 from beads import Bead, Comment, Criterion, Dependency, Lease, Operation, Store
 from beads.ops import Create
-
 from benchmarks.common import Watch, progress
 
 CLUSTER = 25
@@ -25,12 +24,12 @@ BATCH = 10_000
 BEGIN = datetime(2025, 1, 1, tzinfo=UTC)
 
 _CLOSED_SHARE = 0.6
-_WORDS = (
-    "add fix parse write read cache index token slug router header retry timeout merge queue lease worker branch "
-    "commit tree gate test flaky report error message option command output table page link image upload session "
-    "login password schema migration column query plan batch stream buffer encode decode unicode date zone invoice"
-).split()
-_TEXT = Random(0).choices(_WORDS, k=100_000)
+_WORDS = """
+    add fix parse write read cache index token slug router header retry timeout merge queue lease worker branch
+    commit tree gate test flaky report error message option command output table page link image upload session
+    login password schema migration column query plan batch stream buffer encode decode unicode date zone invoice
+"""
+_TEXT = Random(0).choices(_WORDS.split(), k=100_000)
 _LABELS = ("api", "cli", "docs", "ui", "storage", "perf", "security", "tests")
 
 
@@ -80,7 +79,7 @@ def _molecule(chance: Random, number: int, place: int, when: datetime, closed: b
     for step in range(1, 5):
         before = (Dependency(on=name(number, place + step - 1)),) if step > 1 else ()
         bead = _bead(chance, number, place + step, when, closed, "step", (_part(root), *before))
-        check = Criterion(run=f"pytest -q tests/test_{_WORDS[number % len(_WORDS)]}.py")
+        check = Criterion(run=f"pytest -q tests/test_{_TEXT[number % len(_TEXT)]}.py")
         yield bead.evolve(criteria=(check,)).sealed()
 
 

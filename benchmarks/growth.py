@@ -1,20 +1,20 @@
 """How much a repository grows by a change of one field, once the store is packed; everything in ``objects`` counts.
 
-    python -m benchmarks.growth --beads 1000 100000 --changes 2000
+python -m benchmarks.growth --beads 1000 100000 --changes 2000
 """
 
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
 from beads import Bead, Operation, Store
 from beads.ops import Update
-
 from benchmarks import graph
-from benchmarks.common import BEAD, Figure, Launcher, progress, repository, run
+from benchmarks.common import BEAD, Figure, Launcher, git, progress, repository, run
 
 AT_MOST = 700
 """Bytes for each change, the index of the pack included."""
@@ -24,21 +24,23 @@ PACKERS = {"bead": [*BEAD, "gc"], "git": ["git", "gc", "--quiet", "--prune=now"]
 
 def grow(place: Path, beads: int, changes: int, packer: str, seed: int) -> Iterator[Figure]:
     """Change fields of random beads of a store of ``beads`` beads, each in its own transaction."""
-    store = Store.init(repository(place), "bench")
-    graph.fill(store, beads, seed)
-    before = _packed(place, packer)
-    chance = Random(seed)
+    graph.fill(Store.init(repository(place), "bench"), beads, seed)
+    _pack(place, packer)
+    before, chance = _sizes(place), Random(seed)
     # Packing has moved the objects under the store that was open.
     store = Store.open(place)
     for number in range(changes):
         progress(f"change {number} of {changes}")
         some = graph.name(chance.randrange(beads // graph.CLUSTER), chance.randrange(1, 13))
         store.commit("bench", [_change(store.snapshot().need(some), chance)])
-    loose = _size(place) - before
-    after = _packed(place, packer)
+    loose = _sizes(place)
+    _pack(place, packer)
+    after = _sizes(place)
     what = f"a change, {beads:,} beads, packed by {packer}"
-    yield Figure(what, (after - before) / changes, "bytes", at_most=AT_MOST)
-    yield Figure("the same before packing", loose / changes, "bytes")
+    yield Figure(what, (after.total() - before.total()) / changes, "bytes", at_most=AT_MOST)
+    for part in sorted(after):
+        yield Figure(f"of that: {part}", (after[part] - before[part]) / changes, "bytes")
+    yield Figure("the same before packing", (loose.total() - before.total()) / changes, "bytes")
 
 
 def _change(bead: Bead, chance: Random) -> Operation:
@@ -48,15 +50,22 @@ def _change(bead: Bead, chance: Random) -> Operation:
     return Update(id=bead.id, assignee="nux" if bead.assignee != "nux" else "toast")
 
 
-def _packed(place: Path, packer: str) -> int:
+def _pack(place: Path, packer: str) -> None:
     progress("packing")
     with Launcher(place) as launcher:
         launcher.run(*PACKERS[packer])
-    return _size(place)
 
 
-def _size(place: Path) -> int:
-    return sum(path.stat().st_size for path in (place / ".git" / "objects").rglob("*") if path.is_file())
+def _sizes(place: Path) -> Counter[str]:
+    """The bytes of everything below ``objects``: of each type of object, and what is left for indices and headers."""
+    form = "--batch-check=%(objecttype)s %(objectsize:disk)"
+    found = Counter[str]()
+    for line in git(place, "cat-file", "--batch-all-objects", "--unordered", form).splitlines():
+        kind, size = line.split()
+        found[kind] += int(size)
+    files = (place / ".git" / "objects").rglob("*")
+    found["indices"] = sum(path.stat().st_size for path in files if path.is_file()) - found.total()
+    return found
 
 
 def measure(place: Path, options: Namespace) -> Iterator[Figure]:
@@ -67,7 +76,9 @@ def measure(place: Path, options: Namespace) -> Iterator[Figure]:
 
 def add(parser: ArgumentParser) -> None:
     """The options of this benchmark."""
-    parser.add_argument("--beads", type=int, nargs="+", default=[1000, 100_000], help="how many there are (1000 100000)")
+    parser.add_argument(
+        "--beads", type=int, nargs="+", default=[1000, 100_000], help="how many there are (1000 100000)"
+    )
     parser.add_argument("--changes", type=int, default=2000, help="how many changes are made (2000)")
     parser.add_argument("--packer", choices=sorted(PACKERS), default="git", help="what packs the store (git)")
     parser.add_argument("--seed", type=int, default=0, help="of the graph and of the changes (0)")

@@ -1,4 +1,4 @@
-"""Towers of Hanoi: a chain of 2^N − 1 beads, worked off by a process that is killed again and again.
+"""Towers of Hanoi: a chain of 2^N - 1 beads, worked off by a process that is killed again and again.
 
 Every move is a bead that needs the one before it. A worker claims each and closes it, durably; at random moments it is
 killed with SIGKILL and started again, and finds in the store alone where to go on. In the end plain Git tells from the
@@ -26,7 +26,6 @@ from typing import IO
 from beads import Bead, Dependency, Snapshot, Store
 from beads.liveness import Presence
 from beads.ops import Claim, Close, Create, Operation
-
 from benchmarks.common import Figure, Watch, environment, git, progress, repository, run
 
 ROOT = "bt-hanoi"
@@ -66,9 +65,7 @@ def create(store: Store, discs: int) -> None:
         before = (Dependency(on=f"{ROOT}.{number - 1}"),) if number > 1 else ()
         title, when = f"move disc {disc} from {source} to {target}", begin + timedelta(milliseconds=number)
         part = Dependency(on=ROOT, type="parent-child")
-        step = Bead(
-            id=f"{ROOT}.{number}", title=title, created_at=when, updated_at=when, dependencies=(part, *before)
-        )
+        step = Bead(id=f"{ROOT}.{number}", title=title, created_at=when, updated_at=when, dependencies=(part, *before))
         batch.append(Create(bead=step))
         if len(batch) == BATCH or number == 2**discs - 1:
             store.commit("planner", batch, f"plan the moves up to {number}")

@@ -1,6 +1,6 @@
 """Everyday commands as processes on a large store, beside a Python that has only loaded click and sqlite3.
 
-    python -m benchmarks.processes --beads 100000 --times 15
+python -m benchmarks.processes --beads 100000 --times 15
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from pathlib import Path
 from random import Random
 
 from beads import Store
-
 from benchmarks import graph
 from benchmarks.common import BEAD, IMPORTS, Figure, Launcher, Ran, progress, repository, run, timed
 

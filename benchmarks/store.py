@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from beads import Bead, Operation, Store
-from beads.ops import Claim, Create, Update
 from dulwich.objects import Commit, ObjectID, ShaFile, Tree
 from dulwich.refs import Ref
 from dulwich.repo import Repo
 
+from beads import Bead, Operation, Store
+from beads.ops import Claim, Create, Update
 from benchmarks.common import Figure, progress, quantile, repository, run, timed
 
 SINGLE_AT_MOST = 1.5

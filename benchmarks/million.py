@@ -11,15 +11,16 @@ import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from random import Random
 
 from beads import Store
 from beads import graph as readiness
-from beads.ops import Claim
+from beads.ops import Claim, Create
 from benchmarks import graph, processes
 from benchmarks.common import BEAD, Figure, Launcher, Watch, progress, quantile, repository, run
+from benchmarks.store import bead
 
 MEMORY_AT_MOST = 300e6
 """Bytes that an everyday command may have at its peak."""
@@ -66,13 +67,14 @@ def in_process(place: Path, options: Namespace) -> Iterator[Figure]:
     with Watch() as first:
         store.snapshot().get(graph.name(0, 1))
     yield Figure("in-process: open the store and show one", first.seconds)
-    free = iter(readiness.ready(store.snapshot(), now))
-    # Each is one that is ready by now; the claims before it have changed the state.
+    # A bead can be claimed once, so there are as many more as there are claims.
+    store.commit("bench", [Create(bead=bead(number)) for number in range(2 * options.times)])
+    free = count()
     questions: dict[str, Callable[[], object]] = {
         "show": lambda: store.snapshot().need(graph.name(chance.randrange(clusters), 1)),
         "ready, 10": lambda: readiness.ready(store.snapshot(), now)[:10],
         "list, 50": lambda: list(islice(store.snapshot().unclosed(), 50)),
-        "claim": lambda: store.commit("bench", [Claim(id=next(free).id, worker="bench")]),
+        "claim": lambda: store.commit("bench", [Claim(id=bead(next(free)).id, worker="bench")]),
         "claim the best": lambda: store.commit("bench", [Claim(worker="other")]),
     }
     for name, question in questions.items():

@@ -30,7 +30,7 @@ BATCH = 10_000
 def bead(number: int) -> Bead:
     """A bead like any other."""
     now = datetime(2026, 1, 1, tzinfo=UTC)
-    return Bead(id=f"bt-{number:06}", title=f"bead {number}", created_at=now, updated_at=now)
+    return Bead(id=f"bt-one{number:06}", title=f"bead {number}", created_at=now, updated_at=now)
 
 
 class Pair:

@@ -13,7 +13,7 @@ from types import ModuleType
 
 import pytest
 
-from beads import Store
+from beads import Dependency, Store
 from beads.model import write_bead
 from beads.ops import Reopen
 from benchmarks import contention, graph, growth, hanoi, million, processes, store, town
@@ -96,7 +96,7 @@ def titles(discs: int) -> list[str]:
 
 def move(number: int, title: str, status: str, epoch: int) -> bytes:
     """The bead of a move in that state, as it is stored."""
-    before = (hanoi.Dependency(on=f"{hanoi.ROOT}.{number - 1}"),) if number > 1 else ()
+    before = (Dependency(on=f"{hanoi.ROOT}.{number - 1}"),) if number > 1 else ()
     state = {"title": title, "status": status, "epoch": epoch, "dependencies": before}
     return write_bead(store.bead(number).evolve(**state))
 

@@ -90,6 +90,11 @@ class Draft:
         yield from (bead for bead in self._base.unclosed() if bead.id not in self._changed)
         yield from (bead for bead in self._changed.values() if not bead.closed)
 
+    def requests(self) -> Iterator[Bead]:
+        """As :meth:`graph.View.requests`."""
+        yield from (bead for bead in self._base.requests() if bead.id not in self._changed)
+        yield from (bead for bead in self._changed.values() if bead.merge is not None and not bead.closed)
+
     def ready(self, now: datetime) -> Iterator[Bead]:
         """As :meth:`graph.View.ready`."""
         moved = graph.affected(self, ((self._base.get(bead_id), bead) for bead_id, bead in self._changed.items()))

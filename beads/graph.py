@@ -55,6 +55,10 @@ class View(Protocol):
         """Every bead that is not closed."""
         ...
 
+    def requests(self) -> Iterable[Bead]:
+        """The merge requests that are not closed."""
+        ...
+
     def ready(self, now: datetime) -> Iterable[Bead]:
         """What :func:`ready` says of this view; where it can be known without looking at every bead, it is."""
         ...
@@ -131,8 +135,7 @@ def reworks(view: View, molecule: Bead) -> int:
 
 def queue(view: View) -> list[Bead]:
     """The open merge requests in the order they are to land: priority, then age, then id."""
-    requests = [bead for bead in view.unclosed() if bead.merge is not None]
-    return sorted(requests, key=lambda r: (r.priority, r.created_at, natural(r.id)))
+    return sorted(view.requests(), key=lambda r: (r.priority, r.created_at, natural(r.id)))
 
 
 def failed(step: Bead) -> list[Attempt]:

@@ -14,64 +14,49 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import sqlite3
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from beads import graph
-from beads.apply import Context, Draft, apply
-from beads.clock import Clock, SystemClock
-from beads.describe import describe
-from beads.draft import related
+from beads.clock import Clock, SystemClock, milliseconds
 from beads.errors import InvalidInput, LostRace, NotFound, Unreadable
-from beads.git import Oid, Repository
-from beads.model import Bead, derived_id, milliseconds, path_of, read_bead, write_bead
-from beads.ops import Operation
-from beads.toml import dumps, loads
+from beads.git import Changed, Oid, Repository, blob_id
+from beads.ids import derived_id, path_of
+from beads.index import Index, Reader
+
+if TYPE_CHECKING:
+    from beads.model import Bead
+    from beads.ops import Operation
 
 REF = "refs/beads/main"
 FORMAT = 1
 """The version of the tree's layout; a store of a newer one is refused, never guessed at."""
 
 _TRIES_MAX = 200
+_CATCH_UP_MAX = 50
 _WRITER_WAIT_SECONDS = 10.0
 
-Decision = Callable[["Snapshot"], Sequence[Operation]]
+Decision = Callable[["Snapshot"], "Sequence[Operation]"]
 
 
-class Snapshot:
-    """Every bead at one commit of the store; immutable. A :class:`graph.View`.
+class Snapshot(Reader):
+    """Every bead at one commit of the store; immutable, and as old as it was when it was taken.
 
-    Reading one bead opens three trees and a blob; asking for relations reads the whole state once, or, when
-    there is an earlier snapshot that did, only what differs from it.
+    It answers from the index, in a transaction that ends with it: what others write meanwhile does not show.
     """
 
-    def __init__(self, repository: Repository, commit: Oid, earlier: Snapshot | None = None) -> None:
+    def __init__(self, commit: Oid, format_: bytes, connection: sqlite3.Connection, known: dict[bytes, Bead]) -> None:
+        super().__init__(connection, known)
         self.commit = commit
-        self._repository = repository
-        self._tree = repository.commit(commit).tree
-        # Nothing is gained from one that has not read the whole state either, but perhaps from the one before it.
-        while earlier is not None and earlier._beads is None:
-            earlier = earlier._earlier
-        self._earlier: Snapshot | None = earlier
-        self._beads: dict[str, Bead] | None = None
-        self._related: dict[tuple[bool, str], list[str]] = {}
-
-    def get(self, bead_id: str) -> Bead | None:
-        """The bead of that id, or None."""
-        if self._beads is not None:
-            return self._beads.get(bead_id)
-        try:
-            path = path_of(bead_id)
-        except InvalidInput:
-            return None
-        oid = self._repository.find(self._tree, path)
-        return None if oid is None else self._parse(path, oid)
+        self._format = format_
 
     def need(self, bead_id: str) -> Bead:
         """The bead of that id.
@@ -84,35 +69,15 @@ class Snapshot:
             raise NotFound(f"there is no bead {bead_id!r}", "`bead list` shows what there is.")
         return bead
 
-    def __iter__(self) -> Iterator[Bead]:
-        """Every bead, in the order of the ids."""
-        return iter(sorted(self._all().values(), key=lambda bead: graph.natural(bead.id)))
+    def settings(self) -> Mapping[str, object]:
+        """What ``format.toml`` says: ``format``, ``store`` and ``prefix``.
 
-    def __len__(self) -> int:
-        return len(self._all())
+        Raises:
+            Unreadable: the store is of another version.
+        """
+        from beads.toml import loads
 
-    def children(self, bead_id: str) -> Sequence[Bead]:
-        """The beads whose parent it is, in the order of their ids."""
-        beads = self._all()
-        return [beads[i] for i in self._related.get((True, bead_id), ())]
-
-    def dependents(self, bead_id: str) -> Sequence[Bead]:
-        """The beads that depend on it in any other way, in the order of their ids."""
-        beads = self._all()
-        return [beads[i] for i in self._related.get((False, bead_id), ())]
-
-    def unclosed(self) -> Iterable[Bead]:
-        """Every bead that is not closed."""
-        return [bead for bead in self._all().values() if not bead.closed]
-
-    def ready(self, now: datetime) -> Iterable[Bead]:
-        """The beads a worker or a person may take at ``now``, best first."""
-        return graph.ready(self, now)
-
-    def settings(self) -> dict[str, object]:
-        """What ``format.toml`` says: ``format``, ``store`` and ``prefix``."""
-        oid = self._repository.find(self._tree, "format.toml")
-        found: dict[str, object] = loads(self._repository.read(oid), "format.toml") if oid else {}
+        found: dict[str, object] = loads(self._format, "format.toml")
         if found.get("format") != FORMAT:
             raise Unreadable(
                 f"the store has format {found.get('format')!r}, this program reads {FORMAT}", "Update beadtown."
@@ -123,49 +88,6 @@ class Snapshot:
     def prefix(self) -> str:
         """What this store's ids start with."""
         return str(self.settings().get("prefix", "bt"))
-
-    def _all(self) -> dict[str, Bead]:
-        if self._beads is None:
-            earlier = self._earlier
-            beads = {} if earlier is None else dict(earlier._all())
-            relations = {} if earlier is None else dict(earlier._related)
-            before, after = self._differences(earlier)
-            for bead in before:
-                del beads[bead.id]
-            beads.update((bead.id, bead) for bead in after)
-            gone, come = _relations(before), _relations(after)
-            for key in gone.keys() | come.keys():
-                ids = {*relations.get(key, ())} - gone.get(key, set()) | come.get(key, set())
-                relations[key] = sorted(ids, key=graph.natural)
-            self._beads, self._related, self._earlier = beads, relations, None
-        return self._beads
-
-    def _differences(self, earlier: Snapshot | None) -> tuple[list[Bead], list[Bead]]:
-        """The beads that the earlier snapshot has and this one has not, and the other way round."""
-        before: list[Bead] = []
-        after: list[Bead] = []
-        for change in self._repository.changes(None if earlier is None else earlier._tree, self._tree):
-            if change.path.startswith("beads/"):
-                if earlier is not None and change.old is not None:
-                    before.append(earlier._all()[change.path.rsplit("/", 1)[1].removesuffix(".toml")])
-                if change.new is not None:
-                    after.append(self._parse(change.path, change.new))
-        return before, after
-
-    def _parse(self, path: str, oid: Oid) -> Bead:
-        bead = read_bead(self._repository.read(oid), path)
-        if path_of(bead.id) != path:
-            raise Unreadable(f"{path} holds bead {bead.id}, which belongs elsewhere", "Run `bead doctor`.")
-        return bead
-
-
-def _relations(beads: Iterable[Bead]) -> dict[tuple[bool, str], set[str]]:
-    """Who is related to whom: as a child or otherwise, and to which bead → the beads that are."""
-    found: dict[tuple[bool, str], set[str]] = {}
-    for bead in beads:
-        for relation in related(bead):
-            found.setdefault(relation, set()).add(bead.id)
-    return found
 
 
 @dataclass(frozen=True)
@@ -220,7 +142,12 @@ class Store:
         self.repository = repository
         self.clock = clock
         self.ref = ref
-        self._last: Snapshot | None = None
+        # One file for each store that a repository has, and hardly any has two.
+        other = "" if ref == REF else "-" + hashlib.sha1(ref.encode(), usedforsecurity=False).hexdigest()[:8]
+        self._index = Index(self.directory / f"index{other}.db")
+        self._known: dict[bytes, Bead] = {}
+        self._format: bytes | None = None
+        self._past: Snapshot | None = None
 
     @classmethod
     def open(cls, start: Path, clock: Clock | None = None, ref: str = REF) -> Store:
@@ -248,6 +175,8 @@ class Store:
             raise InvalidInput(f"prefix {prefix!r} must be 1 to 16 lower-case letters and digits, a letter first")
         store = cls(Repository(start, clock), clock or SystemClock(), ref)
         if store.repository.head(ref) is None:
+            from beads.toml import dumps
+
             now = milliseconds(store.clock.now())
             name = derived_id("store", now.isoformat(), str(store.repository.common), str(os.getpid()), length=12)
             commit = store.repository.write(
@@ -269,18 +198,55 @@ class Store:
 
     def snapshot(self) -> Snapshot:
         """The newest state."""
+        for _ in range(_CATCH_UP_MAX):
+            found = self._pin()
+            if found is not None:
+                return found
+            try:
+                self._catch_up()
+            except (sqlite3.Error, OSError):
+                break
+        return self.snapshot_at(self._head())
+
+    def snapshot_at(self, commit: Oid) -> Snapshot:
+        """The state at one commit of the store. For one that is not the newest, every bead of it is read."""
+        from beads.index import connect
+        from beads.indexing import make
+
+        if self._past is None or self._past.commit != commit:
+            connection = connect(None)
+            format_ = make(connection, self.repository, commit)
+            self._past = self._checked(Snapshot(commit, format_, connection, self._known))
+        return self._past
+
+    def _pin(self) -> Snapshot | None:
+        """The newest state, if the index has it."""
+        head = self._head()
+        pinned = self._index.pin()
+        if pinned is None:
+            return None
+        connection, commit, format_ = pinned
+        snapshot = Snapshot(commit, format_, connection, self._known)
+        weakref.finalize(snapshot, self._index.release, connection).atexit = False
+        # It may be ahead of what we saw of the ref before.
+        return self._checked(snapshot) if commit in (head, self._head()) else None
+
+    def _checked(self, snapshot: Snapshot) -> Snapshot:
+        if snapshot._format != self._format:
+            snapshot.settings()
+            self._format = snapshot._format
+        return snapshot
+
+    def _catch_up(self) -> None:
+        from beads.indexing import catch_up
+
+        catch_up(self._index.path, self.repository, self._head, self._known)
+
+    def _head(self) -> Oid:
         head = self.repository.head(self.ref)
         if head is None:
             raise NotFound(f"the store's ref {self.ref} is gone", "`git fsck --unreachable` may find where it was.")
-        return self.snapshot_at(head)
-
-    def snapshot_at(self, commit: Oid) -> Snapshot:
-        """The state at one commit of the store."""
-        if self._last is None or self._last.commit != commit:
-            snapshot = Snapshot(self.repository, commit, self._last)
-            snapshot.settings()
-            self._last = snapshot
-        return self._last
+        return head
 
     def transaction(self, actor: str, reason: str = "") -> Transaction:
         """Collect operations and publish them together: ``with store.transaction("nux", "…") as tx: tx.add(…)``."""
@@ -306,6 +272,10 @@ class Store:
         raise LostRace(f"{self.ref} moved {_TRIES_MAX} times while writing", "Try again.")
 
     def _try(self, actor: str, operations: Sequence[Operation] | Decision, reason: str) -> Written | None:
+        from beads.apply import Context, apply
+        from beads.describe import describe
+        from beads.draft import Draft
+
         snapshot = self.snapshot()
         decided = operations(snapshot) if callable(operations) else operations
         context = Context(actor, milliseconds(self.clock.now()))
@@ -314,18 +284,41 @@ class Store:
         if not draft.changed:
             return Written(snapshot, beads, changed=False)
         lines = [describe(operation, bead) for operation, bead in zip(decided, beads, strict=True)]
-        commit = self.repository.write(
-            self.repository.commit(snapshot.commit).tree,
-            {path_of(bead.id): write_bead(bead) for bead in draft.changed.values()},
-            parents=(snapshot.commit,),
-            author=_author(actor),
-            when=context.now,
-            message=_message(actor, reason, lines, [o.op for o in decided], sorted(draft.changed)),
-        )
-        if not self.repository.swap(self.ref, snapshot.commit, commit):
+        message = _message(actor, reason, lines, [o.op for o in decided], sorted(draft.changed))
+        if not self._publish(snapshot, draft.changed, actor, context.now, message):
             return None
-        after = self.snapshot_at(commit)
-        return Written(after, tuple(bead and draft.get(bead.id) for bead in beads), changed=True)
+        return Written(self.snapshot(), tuple(bead and draft.get(bead.id) for bead in beads), changed=True)
+
+    def _publish(
+        self, snapshot: Snapshot, changed: Mapping[str, Bead], actor: str, now: datetime, message: str
+    ) -> bool:
+        """Write the next state and move the ref to it; False when somebody else was first."""
+        from beads.indexing import Update, put
+        from beads.model import write_bead
+
+        files = {bead_id: write_bead(bead) for bead_id, bead in changed.items()}
+        try:
+            commit = self.repository.write(
+                self.repository.commit(snapshot.commit).tree,
+                {path_of(bead_id): data for bead_id, data in files.items()},
+                parents=(snapshot.commit,),
+                author=_author(actor),
+                when=now,
+                message=message,
+                was={path_of(bead_id): snapshot.blob(bead_id) for bead_id in files},
+            )
+        except Changed:
+            # What the index says is not what Git has, and Git is right.
+            self._index.path.unlink(missing_ok=True)
+            return False
+        if not self.repository.swap(self.ref, snapshot.commit, commit):
+            return False
+        updates = [Update(i, snapshot.get(i), changed[i], blob_id(data), data) for i, data in files.items()]
+        # The index is only a cache: whatever goes wrong with it, the transaction is done, and the next look mends it.
+        with contextlib.suppress(sqlite3.Error, Unreadable), self._index.writing() as connection:
+            if connection.execute("SELECT value FROM meta WHERE key = 'commit'").fetchone() == (snapshot.commit,):
+                put(connection, updates, commit, self._known)
+        return True
 
     def sweep(self) -> None:
         """Clear away the lock files of writers that were killed. They block nobody for long, but are litter."""

@@ -178,6 +178,9 @@ class Beads:
     def unclosed(self) -> Iterable[Bead]:
         return [bead for bead in self if not bead.closed]
 
+    def requests(self) -> Iterable[Bead]:
+        return [bead for bead in self.unclosed() if bead.merge is not None]
+
     def ready(self, now: datetime) -> Iterable[Bead]:
         return graph.ready(self, now)
 

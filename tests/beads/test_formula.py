@@ -91,6 +91,9 @@ class Beads(dict[str, Bead]):
     def unclosed(self) -> list[Bead]:
         return [b for b in self.values() if not b.closed]
 
+    def requests(self) -> list[Bead]:
+        return [b for b in self.unclosed() if b.merge is not None]
+
     def ready(self, now: datetime) -> list[Bead]:
         return graph.ready(self, now)
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from beads import graph
+from beads.doctor import examine
 from beads.errors import InvalidInput, LostRace, NotFound, Refused, TownError, Unreadable
 from beads.git import Oid
 from beads.model import Bead, Dependency, path_of, write_bead
@@ -48,7 +49,8 @@ def history(store: Store) -> list[Oid]:
 
 
 def fresh(store: Store) -> Snapshot:
-    return Store.open(store.repository.common).snapshot()
+    """The newest state as Git has it, whatever the index says."""
+    return Store.open(store.repository.common).snapshot_at(store.snapshot().commit)
 
 
 def content(snapshot: Snapshot) -> dict[str, tuple[Bead, list[Bead], list[Bead]]]:
@@ -310,8 +312,8 @@ def test_only_what_changed_is_read_again(store: Store) -> None:
         store.commit("ada", [Say(id="bt-0", text=f"{number}")])
     assert len(store.snapshot()) == 3
     assert store.snapshot().children("bt-2") == []
-    with pytest.raises(NotFound, match=oid):
-        len(fresh(store))
+    with pytest.raises(Unreadable, match=oid):
+        list(fresh(store))
 
 
 def test_one_bead_is_read_without_the_others(store: Store) -> None:
@@ -375,11 +377,14 @@ def test_a_prefix_is_a_short_word(repo: Path, prefix: str) -> None:
 # --- what another program may have put there ---------------------------------------------------------------------
 
 GARBAGE = {
-    "wrong place": ("beads/00/00/bt-5.toml", write_bead(bead("bt-5"))),
     "another one's place": (path_of("bt-5"), write_bead(bead("bt-6"))),
     "not TOML": (path_of("bt-5"), b"<<<<<<< HEAD\n"),
     "not a bead": (path_of("bt-5"), b"x = 1\n"),
     "not text": (path_of("bt-5"), b"\xff\xfe"),
+}
+
+STRAYS = {
+    "wrong place": ("beads/00/00/bt-5.toml", write_bead(bead("bt-5"))),
     "hostile id": ("beads/00/00/x.toml", write_bead(bead("bt-5")).replace(b"bt-5", b"../x")),
     "no bead's name": ("beads/README.md", b"# Beads\n"),
     "no text's name": (b"beads/\xff.toml".decode(errors="surrogateescape"), b""),
@@ -389,20 +394,38 @@ GARBAGE = {
 
 @pytest.mark.parametrize("name", GARBAGE)
 def test_garbage_is_refused_in_words_and_hides_nothing_else(store: Store, name: str) -> None:
-    assert len(store.snapshot()) == 3
-    repository, head = store.repository, store.snapshot().commit
-    path, data = GARBAGE[name]
-    tree = repository.commit(head).tree
-    pulled = repository.write(tree, {path: data}, parents=(head,), author="a <b>", when=NOW, message="x")
-    assert repository.swap(REF, head, pulled)
+    path = pull(store, *GARBAGE[name])
     for snapshot in (store.snapshot(), fresh(store)):
         for _ in range(2):
             with pytest.raises(TownError) as caught:
                 list(snapshot)
             assert "beads/" in caught.value.message
         assert snapshot.need("bt-1").id == "bt-1"
+    is_kept(store, path)
+
+
+@pytest.mark.parametrize("name", STRAYS)
+def test_what_is_no_beads_file_is_left_where_it_is_and_hides_nothing(store: Store, name: str) -> None:
+    path = pull(store, *STRAYS[name])
+    for snapshot in (store.snapshot(), fresh(store)):
+        assert [found.id for found in snapshot] == ["bt-0", "bt-1", "bt-2"]
+    assert examine(store.repository, store.snapshot().commit).findings
+    is_kept(store, path)
+
+
+def pull(store: Store, path: str, data: bytes) -> str:
+    """Put a file into the store as another program might have."""
+    repository, head = store.repository, store.snapshot().commit
+    tree = repository.commit(head).tree
+    pulled = repository.write(tree, {path: data}, parents=(head,), author="a <b>", when=NOW, message="x")
+    assert repository.swap(REF, head, pulled)
+    return path
+
+
+def is_kept(store: Store, path: str) -> None:
+    """A file is still there after a transaction that has nothing to do with it."""
     assert store.commit("ada", [Say(id="bt-1", text="x")]).changed
-    assert repository.find(repository.commit(store.snapshot().commit).tree, path) is not None, "it is kept"
+    assert store.repository.find(store.repository.commit(store.snapshot().commit).tree, path) is not None
 
 
 def test_a_bead_that_a_pulled_history_has_no_more_is_gone(store: Store) -> None:

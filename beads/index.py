@@ -1,0 +1,404 @@
+"""The cache of the store in one SQLite file: answers in milliseconds, however many beads there are. Reads only.
+
+It is derived from the ref and from nothing else: it says in the same SQL transaction which commit it is of, deleting
+it loses nothing, and ``beads/indexing.py`` makes it anew when it is damaged. Opening it and answering must cost a
+short command next to nothing, so that what a bead is (``beads/model.py``) is imported when one is asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+from beads.errors import Unreadable
+from beads.ids import natural, path_of
+
+if TYPE_CHECKING:
+    from beads.git import Oid
+    from beads.model import Bead
+
+VERSION = 1
+"""The version of the tables; a file of another one is made anew."""
+
+BUSY_SECONDS = 10.0
+"""How long another process's write to the index is waited for."""
+
+_KNOWN_MAX = 20_000
+_IDLE_MAX = 4
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE beads (
+    n INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    place TEXT NOT NULL,
+    oid BLOB NOT NULL,
+    status TEXT, outcome TEXT, type TEXT, priority INTEGER, assignee TEXT, parent TEXT, created INTEGER,
+    merge INTEGER, work INTEGER,
+    kind TEXT, held INTEGER NOT NULL DEFAULT 0, deferred INTEGER NOT NULL DEFAULT 0, reason TEXT, waits TEXT,
+    data BLOB NOT NULL
+);
+CREATE INDEX unclosed ON beads (place) WHERE status <> 'closed';
+CREATE INDEX ready ON beads (priority, created, place, held, deferred) WHERE kind = 'ready' AND work;
+CREATE INDEX standing ON beads (kind, place) WHERE status <> 'closed';
+CREATE INDEX parts ON beads (parent, place) WHERE parent IS NOT NULL;
+CREATE INDEX queue ON beads (place) WHERE merge AND status <> 'closed';
+CREATE TABLE edges (target TEXT, source TEXT, PRIMARY KEY (target, source)) WITHOUT ROWID;
+CREATE TABLE labels (label TEXT, n INTEGER, PRIMARY KEY (label, n)) WITHOUT ROWID;
+CREATE VIRTUAL TABLE words USING fts5 (title, body, content = '', detail = full);
+"""
+
+# Where a unit stands at a moment: time can only put before what its row says for all time.
+_KIND = """CASE WHEN held > :now THEN 'running' WHEN kind IN ('running', 'queued', 'deferred', 'closed') THEN kind
+WHEN deferred > :now THEN 'deferred' ELSE kind END"""
+
+_ROW = f"SELECT id, oid, data, {_KIND} AS stands, reason, waits FROM beads"
+
+
+class Row(NamedTuple):
+    """A bead as the index keeps it.
+
+    Attributes:
+        id: its id.
+        oid: the id of the blob it is in.
+        data: that blob.
+        kind: where it stands, as :class:`graph.State` says; None for parts, which stand where their molecule does.
+        reason: why; empty where that depends on other beads or on the time.
+        waits: the ids of what it waits for, with blanks between them.
+    """
+
+    id: str
+    oid: bytes
+    data: bytes
+    kind: str | None
+    reason: str | None
+    waits: str | None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which beads are asked for; of several conditions, those that all of them hold for.
+
+    Attributes:
+        status: with this status.
+        state: standing so at the moment of the question.
+        issue_type: of this type.
+        labels: with each of these labels.
+        assignee: assigned so.
+        parent: directly below this bead.
+        closed: closed ones, too; deleted ones never are.
+        text: with each of these words, or words that begin so, somewhere in their text.
+        after: only those whose place in the order is after that of this id.
+        limit: at most so many.
+    """
+
+    status: str | None = None
+    state: str | None = None
+    issue_type: str | None = None
+    labels: Sequence[str] = ()
+    assignee: str | None = None
+    parent: str | None = None
+    closed: bool = False
+    text: str = ""
+    after: str | None = None
+    limit: int | None = None
+
+
+class Reader:
+    """Every bead at one commit: a :class:`graph.View` on a transaction that sees nothing of what comes later.
+
+    Args:
+        connection: it is in a read transaction.
+        known: beads that were read before, by the id of their blob.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, known: dict[bytes, Bead]) -> None:
+        self._connection = connection
+        self._known = known
+
+    def get(self, bead_id: str) -> Bead | None:
+        """The bead of that id, or None."""
+        if not bead_id.isascii():
+            return None
+        found = self._all("SELECT id, oid, data FROM beads WHERE id = ?", (bead_id,))
+        return self._bead(*found[0]) if found else None
+
+    def children(self, bead_id: str) -> list[Bead]:
+        """The beads whose parent it is, in the order of their ids."""
+        if not bead_id.isascii():
+            return []
+        sql = "SELECT id, oid, data FROM beads WHERE parent = ? ORDER BY place"
+        return [self._bead(*row) for row in self._all(sql, (bead_id,))]
+
+    def dependents(self, bead_id: str) -> list[Bead]:
+        """The beads that depend on it in any other way, in the order of their ids."""
+        if not bead_id.isascii():
+            return []
+        sql = "SELECT id, oid, data FROM edges JOIN beads ON id = source WHERE target = ? ORDER BY place"
+        return [self._bead(*row) for row in self._all(sql, (bead_id,))]
+
+    def unclosed(self) -> Iterator[Bead]:
+        """Every bead that is not closed, in the order of the ids."""
+        return self._beads("SELECT id, oid, data FROM beads WHERE status <> 'closed' ORDER BY place")
+
+    def requests(self) -> list[Bead]:
+        """The merge requests that are not closed."""
+        sql = "SELECT id, oid, data FROM beads WHERE merge AND status <> 'closed' ORDER BY place"
+        return [self._bead(*row) for row in self._all(sql)]
+
+    def ready(self, now: datetime) -> Iterator[Bead]:
+        """The beads a worker or a person may take at ``now``, best first."""
+        return (self._bead(row.id, row.oid, row.data) for row in self.ready_rows(now))
+
+    def __iter__(self) -> Iterator[Bead]:
+        """Every bead, in the order of the ids."""
+        return self._beads("SELECT id, oid, data FROM beads ORDER BY place")
+
+    def __len__(self) -> int:
+        return int(self._all("SELECT count(*) FROM beads")[0][0])
+
+    # Answers that need no bead to be read.
+
+    def ready_rows(self, now: datetime, limit: int | None = None) -> Iterator[Row]:
+        """The rows of what may be taken at ``now``, best first."""
+        sql = f"{_ROW} WHERE kind = 'ready' AND work AND held <= :now AND deferred <= :now "
+        sql += "ORDER BY priority, created, place LIMIT :limit"
+        return map(Row._make, self._stream(sql, {"now": micros(now), "limit": -1 if limit is None else limit}))
+
+    def rows(self, choice: Choice, now: datetime) -> Iterator[Row]:
+        """The rows of what was asked for: the best match first where words were, else in the order of the ids.
+
+        Where a part of a molecule stands is not kept, so that a choice of a state lets all parts through, and the
+        limit is the caller's to keep then.
+        """
+        values: dict[str, Any] = {"now": micros(now), "limit": -1 if choice.limit is None else choice.limit}
+        conditions = list(_conditions(choice, values))
+        order = "place"
+        source = _ROW
+        if choice.text:
+            source = f"{_ROW} JOIN (SELECT rowid AS hit, rank AS good FROM words WHERE words MATCH :text) ON hit = n"
+            values["text"], order = _match(choice.text), "good, place"
+        limit = "LIMIT :limit" if choice.state is None else ""
+        return map(
+            Row._make, self._stream(f"{source} WHERE {' AND '.join(conditions)} ORDER BY {order} {limit}", values)
+        )
+
+    def counts(self, now: datetime) -> dict[str, dict[str, int]]:
+        """How many beads there are of each status, state, type and outcome; deleted ones do not count.
+
+        A state is where a unit stands: parts of molecules are not counted among them.
+        """
+        columns = {"status": "status", "state": _KIND, "type": "type", "outcome": "outcome"}
+        found: dict[str, dict[str, int]] = {}
+        for name, column in columns.items():
+            sql = f"SELECT {column} AS what, count(*) FROM beads WHERE outcome IS NOT 'deleted' GROUP BY what"
+            found[name] = {what: n for what, n in self._all(sql, {"now": micros(now)}) if what is not None}
+        return found
+
+    def progress(self, bead_id: str) -> tuple[int, int]:
+        """How many parts a bead has, and how many of them are closed; merge requests do not count."""
+        sql = "SELECT count(*), total(status = 'closed') FROM beads WHERE parent = ? AND NOT merge"
+        total, closed = self._all(f"{sql} AND outcome IS NOT 'deleted'", (bead_id,))[0]
+        return int(total), int(closed)
+
+    def dependent_count(self, bead_id: str) -> int:
+        """How many beads are related to this one."""
+        sql = "SELECT (SELECT count(*) FROM edges WHERE target = :id) + (SELECT count(*) FROM beads WHERE parent = :id)"
+        return int(self._all(sql, {"id": bead_id})[0][0])
+
+    def ids(self, beginning: str = "", limit: int = -1) -> list[tuple[str, bytes]]:
+        """The ids that begin so, and their blobs, in their order."""
+        sql = "SELECT id, data FROM beads WHERE substr(id, 1, ?) = ? AND outcome IS NOT 'deleted'"
+        return self._all(f"{sql} ORDER BY place LIMIT ?", (len(beginning), beginning, limit))
+
+    def blob(self, bead_id: str) -> Oid | None:
+        """The id of the blob that a bead is in."""
+        found = self._all("SELECT oid FROM beads WHERE id = ?", (bead_id,))
+        return cast("Oid", found[0][0].hex()) if found else None
+
+    def _beads(self, sql: str) -> Iterator[Bead]:
+        return (self._bead(*row) for row in self._stream(sql))
+
+    def _all(self, sql: str, values: Any = ()) -> list[Any]:
+        with _damage():
+            return self._connection.execute(sql, values).fetchall()
+
+    def _stream(self, sql: str, values: Any = ()) -> Iterator[Any]:
+        with _damage():
+            yield from self._connection.execute(sql, values)
+
+    def _bead(self, bead_id: str, oid: bytes, data: bytes) -> Bead:
+        bead = self._known.get(oid)
+        if bead is None:
+            if not data:
+                raise Unreadable(f"{path_of(bead_id)} cannot be read: object {oid.hex()} is missing", "Run `git fsck`.")
+            # Not what Git has is not what anybody wrote.
+            if hashlib.sha1(b"blob %d\0%b" % (len(data), data), usedforsecurity=False).digest() != oid:
+                raise Damaged(f"the row of {bead_id} is damaged")
+            from beads.model import read_bead
+
+            bead = read_bead(data, path_of(bead_id))
+            if len(self._known) >= _KNOWN_MAX:
+                self._known.clear()
+            self._known[oid] = bead
+        if bead.id != bead_id:
+            raise Unreadable(f"{path_of(bead_id)} holds bead {bead.id}, which belongs elsewhere", "Run `bead doctor`.")
+        return bead
+
+
+class Damaged(Unreadable):
+    """The index is not as it was written; it is made anew at the next look."""
+
+
+def micros(moment: datetime | None) -> int:
+    """A moment as a number to compare: microseconds since 1970; 0 for none."""
+    if moment is None:
+        return 0
+    since = moment - _EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+
+
+def _conditions(choice: Choice, values: dict[str, Any]) -> Iterator[str]:
+    """The conditions of a choice in SQL; what they compare with is put into ``values``."""
+    yield "outcome IS NOT 'deleted'"
+    if not choice.closed and "closed" not in (choice.status, choice.state):
+        yield "status <> 'closed'"
+    if choice.state is not None:
+        values["state"] = choice.state
+        yield f"({_KIND} = :state OR (kind IS NULL AND status <> 'closed'))"
+    for column, value in (
+        ("status", choice.status),
+        ("type", choice.issue_type),
+        ("assignee", choice.assignee),
+        ("parent", choice.parent),
+    ):
+        if value is not None:
+            values[column] = value
+            yield f"{column} = :{column}"
+    for number, label in enumerate(choice.labels):
+        values[f"label{number}"] = label
+        yield f"EXISTS (SELECT 1 FROM labels WHERE label = :label{number} AND labels.n = beads.n)"
+    if choice.after is not None:
+        values["after"] = natural(choice.after)
+        yield "place > :after"
+
+
+def _match(text: str) -> str:
+    """A query for all of these words, each of which may be the beginning of one; whatever else they hold."""
+    words = (word for word in text.split() if re.search(r"\w", word))
+    quoted = ['"{}" *'.format(word.replace('"', '""')) for word in words]
+    return " AND ".join(quoted) or '""'
+
+
+@contextlib.contextmanager
+def _damage() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise Damaged(f"the index cannot be read: {error}", "Try again; it is made anew.") from error
+
+
+class Index:
+    """The file with the index, and the connections to it.
+
+    Args:
+        path: where it is, or is to be.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._idle: list[sqlite3.Connection] = []
+        self._writer: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
+
+    def pin(self) -> tuple[sqlite3.Connection, Oid, bytes] | None:
+        """A connection that sees the index as it is now and goes on to, the commit it is of, and that's format.toml.
+
+        None when there is no index that can be read. Give the connection back with :meth:`release`.
+        """
+        try:
+            here = self.path.stat()
+        except OSError:
+            return None
+        if (here.st_dev, here.st_ino) != self._file:
+            # It was made anew, by us or by another process.
+            self.close()
+            self._file = here.st_dev, here.st_ino
+        connection: sqlite3.Connection | None = None
+        with contextlib.suppress(sqlite3.DatabaseError):
+            connection = self._idle.pop() if self._idle else connect(self.path)
+            connection.execute("BEGIN")
+            said = dict(connection.execute("SELECT key, value FROM meta"))
+            if said.get("version") == VERSION and "commit" in said and "format" in said:
+                return connection, said["commit"], said["format"]
+        if connection is not None:
+            connection.close()
+        return None
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that writes, committed when the block ends without an error.
+
+        Raises:
+            sqlite3.Error: it cannot be written, or somebody else has done so for too long.
+        """
+        connection = self._writer
+        if connection is None:
+            connection = self._writer = connect(self.path)
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.rollback()
+            raise
+
+    def release(self, connection: sqlite3.Connection) -> None:
+        """Take back a connection that was pinned."""
+        with contextlib.suppress(sqlite3.Error):
+            connection.rollback()
+            if len(self._idle) < _IDLE_MAX:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+    def close(self) -> None:
+        """Close the connections that nobody uses."""
+        while self._idle:
+            self._idle.pop().close()
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+def connect(path: Path | None) -> sqlite3.Connection:
+    """A connection to the index at ``path``, or to an empty one in memory.
+
+    Raises:
+        sqlite3.Error: there is none, or it cannot be opened.
+    """
+    if path is None:
+        return _connect(":memory:")
+    uri = path.absolute().as_uri()
+    connection = _connect(f"{uri}?mode=rw")
+    try:
+        # Not waiting for the disk: after a power cut it may be of an older commit, and goes on from there.
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
+    except sqlite3.OperationalError:
+        connection.close()
+        # Where nothing can be written, not even a journal, what is there can still be read.
+        connection = _connect(f"{uri}?mode=ro&immutable=1")
+    return connection
+
+
+def _connect(place: str) -> sqlite3.Connection:
+    return sqlite3.connect(place, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False, uri=True)

@@ -1,0 +1,298 @@
+"""The index kept up to date: advanced by what changed, made anew when it is missing, old or damaged.
+
+Whatever happens to it, the answers are those of the commit it says it is of. Processes that find it behind take turns
+in bringing it up; a process that cannot write it has one of its own in memory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from beads import graph
+from beads.draft import related
+from beads.errors import InvalidInput, NotFound, TownError
+from beads.git import Oid, Repository
+from beads.ids import natural, path_of
+from beads.index import SCHEMA, VERSION, Reader, connect, micros
+from beads.model import Bead, read_bead
+
+_BATCH = 5_000
+"""How many beads are in memory at once while the whole index is made."""
+
+_UPSERT = """INSERT INTO beads (id, place, oid, status, outcome, type, priority, assignee, parent, created, merge, work,
+kind, held, deferred, reason, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET oid = excluded.oid, status = excluded.status, outcome = excluded.outcome,
+type = excluded.type, priority = excluded.priority, assignee = excluded.assignee, parent = excluded.parent,
+created = excluded.created, merge = excluded.merge, work = excluded.work, kind = excluded.kind,
+held = excluded.held, deferred = excluded.deferred, reason = excluded.reason, waits = NULL, data = excluded.data"""
+
+_STANDING = "UPDATE beads SET kind = ?, deferred = ?, reason = ?, waits = ? WHERE id = ?"
+
+
+class Update(NamedTuple):
+    """A bead that changed: what it was, what it is, and the blob it is in. None where it was not, or is no more."""
+
+    id: str
+    old: Bead | None
+    new: Bead | None
+    oid: Oid | None
+    data: bytes
+
+
+def put(connection: sqlite3.Connection, updates: Sequence[Update], commit: Oid, known: dict[bytes, Bead]) -> None:
+    """Put changes into the index; it is of ``commit`` afterwards. Inside a transaction of the caller's."""
+    _write(connection, updates)
+    view = Reader(connection, known)
+    stands = graph.affected(view, ((update.old, update.new) for update in updates))
+    _stand(connection, view, (bead for bead_id in stands if (bead := _readable(view, bead_id)) is not None))
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('commit', ?)", (commit,))
+
+
+def _write(connection: sqlite3.Connection, updates: Sequence[Update]) -> None:
+    """Put the rows in, and what is found by way of them; not yet where the beads stand."""
+    connection.executemany(_UPSERT, (_row(update) for update in updates if update.oid is not None))
+    for update in updates:
+        if update.old is not None:
+            _relate(connection, update.old, update.new)
+    connection.executemany("DELETE FROM beads WHERE id = ?", ((u.id,) for u in updates if u.oid is None))
+    added = [update.new for update in updates if update.old is None and update.new is not None]
+    edges = ((on, bead.id) for bead in added for child, on in related(bead) if not child)
+    connection.executemany("INSERT OR IGNORE INTO edges VALUES (?, ?)", edges)
+    sql = "INSERT OR IGNORE INTO labels SELECT ?, n FROM beads WHERE id = ?"
+    connection.executemany(sql, ((label, bead.id) for bead in added for label in bead.labels))
+    sql = "INSERT INTO words (rowid, title, body) SELECT n, ?, ? FROM beads WHERE id = ?"
+    connection.executemany(sql, ((*_words(bead), bead.id) for bead in added))
+
+
+def _row(update: Update) -> tuple[object, ...]:
+    bead, oid = update.new, bytes.fromhex(update.oid or "")
+    if bead is None:
+        # A file that is no bead has a place, so that whoever reads it is told.
+        blank = (None,) * 8
+        return (update.id, natural(update.id), oid, "open", *blank, None, 0, 0, None, update.data)
+    return (
+        bead.id,
+        natural(bead.id),
+        oid,
+        bead.status,
+        bead.outcome,
+        bead.issue_type,
+        bead.priority,
+        bead.assignee,
+        bead.parent,
+        micros(bead.created_at),
+        bead.merge is not None,
+        graph.is_unit(bead) and bead.issue_type not in graph.UNLISTED,
+        "closed" if bead.closed and graph.is_unit(bead) else None,
+        micros(bead.lease.until if bead.lease else None),
+        0,
+        f"closed: {bead.outcome or 'done'}" if bead.closed else None,
+        update.data,
+    )
+
+
+def _relate(connection: sqlite3.Connection, old: Bead, new: Bead | None) -> None:
+    """Change what a bead is found by, where that changed."""
+    before, after = ({on for child, on in related(bead) if not child} if bead else set() for bead in (old, new))
+    connection.executemany("DELETE FROM edges WHERE target = ? AND source = ?", ((on, old.id) for on in before - after))
+    connection.executemany("INSERT OR IGNORE INTO edges VALUES (?, ?)", ((on, old.id) for on in after - before))
+    labels = new.labels if new else ()
+    if old.labels != labels:
+        number = "(SELECT n FROM beads WHERE id = ?)"
+        sql = f"DELETE FROM labels WHERE label = ? AND n = {number}"
+        connection.executemany(sql, ((label, old.id) for label in old.labels))
+        sql = f"INSERT OR IGNORE INTO labels VALUES (?, {number})"
+        connection.executemany(sql, ((label, old.id) for label in labels))
+    was, now = _words(old), _words(new) if new else None
+    if was != now:
+        sql = "INSERT INTO words (words, rowid, title, body) SELECT 'delete', n, ?, ? FROM beads WHERE id = ?"
+        connection.execute(sql, (*was, old.id))
+        if now is not None:
+            sql = "INSERT INTO words (rowid, title, body) SELECT n, ?, ? FROM beads WHERE id = ?"
+            connection.execute(sql, (*now, old.id))
+
+
+def _words(bead: Bead) -> tuple[str, str]:
+    """What of a bead is searched: the title and the id, and everything else that somebody wrote."""
+    said = [bead.description, bead.run, *bead.labels, *(comment.text for comment in bead.comments), bead.close_reason]
+    return f"{bead.title}\n{bead.id}", "\n".join(filter(None, said))
+
+
+def _stand(connection: sqlite3.Connection, view: Reader, beads: Iterable[Bead]) -> None:
+    """Write where units stand."""
+    rows: list[tuple[object, ...]] = []
+    for bead in beads:
+        if graph.is_unit(bead) and not bead.closed:
+            try:
+                state, until = graph.standing(view, bead), graph.deferred_until(view, bead)
+                rows.append((state.kind, micros(until), state.reason, " ".join(state.waits_for), bead.id))
+            except TownError:
+                # Something that it depends on cannot be read; whoever asks for it is told.
+                rows.append((None, 0, None, None, bead.id))
+    connection.executemany(_STANDING, rows)
+
+
+def _readable(view: Reader, bead_id: str) -> Bead | None:
+    with contextlib.suppress(TownError):
+        return view.get(bead_id)
+    return None
+
+
+def advance(connection: sqlite3.Connection, repository: Repository, commit: Oid, known: dict[bytes, Bead]) -> None:
+    """Bring the index from the commit it is of to another one. Inside a transaction of the caller's.
+
+    Raises:
+        NotFound: the commit it is of is gone.
+    """
+    (old,) = connection.execute("SELECT value FROM meta WHERE key = 'commit'").fetchone()
+    if old == commit:
+        return
+    view = Reader(connection, known)
+    trees = [repository.commit(oid).tree for oid in (old, commit)]
+    updates = []
+    for change in repository.changes(*trees):
+        bead_id = _bead_at(change.path)
+        if bead_id is not None:
+            data = _content(repository, change.new)
+            new = _parsed(change.path, data)
+            updates.append(Update(bead_id, _readable(view, bead_id), new, change.new, data))
+    put(connection, updates, commit, known)
+    _settings(connection, repository, trees[1])
+
+
+def make(connection: sqlite3.Connection, repository: Repository, commit: Oid) -> bytes:
+    """Fill an empty database with the index of a commit; returns that's ``format.toml``."""
+    known: dict[bytes, Bead] = {}
+    connection.executescript(SCHEMA)
+    connection.execute("BEGIN")
+    tree = repository.commit(commit).tree
+    for batch in _batches(_files(repository, tree)):
+        _write(connection, batch)
+    view = Reader(connection, known)
+    last = ""
+    while True:
+        sql = "SELECT id, place FROM beads WHERE place > ? AND status <> 'closed' ORDER BY place LIMIT ?"
+        rows = connection.execute(sql, (last, _BATCH)).fetchall()
+        if not rows:
+            break
+        _stand(connection, view, (bead for bead_id, _ in rows if (bead := _readable(view, bead_id)) is not None))
+        last = rows[-1][1]
+    format_ = _settings(connection, repository, tree)
+    connection.execute("INSERT INTO meta VALUES ('version', ?), ('commit', ?)", (VERSION, commit))
+    connection.execute("COMMIT")
+    return format_
+
+
+def _settings(connection: sqlite3.Connection, repository: Repository, tree: Oid) -> bytes:
+    oid = repository.find(tree, "format.toml")
+    data = repository.read(oid) if oid else b""
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('format', ?)", (data,))
+    return data
+
+
+def _files(repository: Repository, tree: Oid) -> Iterator[Update]:
+    for change in repository.changes(None, tree):
+        bead_id = _bead_at(change.path)
+        if bead_id is not None and change.new is not None:
+            data = _content(repository, change.new)
+            yield Update(bead_id, None, _parsed(change.path, data), change.new, data)
+
+
+def _content(repository: Repository, oid: Oid | None) -> bytes:
+    """The content of a file; nothing for one that is gone, and for one that cannot be read, of which nobody is sure."""
+    with contextlib.suppress(TownError):
+        return b"" if oid is None else repository.read(oid)
+    return b""
+
+
+def _bead_at(path: str) -> str | None:
+    """The id of the bead whose file this is; None for files that are no bead's, which `bead doctor` names."""
+    bead_id = path.rsplit("/", 1)[-1].removesuffix(".toml")
+    with contextlib.suppress(InvalidInput):
+        return bead_id if path_of(bead_id) == path else None
+    return None
+
+
+def _parsed(path: str, data: bytes) -> Bead | None:
+    """The bead that a file holds, if it holds one that belongs there."""
+    with contextlib.suppress(TownError):
+        bead = read_bead(data, path)
+        return bead if path_of(bead.id) == path else None
+    return None
+
+
+def _batches(updates: Iterator[Update]) -> Iterator[list[Update]]:
+    batch: list[Update] = []
+    for update in updates:
+        batch.append(update)
+        if len(batch) >= _BATCH:
+            yield batch
+            batch = []
+    yield batch
+
+
+def catch_up(path: Path, repository: Repository, head: Callable[[], Oid], known: dict[bytes, Bead]) -> None:
+    """Bring the index in a file to the newest commit; make it anew when that is not possible.
+
+    Raises:
+        sqlite3.Error, OSError: it cannot be written.
+    """
+    if path.is_file():
+        try:
+            with contextlib.closing(connect(path)) as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                (version,) = connection.execute("SELECT value FROM meta WHERE key = 'version'").fetchone()
+                if version == VERSION:
+                    advance(connection, repository, head(), known)
+                    connection.execute("COMMIT")
+                    return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode not in (sqlite3.SQLITE_ERROR,):
+                # Busy, full, or not to be written: that is no reason to throw away what others use.
+                raise
+        except (sqlite3.DatabaseError, NotFound, TypeError):
+            # Damaged, or of a commit that is gone, or without a word about itself.
+            pass
+    _replace(path, repository, head)
+
+
+def _replace(path: Path, repository: Repository, head: Callable[[], Oid]) -> None:
+    """Make the index anew beside the old one, and put it in its place. One process at a time does; others wait."""
+    path.parent.mkdir(exist_ok=True)
+    handle = os.open(path.with_name("indexer"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    before = _identity(path)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if _identity(path) != before:
+            # Somebody else made it while we waited.
+            return
+        new = path.with_name(f"index.{os.getpid()}.new")
+        try:
+            new.unlink(missing_ok=True)
+            new.touch()
+            with contextlib.closing(connect(new)) as connection:
+                connection.execute("PRAGMA journal_mode = OFF")
+                connection.execute("PRAGMA synchronous = OFF")
+                make(connection, repository, head())
+                connection.execute("PRAGMA journal_mode = WAL")
+            for suffix in ("-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            new.replace(path)
+        finally:
+            for suffix in ("", "-wal", "-shm", "-journal"):
+                new.with_name(new.name + suffix).unlink(missing_ok=True)
+    finally:
+        os.close(handle)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    with contextlib.suppress(FileNotFoundError):
+        found = path.stat()
+        return found.st_ino, found.st_mtime_ns
+    return None

@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 
 from beads import Store
-from beads import graph as readiness
+from beads.index import Choice
 from beads.ops import Claim, Create
 from benchmarks import graph, processes
 from benchmarks.common import BEAD, Figure, Launcher, Watch, progress, quantile, repository, run
@@ -72,8 +72,9 @@ def in_process(place: Path, options: Namespace) -> Iterator[Figure]:
     free = count()
     questions: dict[str, Callable[[], object]] = {
         "show": lambda: store.snapshot().need(graph.name(chance.randrange(clusters), 1)),
-        "ready, 10": lambda: readiness.ready(store.snapshot(), now)[:10],
+        "ready, 10": lambda: list(islice(store.snapshot().ready(now), 10)),
         "list, 50": lambda: list(islice(store.snapshot().unclosed(), 50)),
+        "search, 20": lambda: list(store.snapshot().rows(Choice(text="unicode", limit=20), now)),
         "claim": lambda: store.commit("bench", [Claim(id=bead(next(free)).id, worker="bench")]),
         "claim the best": lambda: store.commit("bench", [Claim(worker="other")]),
     }

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import timedelta
 from itertools import count
 from typing import Any
 
 from pydantic import ValidationError
 
-from beads import graph
+from beads import graph, undo
 from beads.draft import Draft
-from beads.errors import Fenced, InvalidInput, LostRace, Refused
+from beads.errors import InvalidInput, LostRace, Refused
+from beads.fencing import Context, guard, until
+from beads.interchange.merge import bring
 from beads.model import (
     BLOCKING,
     Attempt,
@@ -39,6 +41,7 @@ from beads.ops import (
     Delete,
     Depend,
     Finish,
+    Import,
     Intend,
     Judge,
     Label,
@@ -47,6 +50,7 @@ from beads.ops import (
     Release,
     Renew,
     Reopen,
+    Restore,
     Say,
     SendBack,
     Submit,
@@ -55,14 +59,6 @@ from beads.ops import (
 from beads.proof import never_proven, united, unproven
 
 __all__ = ["Context", "Draft", "apply"]
-
-
-@dataclass(frozen=True)
-class Context:
-    """Who acts, and when."""
-
-    actor: str
-    now: datetime
 
 
 def apply(operation: Operation, draft: Draft, context: Context) -> Bead | None:
@@ -126,15 +122,17 @@ def _label(op: Label, draft: Draft, context: Context) -> Bead:
 def _depend(op: Depend, draft: Draft, context: Context) -> Bead:
     bead = draft.need(op.id)
     edge = Dependency(on=op.on, type=op.type)
-    rest = tuple(d for d in bead.dependencies if d != edge)
+    # One that came from elsewhere may say more than that, and is still the same one.
+    rest = tuple(d for d in bead.dependencies if (d.on, d.type) != (op.on, op.type))
+    known = len(rest) < len(bead.dependencies)
     if op.remove:
-        if bead.seal and op.type == "parent-child" and edge in bead.dependencies:
+        if bead.seal and op.type == "parent-child" and known:
             raise Refused(f"{bead.id} is sealed as a part of {op.on}", f"`bead close {bead.id} --force` gives it up.")
         return _put(draft, context, bead, bead.evolve(dependencies=rest))
     draft.need(op.on)
     if op.type in BLOCKING and graph.closes_cycle(draft, op.id, op.on):
         raise Refused(f"{op.id} cannot wait for {op.on}: that would be a cycle", f"See `bead dep tree {op.on}`.")
-    return bead if edge in bead.dependencies else _put(draft, context, bead, bead.evolve(dependencies=(*rest, edge)))
+    return bead if known else _put(draft, context, bead, bead.evolve(dependencies=(*rest, edge)))
 
 
 def _say(op: Say, draft: Draft, context: Context) -> Bead:
@@ -150,19 +148,24 @@ def _say(op: Say, draft: Draft, context: Context) -> Bead:
 
 def _claim(op: Claim, draft: Draft, context: Context) -> Bead | None:
     if op.id is None:
-        choice = (b for b in draft.ready(context.now) if not op.workable or graph.workable(draft, b))
-        best = next(choice, None)
+        free = (b for b in draft.ready(context.now) if b.lease is None or not _held(b, b.lease, context))
+        best = next((b for b in free if not op.workable or graph.workable(draft, b)), None)
         return None if best is None else _lease(best, op, draft, context)
     bead = draft.need(op.id)
     lease = bead.lease
     if lease and lease.worker == op.worker and lease.site == op.site:
         return bead
-    if lease and lease.until > context.now:
+    if lease and _held(bead, lease, context):
         raise LostRace(f"{bead.id} is held by {lease.worker} since {lease.since:%H:%M:%S} UTC, epoch {lease.epoch}")
     seen = graph.state(draft, bead, context.now)
     if graph.molecule_of(draft, bead).id != bead.id or seen.kind != "ready":
         raise Refused(f"{bead.id} cannot be claimed: {seen.reason}", f"`bead why {bead.id}` says more.")
     return _lease(bead, op, draft, context)
+
+
+def _held(bead: Bead, lease: Lease, context: Context) -> bool:
+    """Whether a lease is good, by what it says and what its worker has said since."""
+    return until(bead.id, lease, context) > context.now
 
 
 def _lease(bead: Bead, op: Claim, draft: Draft, context: Context) -> Bead:
@@ -188,23 +191,8 @@ def _check_seals(draft: Draft, molecule: Bead) -> None:
             )
 
 
-def _guard(draft: Draft, bead_id: str, worker: str, epoch: int) -> tuple[Bead, Bead]:
-    """The bead an operation is about and its molecule, if that worker still holds the lease (fencing)."""
-    bead = draft.need(bead_id)
-    molecule = graph.molecule_of(draft, bead)
-    lease = molecule.lease
-    if lease is None or (lease.worker, lease.epoch) != (worker, epoch):
-        now = (
-            f"{lease.worker} holds it under epoch {lease.epoch}"
-            if lease
-            else f"nobody holds it, epoch {molecule.epoch}"
-        )
-        raise Fenced(f"{worker} no longer holds {molecule.id} under epoch {epoch}: {now}")
-    return bead, molecule
-
-
 def _renew(op: Renew, draft: Draft, context: Context) -> Bead:
-    _, molecule = _guard(draft, op.id, op.worker, op.epoch)
+    _, molecule = guard(draft, context, op.id, op.worker, op.epoch)
     assert molecule.lease is not None, "guarded"
     until = max(molecule.lease.until, context.now + timedelta(seconds=op.seconds))
     lease = molecule.lease.model_copy(update={"until": until})
@@ -215,9 +203,11 @@ def _release(op: Release, draft: Draft, context: Context) -> Bead:
     molecule = graph.molecule_of(draft, draft.need(op.id))
     if molecule.lease is None and molecule.epoch == op.epoch:
         return molecule
-    _guard(draft, op.id, op.worker, op.epoch)
+    # One that ran out is taken back from wherever somebody notices.
+    over = molecule.lease is not None and until(molecule.id, molecule.lease, context) <= context.now
+    guard(draft, replace(context, site="") if over else context, op.id, op.worker, op.epoch)
     for step in graph.steps(draft, molecule):
-        _end_attempt(draft, context, step, op.end, op.reason)
+        _end_attempts(draft, context, step, op.end, op.reason, op.worker)
     return _give_back(draft, context, draft.need(molecule.id))
 
 
@@ -228,14 +218,14 @@ def _give_back(draft: Draft, context: Context, molecule: Bead) -> Bead:
 
 
 def _begin(op: Begin, draft: Draft, context: Context) -> Bead:
-    step, _ = _guard(draft, op.id, op.worker, op.epoch)
+    step, _ = guard(draft, context, op.id, op.worker, op.epoch)
     if step.closed:
         raise Refused(f"step {step.id} is closed already")
-    running = step.attempts[-1] if step.attempts else None
-    if running and running.end is None:
-        if running.epoch == op.epoch:
-            return step
-        step = _end_attempt(draft, context, step, "died", f"the lease of {running.worker} ran out")
+    running = [attempt for attempt in step.attempts if attempt.end is None]
+    if any((attempt.worker, attempt.epoch) == (op.worker, op.epoch) for attempt in running):
+        return step
+    if running:
+        step = _end_attempts(draft, context, step, "died", f"the lease of {running[-1].worker} ran out")
     if len(graph.failed(step)) >= step.attempts_max:
         raise Refused(
             f"all {step.attempts_max} attempts at {step.id} are used up", f"`town retry {step.id}` gives more."
@@ -250,16 +240,22 @@ def _begin(op: Begin, draft: Draft, context: Context) -> Bead:
     return _put(draft, context, step, step.evolve(attempts=(*step.attempts, attempt)))
 
 
-def _end_attempt(draft: Draft, context: Context, step: Bead, end: AttemptEnd, reason: str) -> Bead:
-    if not step.attempts or step.attempts[-1].end is not None:
-        return step
-    ended = step.attempts[-1].model_copy(update={"end": end, "reason": reason, "ended_at": context.now})
-    return _put(draft, context, step, step.evolve(attempts=(*step.attempts[:-1], ended)))
+def _end_attempts(draft: Draft, context: Context, step: Bead, end: AttemptEnd, reason: str, worker: str = "") -> Bead:
+    """End what is running: that worker's as it ended, and what merging left of a fenced one's as a death."""
+
+    def ended(attempt: Attempt) -> Attempt:
+        if attempt.end is not None:
+            return attempt
+        own = worker in ("", attempt.worker)
+        how = {"end": end, "reason": reason} if own else {"end": "died", "reason": f"{attempt.worker} was fenced"}
+        return attempt.model_copy(update={**how, "ended_at": context.now})
+
+    return _put(draft, context, step, step.evolve(attempts=tuple(map(ended, step.attempts))))
 
 
 def _finish(op: Finish, draft: Draft, context: Context) -> Bead:
-    step, _ = _guard(draft, op.id, op.worker, op.epoch)
-    step = _end_attempt(draft, context, step, op.end, op.reason)
+    step, _ = guard(draft, context, op.id, op.worker, op.epoch)
+    step = _end_attempts(draft, context, step, op.end, op.reason, op.worker)
     return _put(draft, context, step, step.evolve(evidence=united(step.evidence, op.evidence)))
 
 
@@ -271,10 +267,10 @@ def _close(op: Close, draft: Draft, context: Context) -> Bead:
     if op.worker and not op.epoch:
         raise InvalidInput(f"{op.worker} does not say under which epoch to close {bead.id}")
     if op.worker or (molecule.lease is not None and not _decided(op)):
-        _guard(draft, op.id, op.worker or context.actor, op.epoch or molecule.epoch)
+        guard(draft, context, op.id, op.worker or context.actor, op.epoch or molecule.epoch)
     _check_closable(op, draft, bead)
     _withdraw(op, draft, context)
-    bead = _end_attempt(draft, context, bead, "satisfied", "")
+    bead = _end_attempts(draft, context, bead, "satisfied", "", op.worker)
     reason = f"forced by {context.actor}: {op.reason}" if op.force else op.reason
     return _put(draft, context, bead, _closed(bead, op.outcome, reason, context, op.evidence))
 
@@ -389,6 +385,10 @@ def _tombstone(bead: Bead, reason: str, context: Context) -> Bead:
     )
 
 
+def _restore(op: Restore, draft: Draft, context: Context) -> Bead | None:
+    return undo.restore(op, draft, context.now, lambda operation: apply(operation, draft, context))
+
+
 def _submit(op: Submit, draft: Draft, context: Context) -> Bead:
     bead = draft.need(op.id)
     requests = graph.merge_requests(draft, bead)
@@ -398,7 +398,7 @@ def _submit(op: Submit, draft: Draft, context: Context) -> Bead:
         return there
     if bead.outcome == "done" and op.head == op.base:
         return bead
-    _, molecule = _guard(draft, op.id, op.worker, op.epoch)
+    _, molecule = guard(draft, context, op.id, op.worker, op.epoch)
     left = graph.next_step(draft, molecule)
     if left is not None and left.id != molecule.id:
         raise Refused(f"{molecule.id} cannot be submitted: step {left.id} is open")
@@ -472,6 +472,7 @@ def _send_back(op: SendBack, draft: Draft, context: Context) -> Bead:
 
 _HANDLERS: dict[type[Fact], Any] = {
     Create: _create,
+    Import: lambda op, draft, _: bring(draft, op.bead),
     Update: _update,
     Label: _label,
     Depend: _depend,
@@ -484,6 +485,7 @@ _HANDLERS: dict[type[Fact], Any] = {
     Close: _close,
     Reopen: _reopen,
     Delete: _delete,
+    Restore: _restore,
     Submit: _submit,
     Judge: _judge,
     Intend: _intend,

@@ -8,14 +8,20 @@ from beads.ops import (
     Claim,
     Close,
     Create,
+    Delete,
     Depend,
     Finish,
+    Import,
     Intend,
     Judge,
     Label,
     Land,
     Operation,
     Release,
+    Renew,
+    Reopen,
+    Restore,
+    Say,
     SendBack,
     Submit,
     Update,
@@ -36,6 +42,26 @@ def describe(operation: Operation, bead: Bead | None) -> str:
         case Close():
             why = operation.reason or ("criteria hold" if bead and bead.criteria else "")
             return f"close {operation.id} as {operation.outcome}{': ' if why else ''}{why}"
+        case Update():
+            return f"update {operation.id}: {', '.join(sorted(operation.model_fields_set - {'op', 'id'}))}"
+        case Label():
+            signs = [f"+{name}" for name in operation.add] + [f"-{name}" for name in operation.remove]
+            return f"label {operation.id}: {' '.join(signs)}"
+        case Depend():
+            verb = "no longer" if operation.remove else "now"
+            return f"{operation.id} {verb} {operation.type} {operation.on}"
+        case Create() | Import():
+            return f"{operation.op} {operation.bead.id}: {operation.bead.title}"
+        case Restore():
+            return f"undo {operation.commit[:12]}: {operation.what}"
+        case Say() | Renew() | Reopen() | Delete():
+            return f"{operation.op} {operation.id}"
+        case _:
+            return _describe_request(operation, bead)
+
+
+def _describe_request(operation: Submit | Judge | Intend | Land | SendBack, bead: Bead | None) -> str:
+    match operation:
         case Submit():
             return f"submit {operation.id}: {operation.head[:12]} as {bead.id if bead else '?'}"
         case Judge():
@@ -46,15 +72,3 @@ def describe(operation: Operation, bead: Bead | None) -> str:
             return f"landed {', '.join(operation.ids)} as {operation.commit[:12]}"
         case SendBack():
             return f"send back {operation.id}: {operation.reason}"
-        case Update():
-            return f"update {operation.id}: {', '.join(sorted(operation.model_fields_set - {'op', 'id'}))}"
-        case Label():
-            signs = [f"+{name}" for name in operation.add] + [f"-{name}" for name in operation.remove]
-            return f"label {operation.id}: {' '.join(signs)}"
-        case Depend():
-            verb = "no longer" if operation.remove else "now"
-            return f"{operation.id} {verb} {operation.type} {operation.on}"
-        case Create():
-            return f"create {operation.bead.id}: {operation.bead.title}"
-        case _:
-            return f"{operation.op} {operation.id}"

@@ -9,10 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from beads.clock import Clock, SystemClock
 from beads.discover import discover
@@ -49,8 +50,20 @@ class Change:
     new: Oid | None
 
 
+class Replaced(NamedTuple):
+    """A tree and the one that takes its place; None where there is none."""
+
+    old: Oid | None
+    new: Oid | None
+
+
 class Changed(LostRace):
     """A file is not what the writer took it for."""
+
+
+def _nothing(oid: Oid) -> None:
+    """What somebody says who has nothing."""
+    del oid
 
 
 def blob_id(data: bytes) -> Oid:
@@ -74,6 +87,7 @@ class Repository:
         self.control, self.common = discover(start)
         self.objects = Objects(self.common)
         self._trees: dict[Oid, Tree] = {}
+        self._near: Callable[[Oid], bytes | None] = _nothing
 
     def head(self, ref: str) -> Oid | None:
         """The commit that ``ref`` is at, or None when it does not exist."""
@@ -147,12 +161,19 @@ class Repository:
         except (ValueError, KeyError, OverflowError) as error:
             raise Unreadable(f"object {oid} cannot be read: {error}", "Run `git fsck`.") from error
 
+    def commits(self, prefix: str) -> list[Oid]:
+        """The commits whose ids start with ``prefix``: at least two hexadecimal digits."""
+        return [found.oid for found in self.objects.starting(prefix) if found.kind == b"commit"]
+
     def _tree(self, oid: Oid | None) -> Tree:
         if oid is None:
             return Tree(b"")
         tree = self._trees.get(oid)
         if tree is None:
-            found = self.objects.read(oid)
+            near = self._near(oid)
+            found = raw(b"tree", near) if near is not None else None
+            if found is None or found.oid != oid:
+                found = self.objects.read(oid)
             if found.kind != b"tree":
                 raise Unreadable(f"{oid} is not a tree")
             try:
@@ -179,17 +200,41 @@ class Repository:
         entry = self._tree(here).get(os.fsencode(name))
         return None if entry is None else Oid(entry.sha.hex())
 
-    def changes(self, old: Oid | None, new: Oid | None, prefix: str = "") -> Iterator[Change]:
-        """Every file that differs between two trees; equal subtrees are never opened."""
+    @contextlib.contextmanager
+    def helped(self, near: Callable[[Oid], bytes | None]) -> Iterator[None]:
+        """Ask somebody for trees who may have them nearer at hand; what is wrong with them does no harm."""
+        self._near = near
+        try:
+            yield
+        finally:
+            self._near = _nothing
+
+    def tree(self, oid: Oid) -> bytes:
+        """The content of a tree."""
+        return self._tree(oid).raw
+
+    def changes(
+        self, old: Oid | None, new: Oid | None, prefix: str = "", *, trees: list[Replaced] | None = None
+    ) -> Iterator[Change]:
+        """Every file that differs between two trees; equal subtrees are never opened.
+
+        Args:
+            old: the one tree; None for an empty one.
+            new: the other one.
+            prefix: what to put before the paths.
+            trees: gets the trees that differ, each with the one in its place.
+        """
+        if trees is not None:
+            trees.append(Replaced(old, new))
         before, after = (dict(self._tree(side).items()) for side in (old, new))
         for name in sorted(before.keys() | after.keys()):
             was, now = before.get(name), after.get(name)
             if was == now:
                 continue
             path = f"{prefix}{os.fsdecode(name)}"
-            trees = [Oid(side.sha.hex()) if side and side.is_tree else None for side in (was, now)]
-            if any(trees):
-                yield from self.changes(trees[0], trees[1], f"{path}/")
+            below = [Oid(side.sha.hex()) if side and side.is_tree else None for side in (was, now)]
+            if any(below):
+                yield from self.changes(below[0], below[1], f"{path}/", trees=trees)
             files = [Oid(side.sha.hex()) if side and not side.is_tree else None for side in (was, now)]
             if any(files):
                 yield Change(path, files[0], files[1])
@@ -212,6 +257,7 @@ class Repository:
         when: datetime,
         message: str,
         was: Mapping[str, Oid | None] | None = None,
+        trees: list[Replaced] | None = None,
     ) -> Oid:
         """Write a commit whose tree is ``base`` with ``files`` put in; publish it with :meth:`swap`.
 
@@ -223,6 +269,7 @@ class Repository:
             when: the time of the commit, kept to the second.
             message: the whole message.
             was: path → what the writer takes the file for in ``base``: its id, or None for no file.
+            trees: gets the trees that are new, each with the one in its place.
 
         Raises:
             Changed: a file is not that.
@@ -232,7 +279,8 @@ class Repository:
             if base is not None and self.find(base, path) != expected:
                 raise Changed(f"{path} is not what it was taken for")
         new: list[Raw] = []
-        tree = self._graft(base, {tuple(path.split("/")): data for path, data in files.items()}, new)
+        made: list[Replaced] = [] if trees is None else trees
+        tree = self._graft(base, {tuple(path.split("/")): data for path, data in files.items()}, new, made)
         stamp = f"{author} {max(0, int(when.timestamp()))} +0000"
         lines = [f"tree {tree}", *(f"parent {parent}" for parent in parents)]
         lines += [f"author {stamp}", f"committer {stamp}", "", message]
@@ -240,7 +288,9 @@ class Repository:
         self.objects.add([*new, commit])
         return commit.oid
 
-    def _graft(self, base: Oid | None, files: Mapping[tuple[str, ...], bytes], new: list[Raw]) -> Oid:
+    def _graft(
+        self, base: Oid | None, files: Mapping[tuple[str, ...], bytes], new: list[Raw], trees: list[Replaced]
+    ) -> Oid:
         """The tree ``base`` with ``files`` put in; every object made on the way is appended to ``new``."""
         tree = self._tree(base)
         entries: dict[bytes, Entry] = {}
@@ -254,10 +304,11 @@ class Repository:
         for name, inner in below.items():
             there = tree.get(os.fsencode(name))
             subtree = Oid(there.sha.hex()) if there is not None and there.is_tree else None
-            entries[os.fsencode(name)] = Entry(DIRECTORY, bytes.fromhex(self._graft(subtree, inner, new)))
+            entries[os.fsencode(name)] = Entry(DIRECTORY, bytes.fromhex(self._graft(subtree, inner, new, trees)))
         grafted = tree.put(entries)
         new.append(raw(b"tree", grafted.raw))
         self._remember(new[-1].oid, grafted)
+        trees.append(Replaced(base, new[-1].oid))
         return new[-1].oid
 
     def sweep(self) -> None:

@@ -10,12 +10,13 @@ there; and a lease that ran out no longer holds anything.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal, Protocol
+from typing import Protocol
 
 from beads.ids import natural as natural
 from beads.model import BLOCKING, Attempt, Bead, Dependency
+from beads.state import Kind as Kind
+from beads.state import State as State
 
 REWORKS_MAX = 5
 """How often a molecule is sent back by the Refinery before a person is asked."""
@@ -62,26 +63,6 @@ class View(Protocol):
     def ready(self, now: datetime) -> Iterable[Bead]:
         """What :func:`ready` says of this view; where it can be known without looking at every bead, it is."""
         ...
-
-
-Kind = Literal["closed", "deferred", "running", "queued", "blocked", "waiting", "needs_person", "ready"]
-
-
-@dataclass(frozen=True)
-class State:
-    """Where a bead stands and who acts next, with the reason in plain words.
-
-    Attributes:
-        kind: ``ready`` a worker may take it; ``running`` its worker acts; ``queued`` the Refinery acts;
-            ``blocked`` it waits for other beads; ``waiting`` for the rest of its molecule; ``deferred`` for a
-            date; ``needs_person`` for a person; ``closed`` for nobody.
-        reason: one line for a person.
-        waits_for: the beads it waits for, where it does.
-    """
-
-    kind: Kind
-    reason: str
-    waits_for: tuple[str, ...] = ()
 
 
 def steps(view: View, molecule: Bead) -> list[Bead]:

@@ -11,9 +11,10 @@ import contextlib
 import hashlib
 import re
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -53,12 +54,13 @@ CREATE INDEX parts ON beads (parent, place) WHERE parent IS NOT NULL;
 CREATE INDEX queue ON beads (place) WHERE merge AND status <> 'closed';
 CREATE TABLE edges (target TEXT, source TEXT, PRIMARY KEY (target, source)) WITHOUT ROWID;
 CREATE TABLE labels (label TEXT, n INTEGER, PRIMARY KEY (label, n)) WITHOUT ROWID;
+CREATE TABLE trees (oid BLOB PRIMARY KEY, raw BLOB) WITHOUT ROWID;
 CREATE VIRTUAL TABLE words USING fts5 (title, body, content = '', detail = full);
 """
 
 # Where a unit stands at a moment: time can only put before what its row says for all time.
-_KIND = """CASE WHEN held > :now THEN 'running' WHEN kind IN ('running', 'queued', 'deferred', 'closed') THEN kind
-WHEN deferred > :now THEN 'deferred' ELSE kind END"""
+_KIND = """CASE WHEN kind IS NULL OR kind = 'closed' THEN kind WHEN held > :now THEN 'running'
+WHEN kind IN ('running', 'queued') OR deferred <= :now THEN kind ELSE 'deferred' END"""
 
 _ROW = f"SELECT id, oid, data, {_KIND} AS stands, reason, waits FROM beads"
 
@@ -118,11 +120,15 @@ class Reader:
     Args:
         connection: it is in a read transaction.
         known: beads that were read before, by the id of their blob.
+
+    Attributes:
+        mend: gives another connection to the same state when this one turns out to be damaged.
     """
 
     def __init__(self, connection: sqlite3.Connection, known: dict[bytes, Bead]) -> None:
         self._connection = connection
         self._known = known
+        self.mend: Callable[[], sqlite3.Connection] | None = None
 
     def get(self, bead_id: str) -> Bead | None:
         """The bead of that id, or None."""
@@ -219,6 +225,16 @@ class Reader:
         sql = "SELECT id, data FROM beads WHERE substr(id, 1, ?) = ? AND outcome IS NOT 'deleted'"
         return self._all(f"{sql} ORDER BY place LIMIT ?", (len(beginning), beginning, limit))
 
+    def row(self, bead_id: str, now: datetime) -> Row | None:
+        """The row of a bead."""
+        found = self._all(f"{_ROW} WHERE id = :id", {"id": bead_id, "now": micros(now)}) if bead_id.isascii() else []
+        return Row._make(found[0]) if found else None
+
+    def tree(self, oid: Oid) -> bytes | None:
+        """The content of one of the store's trees. It is as its id says, or worthless."""
+        found = self._all("SELECT raw FROM trees WHERE oid = ?", (bytes.fromhex(oid),))
+        return cast("bytes", found[0][0]) if found else None
+
     def blob(self, bead_id: str) -> Oid | None:
         """The id of the blob that a bead is in."""
         found = self._all("SELECT oid FROM beads WHERE id = ?", (bead_id,))
@@ -228,12 +244,26 @@ class Reader:
         return (self._bead(*row) for row in self._stream(sql))
 
     def _all(self, sql: str, values: Any = ()) -> list[Any]:
-        with _damage():
-            return self._connection.execute(sql, values).fetchall()
+        return list(self._stream(sql, values))
 
     def _stream(self, sql: str, values: Any = ()) -> Iterator[Any]:
-        with _damage():
-            yield from self._connection.execute(sql, values)
+        given = 0
+        try:
+            for row in self._connection.execute(sql, values):
+                given += 1
+                yield row
+            return
+        except sqlite3.DatabaseError as error:
+            self._mend(error)
+        # The same question of the same state has the same answer, of which a part was given.
+        yield from islice(self._connection.execute(sql, values), given, None)
+
+    def _mend(self, error: object) -> None:
+        """Go on with another connection to the same state, for once."""
+        if self.mend is None:
+            raise Damaged(f"the index cannot be read: {error}", "Remove it; it is made anew.")
+        mend, self.mend = self.mend, None
+        self._connection = mend()
 
     def _bead(self, bead_id: str, oid: bytes, data: bytes) -> Bead:
         bead = self._known.get(oid)
@@ -241,8 +271,10 @@ class Reader:
             if not data:
                 raise Unreadable(f"{path_of(bead_id)} cannot be read: object {oid.hex()} is missing", "Run `git fsck`.")
             # Not what Git has is not what anybody wrote.
-            if hashlib.sha1(b"blob %d\0%b" % (len(data), data), usedforsecurity=False).digest() != oid:
-                raise Damaged(f"the row of {bead_id} is damaged")
+            if not _is_blob(oid, data):
+                self._mend(f"the row of {bead_id} is damaged")
+                [row] = self._all("SELECT id, oid, data FROM beads WHERE id = ?", (bead_id,))
+                return self._bead(*row)
             from beads.model import read_bead
 
             bead = read_bead(data, path_of(bead_id))
@@ -254,8 +286,14 @@ class Reader:
         return bead
 
 
+def _is_blob(oid: bytes, data: object) -> bool:
+    if not isinstance(data, bytes):
+        return False
+    return hashlib.sha1(b"blob %d\0%b" % (len(data), data), usedforsecurity=False).digest() == oid
+
+
 class Damaged(Unreadable):
-    """The index is not as it was written; it is made anew at the next look."""
+    """The index is not as it was written."""
 
 
 def micros(moment: datetime | None) -> int:
@@ -296,14 +334,6 @@ def _match(text: str) -> str:
     words = (word for word in text.split() if re.search(r"\w", word))
     quoted = ['"{}" *'.format(word.replace('"', '""')) for word in words]
     return " AND ".join(quoted) or '""'
-
-
-@contextlib.contextmanager
-def _damage() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        raise Damaged(f"the index cannot be read: {error}", "Try again; it is made anew.") from error
 
 
 class Index:
@@ -369,6 +399,11 @@ class Index:
                 self._idle.append(connection)
                 return
         connection.close()
+
+    def discard(self) -> None:
+        """Throw the index away; it is made anew at the next look."""
+        with contextlib.suppress(OSError):
+            self.path.unlink()
 
     def close(self) -> None:
         """Close the connections that nobody uses."""

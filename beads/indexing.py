@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,7 +18,7 @@ from typing import NamedTuple
 from beads import graph
 from beads.draft import related
 from beads.errors import InvalidInput, NotFound, TownError
-from beads.git import Oid, Repository
+from beads.git import Oid, Replaced, Repository
 from beads.ids import natural, path_of
 from beads.index import SCHEMA, VERSION, Reader, connect, micros
 from beads.model import Bead, read_bead
@@ -45,13 +46,38 @@ class Update(NamedTuple):
     data: bytes
 
 
-def put(connection: sqlite3.Connection, updates: Sequence[Update], commit: Oid, known: dict[bytes, Bead]) -> None:
-    """Put changes into the index; it is of ``commit`` afterwards. Inside a transaction of the caller's."""
+def put(
+    connection: sqlite3.Connection,
+    updates: Sequence[Update],
+    trees: Iterable[tuple[Oid | None, bytes | None]],
+    commit: Oid,
+    known: dict[bytes, Bead],
+) -> None:
+    """Put changes into the index; it is of ``commit`` afterwards. Inside a transaction of the caller's.
+
+    Args:
+        connection: to the index.
+        updates: the beads that changed.
+        trees: the ids of the trees that changed, and the contents of those that took their places.
+        commit: what all that leads to.
+        known: beads that were read before.
+    """
     _write(connection, updates)
+    _keep(connection, trees)
     view = Reader(connection, known)
     stands = graph.affected(view, ((update.old, update.new) for update in updates))
     _stand(connection, view, (bead for bead_id in stands if (bead := _readable(view, bead_id)) is not None))
     connection.execute("INSERT OR REPLACE INTO meta VALUES ('commit', ?)", (commit,))
+
+
+def _keep(connection: sqlite3.Connection, trees: Iterable[tuple[Oid | None, bytes | None]]) -> None:
+    """Keep trees near at hand: reading them from packs would cost a short command more than what it writes."""
+    for old, new in trees:
+        if old is not None:
+            connection.execute("DELETE FROM trees WHERE oid = ?", (bytes.fromhex(old),))
+        if new is not None:
+            sha = hashlib.sha1(b"tree %d\0%b" % (len(new), new), usedforsecurity=False).digest()
+            connection.execute("INSERT OR REPLACE INTO trees VALUES (?, ?)", (sha, new))
 
 
 def _write(connection: sqlite3.Connection, updates: Sequence[Update]) -> None:
@@ -154,16 +180,17 @@ def advance(connection: sqlite3.Connection, repository: Repository, commit: Oid,
     if old == commit:
         return
     view = Reader(connection, known)
-    trees = [repository.commit(oid).tree for oid in (old, commit)]
+    before, after = (repository.commit(oid).tree for oid in (old, commit))
     updates = []
-    for change in repository.changes(*trees):
+    trees: list[Replaced] = []
+    for change in repository.changes(before, after, trees=trees):
         bead_id = _bead_at(change.path)
         if bead_id is not None:
             data = _content(repository, change.new)
             new = _parsed(change.path, data)
             updates.append(Update(bead_id, _readable(view, bead_id), new, change.new, data))
-    put(connection, updates, commit, known)
-    _settings(connection, repository, trees[1])
+    put(connection, updates, _contents(repository, trees), commit, known)
+    _settings(connection, repository, after)
 
 
 def make(connection: sqlite3.Connection, repository: Repository, commit: Oid) -> bytes:
@@ -172,8 +199,11 @@ def make(connection: sqlite3.Connection, repository: Repository, commit: Oid) ->
     connection.executescript(SCHEMA)
     connection.execute("BEGIN")
     tree = repository.commit(commit).tree
-    for batch in _batches(_files(repository, tree)):
+    trees: list[Replaced] = []
+    for batch in _batches(_files(repository, tree, trees)):
         _write(connection, batch)
+        _keep(connection, _contents(repository, trees))
+        trees.clear()
     view = Reader(connection, known)
     last = ""
     while True:
@@ -196,8 +226,12 @@ def _settings(connection: sqlite3.Connection, repository: Repository, tree: Oid)
     return data
 
 
-def _files(repository: Repository, tree: Oid) -> Iterator[Update]:
-    for change in repository.changes(None, tree):
+def _contents(repository: Repository, trees: Iterable[Replaced]) -> Iterator[tuple[Oid | None, bytes | None]]:
+    return ((old, None if new is None else repository.tree(new)) for old, new in trees)
+
+
+def _files(repository: Repository, tree: Oid, trees: list[Replaced]) -> Iterator[Update]:
+    for change in repository.changes(None, tree, trees=trees):
         bead_id = _bead_at(change.path)
         if bead_id is not None and change.new is not None:
             data = _content(repository, change.new)

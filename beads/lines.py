@@ -7,7 +7,6 @@ Of anything else it reads as much as makes sense.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator
 
 Place = tuple[str | int, ...]
@@ -144,6 +143,8 @@ def _tokens(text: str) -> Iterator[tuple[str, str, int]]:
 
 
 def _unquoted(token: str) -> str:
+    import tomllib
+
     try:
         return next(iter(tomllib.loads(f"{token} = 0")))
     except tomllib.TOMLDecodeError:

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from beads.clock import milliseconds as milliseconds
+from beads.criteria import TIMEOUT, in_words
 from beads.errors import InvalidInput, Unreadable
 from beads.ids import check_id as check_id
 from beads.ids import derived_id as derived_id
@@ -55,7 +56,7 @@ DependencyType = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,49}$")]
 class Fact(BaseModel):
     """A frozen value; unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
 
 class Dependency(Fact):
@@ -66,14 +67,11 @@ class Dependency(Fact):
     any. Keys that this version does not know are kept.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)
 
     on: BeadId
     type: DependencyType = "blocks"
     gate: Literal["", "all-children", "any-children"] = ""
-
-
-_TIMEOUT = 600.0
 
 
 class Criterion(Fact):
@@ -86,7 +84,7 @@ class Criterion(Fact):
 
     run: str = ""
     exit: int = Field(0, ge=0, le=255)
-    timeout: float = Field(_TIMEOUT, gt=0, le=86_400)
+    timeout: float = Field(TIMEOUT, gt=0, le=86_400)
     file: str = ""
     absent: bool = False
     matches: str = ""
@@ -111,11 +109,7 @@ class Criterion(Fact):
         return "run" if self.run else "file"
 
     def __str__(self) -> str:
-        if self.run:
-            limit = f" (within {self.timeout:g} s)" if self.timeout != _TIMEOUT else ""
-            return f"run: {self.run}" + (f" (exit {self.exit})" if self.exit else "") + limit
-        wants = "is absent" if self.absent else f"matches {self.matches}" if self.matches else "exists"
-        return f"file: {self.file} {wants}"
+        return in_words(**dict(self))
 
 
 class Evidence(Fact):
@@ -144,7 +138,8 @@ class Evidence(Fact):
 class Lease(Fact):
     """One worker's exclusive hold on a molecule (I2).
 
-    ``site`` names the clone the worker runs in: only there can the kernel be asked whether it still lives.
+    ``site`` names the clone the worker runs in: only there can the kernel be asked whether it still lives. After a
+    slash it may say what of the clone, for a worker that is no process there.
     """
 
     worker: str
@@ -152,6 +147,11 @@ class Lease(Fact):
     site: str
     since: Moment
     until: Moment
+
+    @property
+    def clone(self) -> str:
+        """The clone that the holder writes in."""
+        return self.site.partition("/")[0]
 
 
 AttemptEnd = Literal["satisfied", "unmet", "died", "stopped"]
@@ -176,7 +176,7 @@ class Attempt(Fact):
 class Comment(Fact):
     """Something somebody said about a bead. Keys that this version does not know are kept."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)
 
     id: str
     author: str
@@ -204,7 +204,7 @@ class Bead(BaseModel):
     Keys this version does not know are kept and written back (a store outlives the program that wrote it).
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)
 
     id: BeadId
     title: str = Field(min_length=1, max_length=500)
@@ -280,7 +280,7 @@ class Bead(BaseModel):
 
 def write_bead(bead: Bead) -> bytes:
     """The bytes of a bead: keys in a fixed order, empty values left out; equal beads give equal bytes."""
-    return dumps(_facts(bead))
+    return dumps(facts(bead))
 
 
 def read_bead(data: bytes, source: str) -> Bead:
@@ -300,8 +300,13 @@ def read_bead(data: bytes, source: str) -> Bead:
         raise Unreadable(f"{source}: {where}: {first['msg']}", "Run `bead doctor` to see what is damaged.") from error
 
 
+def facts(bead: Bead) -> dict[str, Any]:
+    """What is written of a bead: not the empty, unless it must be there. Zero and false are facts and stay."""
+    found: dict[str, Any] = _facts(bead)
+    return found
+
+
 def _facts(value: Any) -> Any:
-    """What is written of a value: not the empty, unless it must be there. Zero and false are facts and stay."""
     if isinstance(value, tuple):
         return [_facts(inner) for inner in value]
     if not isinstance(value, BaseModel):

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import weakref
 import zlib
 from collections.abc import Iterator, Sequence
@@ -155,6 +156,14 @@ class Objects:
             number, data = self._store.get_raw(ObjectID(oid.encode()))
             return Raw(_KINDS[number], data, oid)
         return None
+
+    def starting(self, prefix: str) -> list[Raw]:
+        """The objects whose ids start with ``prefix``: at least two hexadecimal digits."""
+        from dulwich.objects import ObjectID
+
+        with _reading(Oid(prefix)):
+            found = {Oid(sha.decode()) for sha in self._store.iter_prefix(ObjectID(prefix.encode()))}
+        return [self.read(oid) for oid in sorted(found)]
 
     @cached_property
     def _store(self) -> DiskObjectStore:
@@ -310,12 +319,21 @@ class Settings(NamedTuple):
     shared: SharedPerm | None
 
 
-def _settings(common: Path) -> Settings:
-    from dulwich.config import ConfigFile
+# The words of the configuration that mean something here, and lines that are as plain as nearly all are. Where there is
+# none of the ones and nothing but the others, nobody need wait until what reads them properly is imported.
+_TELLING = re.compile(rb"compress|fsync|shared|extensions|repositoryformatversion\s*=\s*[^0\s]", re.IGNORECASE)
+_PLAIN = re.compile(rb"(\s*(\[[^\]\n]+\]|[A-Za-z][\w-]* = [^\\\n\"]*)?\n)*")
 
+
+def _settings(common: Path) -> Settings:
     place = common / "config"
     try:
-        config = ConfigFile.from_path(place, expand_includes=False) if place.exists() else ConfigFile()
+        said = place.read_bytes() if place.exists() else b""
+        if _PLAIN.fullmatch(said) and not _TELLING.search(said):
+            return Settings(1, -1, os.fsync, os.fsync, os.fsync, None)
+        from dulwich.config import ConfigFile
+
+        config = ConfigFile.from_path(place, expand_includes=False)
         _check_format(common, config)
         level = _number(config, "core", "compression", -1)
         return Settings(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 
 from beads.model import AttemptEnd, Bead, BeadId, DependencyType, Evidence, Fact, Moment, Outcome, Status
 
@@ -24,6 +24,17 @@ class Create(Fact):
     """Add a bead. One that is there with the same source and seal is left as it is."""
 
     op: Literal["create"] = "create"
+    bead: Bead
+
+
+class Import(Fact):
+    """Take over what a file of another program says of a bead; what was edited here since the last import stays.
+
+    Other beads are not looked at: rings and dependencies on what is not there are kept as they are, for
+    ``bead doctor`` to tell.
+    """
+
+    op: Literal["import"] = "import"
     bead: Bead
 
 
@@ -158,6 +169,25 @@ class Delete(Fact):
     cascade: bool = False
 
 
+class Changed(Fact):
+    """A bead before and after a transaction; without ``before`` it was created by it."""
+
+    before: Bead | None = None
+    after: Bead
+
+
+class Restore(Fact):
+    """Take back what the transaction ``commit`` changed; ``what`` it was is for the history.
+
+    What was changed since stays as it is. Where that is the same field of the same bead, all of it is refused.
+    """
+
+    op: Literal["restore"] = "restore"
+    commit: str = Field(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")
+    what: str = ""
+    beads: tuple[Changed, ...]
+
+
 class Submit(Held):
     """Ask that the molecule's pinned head goes onto main, and give the lease back.
 
@@ -205,6 +235,7 @@ class SendBack(Fact):
 
 Operation = Annotated[
     Create
+    | Import
     | Update
     | Label
     | Depend
@@ -217,6 +248,7 @@ Operation = Annotated[
     | Close
     | Reopen
     | Delete
+    | Restore
     | Submit
     | Judge
     | Intend
@@ -224,6 +256,3 @@ Operation = Annotated[
     | SendBack,
     Field(discriminator="op"),
 ]
-
-adapter: TypeAdapter[Operation] = TypeAdapter(Operation)
-"""Reads one operation from a JSON line or a dictionary."""

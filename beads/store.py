@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import os
 import re
@@ -28,11 +29,12 @@ from typing import TYPE_CHECKING, Self
 
 from beads.clock import Clock, SystemClock, milliseconds
 from beads.errors import InvalidInput, LostRace, NotFound, Unreadable
-from beads.git import Changed, Oid, Repository, blob_id
+from beads.git import Changed, Oid, Replaced, Repository, blob_id
 from beads.ids import derived_id, path_of
 from beads.index import Index, Reader
 
 if TYPE_CHECKING:
+    from beads.heartbeat import Renewed
     from beads.model import Bead
     from beads.ops import Operation
 
@@ -136,6 +138,10 @@ class Store:
         repository: where it lives.
         clock: what time it is.
         ref: the ref that holds it.
+
+    Attributes:
+        site: what this clone is called in leases; empty when there is only one.
+        renewed: says how much longer workers of other clones have asked for.
     """
 
     def __init__(self, repository: Repository, clock: Clock, ref: str = REF) -> None:
@@ -148,6 +154,8 @@ class Store:
         self._known: dict[bytes, Bead] = {}
         self._format: bytes | None = None
         self._past: Snapshot | None = None
+        self.site = ""
+        self.renewed: Callable[[], Renewed] = dict
 
     @classmethod
     def open(cls, start: Path, clock: Clock | None = None, ref: str = REF) -> Store:
@@ -183,9 +191,9 @@ class Store:
                 None,
                 {"format.toml": dumps({"format": FORMAT, "store": name, "prefix": prefix})},
                 parents=(),
-                author=_author(actor),
+                author=author_of(actor),
                 when=now,
-                message=f"begin the store\n\nActor: {_line(actor)}\nOperation: init\n",
+                message=f"begin the store\n\nActor: {one_line(actor)}\nOperation: init\n",
             )
             # Losing this race means that there is a store now, which is what was asked for.
             store.repository.swap(ref, None, commit)
@@ -208,6 +216,16 @@ class Store:
                 break
         return self.snapshot_at(self._head())
 
+    def _made_anew(self, commit: Oid) -> sqlite3.Connection:
+        """An index of one's own, instead of one that is damaged, which is thrown away."""
+        from beads.index import connect
+        from beads.indexing import make
+
+        self._index.discard()
+        connection = connect(None)
+        make(connection, self.repository, commit)
+        return connection
+
     def snapshot_at(self, commit: Oid) -> Snapshot:
         """The state at one commit of the store. For one that is not the newest, every bead of it is read."""
         from beads.index import connect
@@ -228,6 +246,7 @@ class Store:
         connection, commit, format_ = pinned
         snapshot = Snapshot(commit, format_, connection, self._known)
         weakref.finalize(snapshot, self._index.release, connection).atexit = False
+        snapshot.mend = functools.partial(self._made_anew, commit)
         # It may be ahead of what we saw of the ref before.
         return self._checked(snapshot) if commit in (head, self._head()) else None
 
@@ -264,7 +283,7 @@ class Store:
             TownError: a precondition does not hold on the newest state; nothing was written.
             LostRace: other writers were first, every time.
         """
-        with self._writing():
+        with self.turn():
             for _ in range(_TRIES_MAX):
                 written = self._try(actor, operations, reason)
                 if written is not None:
@@ -278,13 +297,13 @@ class Store:
 
         snapshot = self.snapshot()
         decided = operations(snapshot) if callable(operations) else operations
-        context = Context(actor, milliseconds(self.clock.now()))
+        context = Context(actor, milliseconds(self.clock.now()), self.site, self.renewed)
         draft = Draft(snapshot)
         beads = tuple(apply(operation, draft, context) for operation in decided)
         if not draft.changed:
             return Written(snapshot, beads, changed=False)
         lines = [describe(operation, bead) for operation, bead in zip(decided, beads, strict=True)]
-        message = _message(actor, reason, lines, [o.op for o in decided], sorted(draft.changed))
+        message = _message(actor, reason, lines, decided, sorted(draft.changed))
         if not self._publish(snapshot, draft.changed, actor, context.now, message):
             return None
         return Written(self.snapshot(), tuple(bead and draft.get(bead.id) for bead in beads), changed=True)
@@ -297,19 +316,22 @@ class Store:
         from beads.model import write_bead
 
         files = {bead_id: write_bead(bead) for bead_id, bead in changed.items()}
+        trees: list[Replaced] = []
         try:
-            commit = self.repository.write(
-                self.repository.commit(snapshot.commit).tree,
-                {path_of(bead_id): data for bead_id, data in files.items()},
-                parents=(snapshot.commit,),
-                author=_author(actor),
-                when=now,
-                message=message,
-                was={path_of(bead_id): snapshot.blob(bead_id) for bead_id in files},
-            )
+            with self.repository.helped(snapshot.tree):
+                commit = self.repository.write(
+                    self.repository.commit(snapshot.commit).tree,
+                    {path_of(bead_id): data for bead_id, data in files.items()},
+                    parents=(snapshot.commit,),
+                    author=author_of(actor),
+                    when=now,
+                    message=message,
+                    was={path_of(bead_id): snapshot.blob(bead_id) for bead_id in files},
+                    trees=trees,
+                )
         except Changed:
             # What the index says is not what Git has, and Git is right.
-            self._index.path.unlink(missing_ok=True)
+            self._index.discard()
             return False
         if not self.repository.swap(self.ref, snapshot.commit, commit):
             return False
@@ -317,13 +339,18 @@ class Store:
         # The index is only a cache: whatever goes wrong with it, the transaction is done, and the next look mends it.
         with contextlib.suppress(sqlite3.Error, Unreadable), self._index.writing() as connection:
             if connection.execute("SELECT value FROM meta WHERE key = 'commit'").fetchone() == (snapshot.commit,):
-                put(connection, updates, commit, self._known)
+                contents = ((old, None if new is None else self.repository.tree(new)) for old, new in trees)
+                put(connection, updates, contents, commit, self._known)
         return True
 
     def sweep(self) -> None:
         """Clear away the lock files of writers that were killed. They block nobody for long, but are litter."""
-        with self._writing():
+        with self.turn():
             self.repository.sweep()
+
+    def turn(self) -> contextlib.AbstractContextManager[None]:
+        """This clone's writers take turns with it; whoever moves the ref without :meth:`commit` should, too."""
+        return self._writing()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -357,24 +384,25 @@ def _locked(handle: int) -> bool:
     return True
 
 
-def _message(actor: str, reason: str, lines: list[str], operations: list[str], ids: list[str]) -> str:
+def _message(actor: str, reason: str, lines: list[str], operations: Sequence[Operation], ids: list[str]) -> str:
     """A commit message a person can read and ``git interpret-trailers`` can parse."""
     more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
     # A line that starts with three dashes would end the message for `git interpret-trailers`.
-    subject = _line(reason).lstrip("- ") or _line(lines[0]) + more
-    body = "".join(f"{_line(line)}\n" for line in lines[:100]) + "\n" if len(lines) > 1 else ""
-    trailers = [f"Bead: {i}" for i in ids[:100]] + [f"Actor: {_line(actor)}"]
-    trailers += [f"Operation: {name}" for name in dict.fromkeys(operations)]
+    subject = one_line(reason).lstrip("- ") or one_line(lines[0]) + more
+    body = "".join(f"{one_line(line)}\n" for line in lines[:100]) + "\n" if len(lines) > 1 else ""
+    trailers = [f"Bead: {i}" for i in ids[:100]] + [f"Actor: {one_line(actor)}"]
+    trailers += [f"Operation: {name}" for name in dict.fromkeys(o.op for o in operations)]
+    trailers += [f"Undoes: {o.commit}" for o in operations if o.op == "restore"]
     return f"{subject}\n\n{body}" + "\n".join(trailers) + "\n"
 
 
-def _line(text: str) -> str:
+def one_line(text: str) -> str:
     """One line without control characters, so that no text can pass for a trailer."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:500]
 
 
-def _author(actor: str) -> str:
+def author_of(actor: str) -> str:
     """``actor`` as Git writes an author; a bare name gets an address that says what it is."""
-    name = re.sub(r"[<>]", "", _line(actor).split("<")[0]).strip() or "unknown"
-    given = re.search(r"<([^<>\s]+)>", _line(actor))
+    name = re.sub(r"[<>]", "", one_line(actor).split("<")[0]).strip() or "unknown"
+    given = re.search(r"<([^<>\s]+)>", one_line(actor))
     return f"{name} <{given.group(1) if given else re.sub(r'[^A-Za-z0-9._-]', '-', name) + '@beadtown.invalid'}>"

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import difflib
 import re
-import tomllib
 from collections.abc import Container, Iterator
 from types import NoneType, UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
-
-import tomli_w
-from pydantic import BaseModel, ValidationError
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from beads.errors import InvalidDocument, InvalidInput
 from beads.lines import Place, places
 
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
 __all__ = ["Place", "dotted", "dumps", "line_of", "loads", "validate"]
 
-Model = TypeVar("Model", bound=BaseModel)
+Model = TypeVar("Model", bound="BaseModel")
 
 
 def dumps(data: dict[str, Any]) -> bytes:
@@ -31,6 +30,8 @@ def dumps(data: dict[str, Any]) -> bytes:
         InvalidInput: a string holds lone surrogates, which no encoding of Unicode text can carry, or a value is
             of a kind that TOML does not have, such as null.
     """
+    import tomli_w
+
     # TOML folds CR LF inside multi-line strings to LF, so text with a CR goes on one escaped line instead.
     multiline = not any("\r" in s for s in _strings(data))
     try:
@@ -50,6 +51,8 @@ def loads(data: bytes, source: str) -> dict[str, Any]:
     Raises:
         InvalidDocument: not UTF-8 or not TOML; names ``source`` and the line.
     """
+    import tomllib
+
     try:
         return tomllib.loads(data.decode())
     except UnicodeDecodeError as error:
@@ -80,6 +83,8 @@ def validate(model: type[Model], data: dict[str, Any], text: bytes, source: str,
     Raises:
         InvalidDocument: with the first problem's line, key, and the nearest known key for an unknown one.
     """
+    from pydantic import ValidationError
+
     try:
         return model.model_validate(data)
     except ValidationError as error:
@@ -148,6 +153,8 @@ def _written(location: Place, data: Any, missing: bool) -> Place:
 
 def _fields(model: type[BaseModel], place: Place) -> list[str]:
     """The keys known at ``place`` inside ``model``."""
+    from pydantic import BaseModel
+
     here: Any = model
     for part in place:
         here = _inside(here, part)
@@ -157,6 +164,8 @@ def _fields(model: type[BaseModel], place: Place) -> list[str]:
 
 def _inside(annotation: object, part: str | int) -> object:
     """What stands at a key or an index of something annotated so; None when nothing is known of it."""
+    from pydantic import BaseModel
+
     found: list[object] = []
     for one in _choices(annotation):
         if isinstance(one, type) and issubclass(one, BaseModel):

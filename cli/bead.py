@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,8 +15,9 @@ from cli.session import BEAD_ID, Session, command
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from beads.graph import State
+    from beads.index import Row
     from beads.model import Bead
+    from beads.state import State
     from beads.store import Snapshot
 
 Function = TypeVar("Function", bound=Callable[..., object])
@@ -48,6 +49,20 @@ class Look:
 
         return graph.state(self.snapshot, bead, self.now)
 
+    def stands(self, row: Row) -> State:
+        """Where the bead of a row stands; only what its row does not say is found out by looking at others."""
+        from beads.state import State
+
+        match row.kind:
+            case "ready" | "closed" | "needs_person" | "blocked" as kind:
+                return State(kind, row.reason or "", tuple((row.waits or "").split()))
+            case _:
+                return self.state(self.snapshot.need(row.id))
+
+    def kind(self, row: Row) -> str:
+        """The kind of where the bead of a row stands."""
+        return row.kind or self.stands(row).kind
+
 
 limit_option = click.option("--limit", metavar="N", type=click.IntRange(min=1), help="Print at most N.")
 
@@ -65,6 +80,7 @@ def filters(function: Function) -> Function:
             click.option("--assignee", metavar="A", help="Assigned to A."),
             click.option("--parent", metavar="ID", type=BEAD_ID, help="A part of ID."),
             click.option("--all", "closed", is_flag=True, help="Closed ones, too."),
+            click.option("--after", metavar="ID", type=BEAD_ID, help="Only those after ID in the order."),
             limit_option,
         ]
     ):
@@ -85,10 +101,8 @@ def ready(session: Session, limit: int | None) -> None:
       bead ready
       bead ready --limit 5 --json
     """
-    from beads import graph
-
     look = Look.of(session)
-    _print_beads(look, graph.ready(look.snapshot, look.now)[:limit])
+    _print_rows(look, look.snapshot.ready_rows(look.now, limit))
 
 
 @command("list")
@@ -97,14 +111,16 @@ def ready(session: Session, limit: int | None) -> None:
 def list_(session: Session, /, **choice: Any) -> None:
     """Print the beads that are not closed, or those you ask for.
 
+    They come in the order of their ids. To see them page by page, give the last id of a page to --after.
+
     \b
     Example:
       bead list --type bug --label urgent
       bead list --state needs_person
-      bead list --all --json
+      bead list --all --limit 100 --after bt-7f3a9c --json
     """
     look = Look.of(session)
-    _print_beads(look, _chosen(look, **choice))
+    _print_rows(look, _chosen(look, **choice))
 
 
 @command("search")
@@ -112,17 +128,18 @@ def list_(session: Session, /, **choice: Any) -> None:
 @filters
 @click.pass_obj
 def search(session: Session, /, text: str, **choice: Any) -> None:
-    """Print beads with TEXT in id, title or description.
+    """Print beads with the words of TEXT in them, best first.
 
-    Capitals make no difference; closed beads are searched with --all.
+    Title, id, description, command, labels and comments are searched. A word also finds longer ones that begin with
+    it; capitals and accents make no difference; closed beads are searched with --all.
 
     \b
     Example:
-      bead search slugify
+      bead search slug
       bead search "time out" --all
     """
     look = Look.of(session)
-    _print_beads(look, _chosen(look, text.casefold(), **choice))
+    _print_rows(look, _chosen(look, text, **choice))
 
 
 @command("blocked")
@@ -137,15 +154,15 @@ def blocked(session: Session, limit: int | None) -> None:
       bead blocked --json | jq '.[0].blocked_by'
     """
     look = Look.of(session)
-    beads = _chosen(look, state="blocked", limit=limit)
+    found = _chosen(look, state="blocked", limit=limit)
     if session.json:
-        found = [answer(look, bead) for bead in beads]
-        more = [{"blocked_by": one["state"]["waits_for"]} for one in found]
+        answers = [answer(look, row) for row in found]
+        more = [{"blocked_by": one["state"]["waits_for"]} for one in answers]
         render.echo_json(
-            [{**o, **m, "blocked_by_count": len(m["blocked_by"])} for o, m in zip(found, more, strict=True)]
+            [{**o, **m, "blocked_by_count": len(m["blocked_by"])} for o, m in zip(answers, more, strict=True)]
         )
         return
-    rows = [(bead.id, f"P{bead.priority}", look.state(bead).reason, bead.title) for bead in beads]
+    rows = [(row.id, f"P{said['priority']}", row.reason or "", said["title"]) for row, _, said in _read(look, found)]
     render.echo_table(rows, ("id", "pri", "waits", "title"), "nothing is blocked")
 
 
@@ -158,71 +175,64 @@ def stats(session: Session) -> None:
     Example:
       bead stats
     """
-    from collections import Counter
-
     look = Look.of(session)
-    snapshot = look.snapshot
-    states = Counter(look.state(bead).kind for bead in snapshot)
-    statuses: Counter[str] = Counter(bead.status for bead in snapshot)
-    types = Counter(bead.issue_type for bead in snapshot)
-    outcomes = Counter(bead.outcome for bead in snapshot if bead.outcome)
+    counts = look.snapshot.counts(look.now)
+    statuses, states = counts["status"], counts["state"]
+    total = sum(statuses.values())
     if session.json:
-        totals = {"total_issues": len(snapshot), **{f"{status}_issues": statuses[status] for status in STATUSES}}
-        totals |= {"ready_issues": states["ready"], "blocked_issues": states["blocked"]}
-        render.echo_json({**totals, "by_state": states, "by_type": types, "by_outcome": outcomes})
+        totals = {"total_issues": total, **{f"{status}_issues": statuses.get(status, 0) for status in STATUSES}}
+        totals |= {f"{state}_issues": states.get(state, 0) for state in ("ready", "blocked")}
+        by = {f"by_{name}": counts[name] for name in ("state", "type", "outcome")}
+        render.echo_json({**totals, **by})
         return
-    rows = [("beads", "", str(len(snapshot)))]
-    for title, counts in (("status", statuses), ("state", states), ("type", types), ("outcome", outcomes)):
-        rows += [(title, str(name), str(count)) for name, count in sorted(counts.items())]
+    rows = [("beads", "", str(total))]
+    for title in ("status", "state", "type", "outcome"):
+        rows += [(title, name, str(count)) for name, count in sorted(counts[title].items())]
     render.echo_table(rows, ("what", "which", "count"))
 
 
-def answer(look: Look, bead: Bead) -> dict[str, Any]:
+def answer(look: Look, row: Row) -> dict[str, Any]:
     """A bead as JSON answers have it, where it stands, and the counts that ``bd`` gives."""
+    from beads.toml import loads
+
+    state = look.stands(row)
+    found = render.bead_json(loads(row.data, row.id), state)
     counts = {
-        "dependency_count": len(bead.dependencies),
-        "dependent_count": len(look.snapshot.dependents(bead.id)) + len(look.snapshot.children(bead.id)),
-        "comment_count": len(bead.comments),
+        "dependency_count": len(found["dependencies"]),
+        "dependent_count": look.snapshot.dependent_count(row.id),
+        "comment_count": len(found["comments"]),
     }
-    return render.bead_json(bead, look.state(bead)) | counts
+    total, closed = look.snapshot.progress(row.id)
+    return found | counts | ({"parts_total": total, "parts_closed": closed} if total else {})
 
 
-def _chosen(
-    look: Look,
-    text: str = "",
-    *,
-    status: str | None = None,
-    state: str | None = None,
-    issue_type: str | None = None,
-    labels: Sequence[str] = (),
-    assignee: str | None = None,
-    parent: str | None = None,
-    closed: bool = False,
-    limit: int | None = None,
-) -> list[Bead]:
-    """The beads that all the filters let through, in the order of their ids."""
-    if parent is not None:
-        look.find(parent)
+def _chosen(look: Look, text: str = "", **choice: Any) -> Iterator[Row]:
+    """The rows that all the filters let through, best match first, or in the order of the ids."""
+    from beads.index import Choice
 
-    def fits(bead: Bead) -> bool:
-        return (
-            (closed or not bead.closed or "closed" in (status, state))
-            and status in (None, bead.status)
-            and issue_type in (None, bead.issue_type)
-            and set(labels) <= set(bead.labels)
-            and assignee in (None, bead.assignee)
-            and parent in (None, bead.parent)
-            and (not text or text in f"{bead.id}\n{bead.title}\n{bead.description}".casefold())
-            and state in (None, look.state(bead).kind if state else None)
-        )
-
-    return list(islice(filter(fits, look.snapshot), limit))
+    for name in ("parent", "after"):
+        if choice.get(name) is not None:
+            look.find(choice[name])
+    wanted = Choice(text=text, **choice)
+    rows = look.snapshot.rows(wanted, look.now)
+    if wanted.state is None:
+        return rows
+    return islice((row for row in rows if look.kind(row) == wanted.state), wanted.limit)
 
 
-def _print_beads(look: Look, beads: Iterable[Bead]) -> None:
+def _read(look: Look, rows: Iterable[Row]) -> Iterator[tuple[Row, str, dict[str, Any]]]:
+    """The rows, the kinds of where their beads stand, and what the files say."""
+    from beads.toml import loads
+
+    return ((row, look.kind(row), loads(row.data, row.id)) for row in rows)
+
+
+def _print_rows(look: Look, rows: Iterable[Row]) -> None:
     if look.session.json:
-        render.echo_json([answer(look, bead) for bead in beads])
+        render.echo_json([answer(look, row) for row in rows])
         return
-    kinds = [(bead, look.state(bead).kind) for bead in beads]
-    rows = [(b.id, f"P{b.priority}", (kind, render.COLOURS[kind]), b.issue_type, b.title) for b, kind in kinds]
-    render.echo_table(rows, ("id", "pri", "state", "type", "title"), "nothing found")
+    cells = [
+        (row.id, f"P{said['priority']}", (kind, render.COLOURS[kind]), said["issue_type"], said["title"])
+        for row, kind, said in _read(look, rows)
+    ]
+    render.echo_table(cells, ("id", "pri", "state", "type", "title"), "nothing found")

@@ -1,10 +1,10 @@
-"""``bead``: the commands that bring many changes at once, and the one that takes everything out."""
+"""``bead``: the commands that bring many changes at once."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TextIO, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import click
 
@@ -117,24 +117,6 @@ def batch(session: Session, file: str) -> None:
     else:
         said = "done as one transaction" if written.changed else "nothing changed: everything was so already"
         click.echo(f"{len(lines)} operations, {said}")
-
-
-@command("export")
-@click.option("-o", "--output", metavar="FILE", type=click.File("w", "utf-8", atomic=True), help="Write there.")
-@click.pass_obj
-def export(session: Session, output: TextIO | None) -> None:
-    """Print every bead as a line of JSON.
-
-    The names of the fields are those of bd, and ours beside them; what is empty is left out.
-
-    \b
-    Example:
-      bead export > beads.jsonl
-      bead export | jq -r 'select(.status == "open") | .id'
-    """
-    for bead in session.store.snapshot():
-        line = render.json_text(dict(render.without_empty(render.bead_json(bead))))
-        click.echo(line, file=output)
 
 
 def _batch_text(file: str) -> str:

@@ -105,7 +105,7 @@ def dep_tree(session: Session, bead_id: str, reverse: bool) -> None:
         render.echo_json([_answer(node) for node in nodes])
         return
     for node in nodes:
-        standing = look.state(node.bead).kind if node.bead else "not there"
+        standing = "not there" if not node.bead else "deleted" if node.bead.deleted else look.state(node.bead).kind
         colour = render.COLOURS.get(standing, "red")
         kind = f"{node.kind} " if node.kind not in ("", "blocks") else ""
         title = "(see above)" if node.again else render.printable(node.bead.title) if node.bead else ""

@@ -1,19 +1,17 @@
-"""``bead``: the commands that look at one bead, and at the history."""
+"""``bead``: the commands that look at one bead."""
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cli import render
-from cli.bead import Look, answer, limit_option
+from cli.bead import Look, answer
 from cli.session import BEAD_ID, Session, command
 
 if TYPE_CHECKING:
     from beads.graph import State
-    from beads.history import Difference, Entry
     from beads.model import Bead
 
 # Who acts next on a bead in that state (I7).
@@ -31,20 +29,29 @@ _NEXT = {
 
 @command("show")
 @click.argument("ids", metavar="ID...", nargs=-1, required=True, type=BEAD_ID)
+@click.option("--at", metavar="REV", help="As it was then.")
 @click.pass_obj
-def show(session: Session, ids: tuple[str, ...]) -> None:
+def show(session: Session, ids: tuple[str, ...], at: str | None) -> None:
     """Print all there is to know about beads.
+
+    REV is the id of a commit that `bead log` shows, or its first four digits or more; ~2 for two transactions
+    before the newest, ID~2 for two before that one; or a date or moment in ISO 8601, in UTC without a zone.
 
     \b
     Example:
       bead show bt-7f3a9c
       bead show bt-7f3a9c --json | jq '.[0].evidence'
+      bead show bt-7f3a9c --at 2026-01-31T12:00
+      bead show bt-7f3a9c --at 3c1d2e4f~1
     """
-    look = Look.of(session)
+    look = Look.of(session) if at is None else _look_back(session, at)
     beads = [look.find(bead_id) for bead_id in ids]
     if session.json:
-        render.echo_json([_full_answer(look, bead) for bead in beads])
+        when = {} if at is None else {"as_of": {"commit": look.snapshot.commit, "when": look.now}}
+        render.echo_json([_full_answer(look, bead) | when for bead in beads])
         return
+    if at is not None:
+        click.echo(f"as of {look.now:%Y-%m-%d %H:%M:%S} UTC, {look.snapshot.commit[:12]}")
     for number, bead in enumerate(beads):
         click.echo("" if number else None, nl=bool(number))
         _print_bead(look, bead)
@@ -77,34 +84,6 @@ def why(session: Session, bead_id: str) -> None:
         click.echo(f"{indent}  {kind}{render.printable(reason)}; next: {_NEXT[state.kind]}")
 
 
-@command("log")
-@click.argument("bead_id", metavar="[ID]", required=False, type=BEAD_ID)
-@limit_option
-@click.pass_obj
-def log(session: Session, bead_id: str | None, limit: int | None) -> None:
-    """Print who did what and when, newest first.
-
-    With ID, only what was done to that bead, and which fields it changed. It is read from the commits of
-    refs/beads/main, where `git log` shows the same.
-
-    \b
-    Example:
-      bead log --limit 20
-      bead log bt-7f3a9c
-    """
-    from beads import history
-
-    store = session.store
-    head = store.snapshot().commit
-    of_one = bead_id and history.history_of(store.repository, head, bead_id)
-    entries = islice(of_one or history.transactions(store.repository, head), limit)
-    if session.json:
-        render.echo_json(list(entries))
-        return
-    for entry in entries:
-        _print_entry(entry)
-
-
 @command("path")
 @click.argument("bead_id", metavar="ID", type=BEAD_ID)
 @click.pass_obj
@@ -119,11 +98,21 @@ def path(session: Session, bead_id: str) -> None:
     from beads.model import path_of
 
     snapshot = session.store.snapshot()
-    place = path_of(session.find(snapshot, bead_id).id)
+    # One that was deleted has a path, too, and what it was can be found there.
+    place = path_of((snapshot.get(bead_id) or session.find(snapshot, bead_id)).id)
     if session.json:
         render.echo_json({"id": bead_id, "path": place, "ref": session.store.ref, "commit": snapshot.commit})
     else:
         click.echo(place)
+
+
+def _look_back(session: Session, revision: str) -> Look:
+    """The state after an earlier transaction, at the moment when that was made."""
+    from beads.history import resolve
+
+    store = session.store
+    commit = resolve(store.repository, store.repository.head(store.ref) or store.snapshot().commit, revision)
+    return Look(session, store.snapshot_at(commit.oid), commit.when)
 
 
 def _full_answer(look: Look, bead: Bead) -> dict[str, Any]:
@@ -134,7 +123,9 @@ def _full_answer(look: Look, bead: Bead) -> dict[str, Any]:
         for dependency in other.dependencies
         if dependency.on == bead.id
     ]
-    return answer(look, bead) | {"dependents": edges}
+    row = look.snapshot.row(bead.id, look.now)
+    assert row is not None, "it was just found"
+    return answer(look, row) | {"dependents": edges}
 
 
 def _print_bead(look: Look, bead: Bead) -> None:
@@ -186,7 +177,9 @@ def _print_facts(bead: Bead, state: State) -> None:
 
 def _standing(look: Look, bead_id: str) -> str:
     bead = look.snapshot.get(bead_id)
-    return f" ({look.state(bead).kind.replace('_', ' ') if bead else 'not there'})"
+    if bead is None or bead.deleted:
+        return " (deleted)" if bead else " (not there)"
+    return f" ({look.state(bead).kind.replace('_', ' ')})"
 
 
 def _chain(look: Look, bead: Bead) -> list[tuple[int, Bead, State]]:
@@ -204,22 +197,3 @@ def _chain(look: Look, bead: Bead) -> list[tuple[int, Bead, State]]:
         below = [target for i in reversed(state.waits_for) if (target := look.snapshot.get(i)) is not None]
         stack += [(depth + 1, target) for target in below]
     return found
-
-
-def _print_entry(entry: Entry) -> None:
-    head = (
-        f"{entry.when:%Y-%m-%d %H:%M:%S}  {render.style(entry.commit[:12], 'yellow')}  {render.printable(entry.actor)}"
-    )
-    click.echo(f"{head}  {render.printable(entry.what)}")
-    for difference in entry.differences:
-        click.echo(f"    {render.printable(_difference(difference))}")
-
-
-def _difference(difference: Difference) -> str:
-    """What changed in one line; texts of several lines are left to ``git log -p``."""
-    went, came = difference.removed, difference.added
-    if any("\n" in word or len(word) > 200 for word in (*went, *came)):
-        return f"{difference.field} changed"
-    if len(went) == 1 and len(came) == 1:
-        return f"{difference.field}: {went[0]} → {came[0]}"
-    return f"{difference.field}: {' '.join([*(f'-{word}' for word in went), *(f'+{word}' for word in came)])}"

@@ -31,6 +31,7 @@ What you claimed is yours until the lease ends. Exit code 4 says that somebody e
     bead dep add ID NEEDED                ID waits for NEEDED
     bead search TEXT                      look before you create
     bead why ID                           who acts next on it, and what it waits for
+    bead undo                             take back what you did last; `--dry-run` says what that would be
 
 ## Exit codes
 

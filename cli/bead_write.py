@@ -283,7 +283,8 @@ def claim(session: Session, bead_id: str | None, best: bool, worker: str | None,
     """Take a bead that is ready, so that nobody else works on it.
 
     It prints the epoch, which `release` and `close` ask for: when the time is over somebody else may take the
-    bead under the next epoch, and yours no longer counts. With --next and nothing ready it prints nothing.
+    bead under the next epoch, and yours no longer counts. With --next and nothing ready it prints nothing. Where
+    the store has a remote (`bead sync --remote`), the claim counts because the remote has accepted it.
 
     \b
     Example:
@@ -291,13 +292,13 @@ def claim(session: Session, bead_id: str | None, best: bool, worker: str | None,
       bead claim bt-7f3a9c --as nux
     """
     from beads.ops import Claim
+    from cli.bead_sync import claimed
 
     if bool(bead_id) == best:
         click.get_current_context().fail("give either an ID or --next")
     # Without a site: this process ends at once, and nobody must take that for the death of the worker.
     wanted = asked(Claim, "the claim", id=bead_id, worker=worker or session.actor, seconds=seconds)
-    written = session.commit([wanted])
-    taken = [bead for bead in written.beads if bead is not None]
+    taken = claimed(session, wanted)
     if session.json:
         render.echo_json([render.bead_json(bead) for bead in taken])
         return
@@ -369,6 +370,29 @@ def reopen(session: Session, ids: tuple[str, ...]) -> None:
     from beads.ops import Reopen
 
     echo_written(session, session.commit([Reopen(id=bead_id) for bead_id in dict.fromkeys(ids)]), "reopened {}")
+
+
+@command("delete")
+@click.argument("ids", metavar="ID...", nargs=-1, required=True, type=BEAD_ID)
+@click.option("--reason", metavar="TEXT", default="", help="Why, for whoever looks for it.")
+@click.option("--cascade", is_flag=True, help="With everything that is a part of it, too.")
+@click.pass_obj
+def delete(session: Session, ids: tuple[str, ...], reason: str, cascade: bool) -> None:
+    """Delete beads, all of them or none.
+
+    What waits for them is freed. A molecule takes its steps along; other parts only with --cascade. The history
+    keeps what was there: `bead log` finds it, `bead show --at` prints it, and `bead undo` brings it back. Work that
+    is over is not deleted but closed.
+
+    \b
+    Example:
+      bead delete bt-7f3a9c --reason "a duplicate of bt-2b1a0d"
+      bead delete bt-epic --cascade
+    """
+    from beads.ops import Delete
+
+    operations = [Delete(id=bead_id, reason=reason, cascade=cascade) for bead_id in dict.fromkeys(ids)]
+    echo_written(session, session.commit(operations), "deleted {}")
 
 
 def _first(written: Written) -> Bead:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-import socket
 from pathlib import Path
 
 from beads.clock import SystemClock
 from beads.errors import NotFound, Refused, Unreadable
+from beads.remote import REMOTE_REF, Remote
 from beads.store import Store
+from cli.bead_sync import REF_KEY, REMOTE_KEY
+from cli.clone import clone_name
 from refinery.gate import SETTINGS_FILE
 from refinery.git import Git
 from refinery.workshop import Workshop
@@ -31,9 +33,13 @@ def open_site(directory: Path) -> Site:
     settings = load_settings(git)
     common = store.repository.common
     key = hashlib.sha256(str(common).encode()).hexdigest()[:8]
+    store.site = name = clone_name(store.directory)
     root = (
         git.directory / settings.worktree.root if settings.worktree.root else _state() / f"{git.directory.name}-{key}"
     )
+    remote = shared_through(store, settings)
+    if remote is not None:
+        store.renewed = remote.renewed
     return Site(
         store=store,
         git=git,
@@ -41,8 +47,19 @@ def open_site(directory: Path) -> Site:
         settings=settings,
         environ=dict(os.environ),
         clock=SystemClock(),
-        name=f"{socket.gethostname()}-{key}",
+        name=name,
+        remote=remote,
     )
+
+
+def shared_through(store: Store, settings: Settings) -> Remote | None:
+    """The remote that a town's store is shared through: what Git's configuration says, or else ``town.toml``."""
+    git = Git(store.repository.common, os.environ)
+    said = (git.run("config", "--get", key, ok=(0, 1)).out.strip() for key in (REMOTE_KEY, REF_KEY))
+    name, ref = (
+        first or second for first, second in zip(said, (settings.store.remote, settings.store.remote_ref), strict=True)
+    )
+    return Remote(store.repository, name, ref or REMOTE_REF, environ=os.environ) if name else None
 
 
 def work_tree(directory: Path) -> Git:

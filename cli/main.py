@@ -29,7 +29,7 @@ BEAD_COMMANDS: Sections = {
         "blocked": "cli.bead:blocked",
         "search": "cli.bead:search",
         "stats": "cli.bead:stats",
-        "log": "cli.bead_show:log",
+        "log": "cli.bead_history:log",
         "path": "cli.bead_show:path",
     },
     "Change": {
@@ -38,6 +38,8 @@ BEAD_COMMANDS: Sections = {
         "comment": "cli.bead_write:comment",
         "label": "cli.bead_write:label",
         "dep": "cli.bead_dep:dep",
+        "delete": "cli.bead_write:delete",
+        "undo": "cli.bead_history:undo",
         "pour": "cli.bead_bulk:pour",
         "batch": "cli.bead_bulk:batch",
     },
@@ -49,7 +51,9 @@ BEAD_COMMANDS: Sections = {
     },
     "Keep": {
         "init": "cli.bead_store:init",
-        "export": "cli.bead_bulk:export",
+        "import": "cli.bead_exchange:import_",
+        "export": "cli.bead_exchange:export",
+        "sync": "cli.bead_sync:sync",
         "doctor": "cli.bead_store:doctor",
         "prime": "cli.bead_store:prime",
         "completion": "cli.bead_store:completion",
@@ -156,6 +160,7 @@ class Root(click.Group):
         if not standalone_mode:
             return run()
         _speak_utf8()
+        _without_plugins()
         sys.exit(_guard(run, arguments))
 
 
@@ -243,6 +248,11 @@ def _report(failure: _Failure, error: BaseException, arguments: Sequence[str]) -
     click.echo(printable(f"{trace}error: {failure.message}"), err=True)
     if failure.hint:
         click.echo(printable(f"hint: {failure.hint}"), err=True)
+
+
+def _without_plugins() -> None:
+    """Keep pydantic from looking through everything that is installed for plugins: it takes as long as a command."""
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 
 def _speak_utf8() -> None:

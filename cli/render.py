@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from beads.criteria import in_words
+
 if TYPE_CHECKING:
     from beads.graph import State
     from beads.model import Bead
@@ -37,27 +39,28 @@ COLOURS: Mapping[str, str] = {
 }
 """The colour of each kind of state."""
 
-# The fields that `bd` has, in its order; what is only ours comes after them.
-_FIRST = (
-    "id",
-    "title",
-    "description",
-    "status",
-    "priority",
-    "issue_type",
-    "assignee",
-    "labels",
-    "dependencies",
-    "parent",
-    "created_at",
-    "created_by",
-    "updated_at",
-    "defer_until",
-    "closed_at",
-    "close_reason",
-    "acceptance_criteria",
-    "comments",
-)
+# The fields that `bd` has, in its order, and what they are where nothing is said: an answer always has them all.
+# What is only ours comes after them, where there is something to say.
+_ALWAYS: Mapping[str, Any] = {
+    "id": None,
+    "title": "",
+    "description": "",
+    "status": "open",
+    "priority": 2,
+    "issue_type": "task",
+    "assignee": "",
+    "labels": (),
+    "dependencies": (),
+    "parent": None,
+    "created_at": None,
+    "created_by": "",
+    "updated_at": None,
+    "defer_until": None,
+    "closed_at": None,
+    "close_reason": "",
+    "acceptance_criteria": "",
+    "comments": (),
+}
 
 # Everything that could move a terminal's cursor or change what it shows: C0 and C1 controls but for the line feed
 # and the tab, and the marks that reverse the direction of text. Lone surrogates, which stand for bytes of a file
@@ -97,21 +100,37 @@ def rfc3339(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def bead_json(bead: Bead, state: State | None = None) -> dict[str, Any]:
+def bead_json(bead: Bead | Mapping[str, Any], state: State | None = None) -> dict[str, Any]:
     """A bead with the field names of ``bd``, and beside them what is ours.
 
     Args:
-        bead: the bead.
+        bead: the bead, or what its file says.
         state: where it stands, when that was asked for; ``state`` is left out without.
     """
-    facts: dict[str, Any] = plain(bead.model_dump())
-    facts["dependencies"] = [{"issue_id": bead.id, "depends_on_id": d.on, "type": d.type} for d in bead.dependencies]
-    facts["comments"] = [{"issue_id": bead.id, **comment} for comment in facts["comments"]]
-    facts["acceptance_criteria"] = "\n".join(f"- {criterion}" for criterion in bead.criteria)
-    facts["parent"] = bead.parent
+    if not isinstance(bead, Mapping):
+        from beads.model import facts as facts_of
+
+        bead = facts_of(bead)
+    facts: dict[str, Any] = {**plain(_ALWAYS), **plain(bead)}
+    edges = facts["dependencies"]
+    facts["dependencies"] = [
+        {"issue_id": facts["id"], "depends_on_id": edge.pop("on"), **_without_import(edge)} for edge in edges
+    ]
+    facts["comments"] = [{"issue_id": facts["id"], **_without_import(comment)} for comment in facts["comments"]]
+    # What was imported under that name is prose, which nobody evaluates; our criteria come after it.
+    said = facts["acceptance_criteria"]
+    lines = [f"- {in_words(**criterion)}" for criterion in facts.get("criteria", ())]
+    facts["acceptance_criteria"] = "\n".join([*([said] if isinstance(said, str) and said else []), *lines])
+    parents = (edge["depends_on_id"] for edge in facts["dependencies"] if edge["type"] == "parent-child")
+    facts["parent"] = next(parents, None)
     if state is not None:
         facts["state"] = {"kind": state.kind, "reason": state.reason, "waits_for": list(state.waits_for)}
-    return {name: facts.pop(name) for name in _FIRST} | facts
+    return {name: facts.pop(name) for name in _ALWAYS} | _without_import(facts)
+
+
+def _without_import(facts: dict[str, Any]) -> dict[str, Any]:
+    """Without what is kept of a foreign row only to give it back: ``bead export --to bd`` does."""
+    return {name: value for name, value in facts.items() if name != "imported"}
 
 
 def table(rows: Iterable[Sequence[Cell]], headers: Sequence[str]) -> str:

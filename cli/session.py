@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from beads.clock import Clock
+    from beads.errors import NotFound
     from beads.model import Bead
     from beads.ops import Operation
     from beads.store import Decision, Snapshot, Store, Written
@@ -32,6 +33,9 @@ Model = TypeVar("Model", bound="BaseModel")
 ACTOR_VARIABLE = "BEADTOWN_ACTOR"
 
 _COMPLETIONS_MAX = 100
+
+# Among how many ids the nearest to a mistyped one is looked for; comparing takes a while.
+_NEAR_MAX = 10_000
 
 
 class Session:
@@ -75,8 +79,11 @@ class Session:
     def store(self) -> Store:
         """The store of the repository around :attr:`start`."""
         from beads.store import Store
+        from cli.clone import known_name
 
-        return Store.open(self.start, self.clock)
+        store = Store.open(self.start, self.clock)
+        store.site = known_name(store.directory)
+        return store
 
     @functools.cached_property
     def actor(self) -> str:
@@ -87,7 +94,7 @@ class Session:
 
     def now(self) -> datetime:
         """The moment, as the store keeps it."""
-        from beads.model import milliseconds
+        from beads.clock import milliseconds
 
         return milliseconds(self.clock.now())
 
@@ -99,16 +106,18 @@ class Session:
         """The bead of that id; a mistyped one is met with the id that is nearest to it.
 
         Raises:
-            NotFound: there is none.
+            NotFound: there is none, or it was deleted; says when and by whom.
         """
         found = snapshot.get(bead_id)
         if found is not None:
+            if found.deleted:
+                raise _gone(self.store, snapshot, found)
             return found
         import difflib
 
         from beads.errors import NotFound
 
-        near = difflib.get_close_matches(bead_id, [bead.id for bead in snapshot], n=1)
+        near = difflib.get_close_matches(bead_id, [other for other, _ in snapshot.ids(limit=_NEAR_MAX)], n=1)
         hint = f"Did you mean {near[0]}? " if near else ""
         raise NotFound(f"there is no bead {bead_id!r}", f"{hint}`bead list --all` shows what there is.")
 
@@ -179,21 +188,22 @@ class BeadId(click.ParamType):  # type: ignore[type-arg]  # It is generic only i
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The id, if it is one."""
         del param, ctx
-        from beads import model
+        from beads.ids import check_id
 
-        return model.check_id(value)
+        return check_id(value)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """The ids that start so, with their titles."""
         del param
         from beads.errors import TownError
+        from beads.toml import loads
 
         try:
-            beads = [b for b in ctx.ensure_object(Session).store.snapshot() if b.id.startswith(incomplete)]
+            found = ctx.ensure_object(Session).store.snapshot().ids(incomplete, _COMPLETIONS_MAX)
+            return [CompletionItem(bead_id, help=str(loads(data, bead_id)["title"])) for bead_id, data in found]
         except TownError:
             # A shell that is completing has no place to show an error in.
             return []
-        return [CompletionItem(bead.id, help=bead.title) for bead in beads[:_COMPLETIONS_MAX]]
 
 
 BEAD_ID = BeadId()
@@ -230,6 +240,22 @@ def given_text(text: str, what: str) -> str:
         raise InvalidInput(
             f"{what} on standard input is not UTF-8: byte {error.start} is {data[error.start]:#04x}"
         ) from error
+
+
+def _gone(store: Store, snapshot: Snapshot, bead: Bead) -> NotFound:
+    """That a bead was deleted, by whom and why, and how to see it again."""
+    from beads.errors import NotFound
+    from beads.history import deletion
+
+    entry = deletion(store.repository, snapshot.commit, bead.id)
+    when, reason = f" on {bead.closed_at:%Y-%m-%d %H:%M} UTC" if bead.closed_at else "", bead.close_reason
+    if entry is None:
+        return NotFound(f"{bead.id} was deleted{when}", f"`bead log {bead.id}` shows what it was.")
+    commit = entry.commit[:12]
+    return NotFound(
+        f"{bead.id} was deleted{when} by {entry.actor}{': ' if reason else ''}{reason}",
+        f"`bead show {bead.id} --at {commit}~1` shows what it was, `bead undo --transaction {commit}` brings it back.",
+    )
 
 
 def _git_identity(start: Path) -> str:

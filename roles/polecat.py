@@ -6,12 +6,14 @@ tree or a salvage ref has what was not, and every step begins with a look whethe
 
 from __future__ import annotations
 
+import contextlib
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from beads import graph
-from beads.errors import Fenced, Refused
+from beads import graph, sync
+from beads.errors import Fenced, LostRace, Refused, Unreadable
 from beads.liveness import Presence
 from beads.model import Attempt, AttemptEnd, Bead, Evidence
 from beads.ops import LEASE_SECONDS, Begin, Claim, Close, Finish, Operation, Release, Renew, Submit
@@ -64,15 +66,37 @@ class Polecat:
         """
         with Presence(self.site.workers, self.name):
             claim = Claim(id=bead_id, worker=self.name, site=self.site.name, workable=bead_id is None)
-            molecule = self._commit(claim)
+            molecule = self._claim(claim)
             if molecule is None:
                 return Result("", "idle", "nothing is ready")
             self._molecule = molecule
             try:
-                return self._hold()
+                result = self._hold()
             except Fenced as error:
                 # A successor may be in the work tree already: nothing there is ours to touch any more.
                 return Result(molecule.id, "fenced", error.message)
+            self._share()
+            return result
+
+    def _claim(self, claim: Claim) -> Bead | None:
+        """Claim; where the store is shared, it counts only because the remote has accepted it."""
+        if self.site.remote is None:
+            return self._commit(claim)
+        return sync.claim(self.site.store, self.site.remote, self._actor, claim, self._chance).beads[0]
+
+    def _share(self) -> None:
+        """Tell the other clones how it ended. When the remote cannot be reached, the next sync will."""
+        if self.site.remote is not None:
+            with contextlib.suppress(Unreadable, LostRace):
+                sync.sync(self.site.store, self.site.remote, self._actor, self._chance)
+
+    @property
+    def _actor(self) -> str:
+        return f"polecat {self.name}"
+
+    @property
+    def _chance(self) -> random.Random:
+        return random.Random(f"{self.site.name}/{self.name}")
 
     def _hold(self) -> Result:
         worktree: Worktree | None = None
@@ -99,7 +123,7 @@ class Polecat:
         return Result(molecule.id, end, reason)
 
     def _commit(self, *operations: Operation) -> Bead | None:
-        written = self.site.store.commit(f"polecat {self.name}", operations)
+        written = self.site.store.commit(self._actor, operations)
         return written.beads[-1]
 
     def _enter(self) -> Worktree:
@@ -221,8 +245,12 @@ class Polecat:
         now = self.site.clock.monotonic()
         self._renew_at = self._renew_at or now + LEASE_SECONDS / 4
         if now >= self._renew_at:
-            self._commit(Renew(id=self._molecule.id, worker=self.name, epoch=self._molecule.epoch))
+            renewed = self._commit(Renew(id=self._molecule.id, worker=self.name, epoch=self._molecule.epoch))
             self._renew_at = now + LEASE_SECONDS / 4
+            if self.site.remote is not None and renewed is not None:
+                # Without a sign of life the lease still holds until its end.
+                with contextlib.suppress(Unreadable):
+                    sync.renew(self.site.store, self.site.remote, renewed)
 
     def _evaluate(self, step: Bead, worktree: Worktree) -> tuple[Evidence, ...]:
         """Evidence about what is on disk now; what evaluating leaves behind is cleared away again."""

@@ -35,6 +35,17 @@ class WorktreeTable(Fact):
     setup_timeout: float = Field(default=600.0, gt=0)
 
 
+class StoreTable(Fact):
+    """``[store]``: the remote that the issue store is shared through, by its name in Git's configuration.
+
+    With one, a claim counts only once the remote has accepted it. ``remote_ref`` is where the store is on it.
+    """
+
+    # A name and no URL: whoever can change this file must not decide where the issues are sent.
+    remote: str = Field(default="", pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$")
+    remote_ref: str = Field(default="", pattern=r"^(refs/[A-Za-z0-9._/-]+)?$")
+
+
 class Agent(Fact):
     """``[agents.NAME]``: something that can do a step.
 
@@ -62,6 +73,7 @@ class Settings(Fact):
     """The whole file; what is left out has a default, except the gate, without which nothing can land."""
 
     town: TownTable = TownTable()
+    store: StoreTable = StoreTable()
     worktree: WorktreeTable = WorktreeTable()
     agents: dict[str, Agent] = {}
     gate: Gate | None = None

@@ -10,6 +10,7 @@ from beads import liveness
 from beads.clock import Clock
 from beads.errors import NotFound
 from beads.model import Bead, check_id
+from beads.remote import Remote
 from beads.store import Store
 from refinery.git import Git, Identity
 from refinery.processes import Exit, Job
@@ -37,6 +38,7 @@ class Site:
         environ: the user's environment, from which processes get what is allow-listed.
         clock: what time it is.
         name: tells this clone from every other one; leases carry it.
+        remote: what the store is shared through with other clones, if it is.
     """
 
     store: Store
@@ -46,6 +48,7 @@ class Site:
     environ: Mapping[str, str]
     clock: Clock
     name: str
+    remote: Remote | None = None
 
     @property
     def workers(self) -> Path:

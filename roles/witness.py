@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
-from beads import liveness
-from beads.errors import LostRace, NotFound
+from beads import heartbeat, liveness, sync
+from beads.errors import LostRace, NotFound, Unreadable
+from beads.heartbeat import Renewed
 from beads.model import Bead
 from beads.ops import Release
 from beads.store import Snapshot
@@ -59,12 +61,14 @@ class Signs:
         alive: whether a worker of this clone lives.
         workers: the workers that have a file, dead or alive.
         branches: the ids of the beads that have a polecat branch, a work tree or a pinned head.
+        renewed: how much longer workers of other clones have asked for.
     """
 
     site: str
     alive: Callable[[str], bool]
     workers: tuple[str, ...]
     branches: tuple[str, ...]
+    renewed: Renewed = field(default_factory=dict)
 
 
 def diagnose(snapshot: Snapshot, signs: Signs, now: datetime) -> list[Action]:
@@ -79,7 +83,7 @@ def diagnose(snapshot: Snapshot, signs: Signs, now: datetime) -> list[Action]:
         held.update({lease.worker} if here else ())
         if here and not signs.alive(lease.worker):
             actions.append(Reclaim(bead, lease.worker, lease.epoch, f"{lease.worker} died"))
-        elif not here and lease.until < now:
+        elif not here and heartbeat.until(bead.id, lease, signs.renewed) < now:
             actions.append(Reclaim(bead, lease.worker, lease.epoch, f"the lease of {lease.worker} ran out"))
     actions += [Forget(w) for w in signs.workers if w not in held and not signs.alive(w)]
     return actions + [Sweep(bead_id) for bead_id in signs.branches if _over(snapshot, bead_id)]
@@ -95,7 +99,8 @@ def look(site: Site) -> Signs:
     """See what is to be seen of this clone."""
     refs = site.git.line("for-each-ref", "--format=%(refname)", f"refs/heads/{BRANCHES}", REQUESTS).splitlines()
     ids = {ref.removeprefix("refs/heads/" + BRANCHES).removeprefix(REQUESTS).split("/")[0] for ref in refs}
-    return Signs(site.name, site.alive, tuple(liveness.names(site.workers)), tuple(sorted(ids)))
+    workers = tuple(liveness.names(site.workers))
+    return Signs(site.name, site.alive, workers, tuple(sorted(ids)), site.store.renewed())
 
 
 def tick(site: Site) -> list[str]:
@@ -118,6 +123,8 @@ def execute(site: Site, action: Action) -> str:
 
 def _reclaim(site: Site, action: Reclaim) -> str:
     """First everything of the dead worker's is dead, then its edits are safe, then the molecule is free (I1, I2)."""
+    if not _ran_out(site, action):
+        return ""
     kill_strays(site.marker(action.worker))
     bead = site.store.snapshot().need(action.bead.id)
     if bead.lease is None or (bead.lease.worker, bead.epoch) != (action.worker, action.epoch):
@@ -132,6 +139,19 @@ def _reclaim(site: Site, action: Reclaim) -> str:
         return ""
     _lay_to_rest(site, action.worker)
     return f"took {bead.id} back: {reason}"
+
+
+def _ran_out(site: Site, action: Reclaim) -> bool:
+    """Whether a worker of another clone is still not heard of when its remote has been asked."""
+    lease = action.bead.lease
+    if site.remote is None or lease is None or lease.clone == site.name:
+        return True
+    try:
+        sync.sync(site.store, site.remote, WITNESS, random.Random(site.name))
+    except (LostRace, Unreadable):
+        # The sign that it lives may be there, where we cannot see it.
+        return False
+    return heartbeat.until(action.bead.id, lease, site.store.renewed()) < site.clock.now()
 
 
 def _lay_to_rest(site: Site, worker: str) -> None:

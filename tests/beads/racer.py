@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from beads.errors import LostRace, TownError
+from beads.errors import LostRace, NotFound, TownError
+from beads.git import Oid
+from beads.history import last_own, undoing
 from beads.ops import Claim, Operation, Say, Update
-from beads.store import Store
+from beads.store import Snapshot, Store
 from tests.world import ROOT
 
 
@@ -84,6 +86,22 @@ def _say(store: Store, name: str) -> list[str]:
     return said
 
 
+def _undo(store: Store, actor: str) -> list[str]:
+    """Undo what the actor did, the last first, until nothing is left; the commits that were undone here."""
+    undone: list[str] = []
+    with contextlib.suppress(NotFound):
+        while True:
+            head = store.snapshot()
+            target = last_own(store.repository, head.commit, head, actor).commit
+
+            def decide(snapshot: Snapshot, target: Oid = target) -> list[Operation]:
+                restore = undoing(store.repository, snapshot.commit, snapshot, target)
+                return [restore] if restore else []
+
+            undone += [target] if store.commit(actor, decide).changed else []
+    return undone
+
+
 def _write(store: Store, size: str) -> list[str]:
     """Write a bead of some incompressible bytes, or a hundred small ones, where no file may exceed 4 KiB."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -109,7 +127,7 @@ def main() -> None:
     """Do what the arguments say."""
     role, repository, name = sys.argv[1:4]
     kind = Unlocked if "unlocked" in sys.argv[4:] else Store
-    roles = {"claim": _claim, "say": _say, "write": _write}
+    roles = {"claim": _claim, "say": _say, "undo": _undo, "write": _write}
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     sys.stdin.readline()

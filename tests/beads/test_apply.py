@@ -17,6 +17,7 @@ from beads.errors import Fenced, InvalidInput, LostRace, NotFound, Refused, Town
 from beads.model import BLOCKING, Bead, Criterion, Dependency, Evidence, Outcome, Status
 from beads.ops import (
     Begin,
+    Changed,
     Claim,
     Close,
     Create,
@@ -24,6 +25,7 @@ from beads.ops import (
     Depend,
     Finish,
     Held,
+    Import,
     Intend,
     Judge,
     Label,
@@ -32,6 +34,7 @@ from beads.ops import (
     Release,
     Renew,
     Reopen,
+    Restore,
     Say,
     SendBack,
     Submit,
@@ -136,6 +139,7 @@ AGAIN: dict[str, tuple[Callable[[], World], Operation]] = {
     "create": (World, Create(bead=bead("a", labels=("x",)))),
     "create with a source": (World, Create(bead=bead("a", source="plan", title="A").sealed())),
     "create in the past": (lambda: World().later(60), Create(bead=bead("a"))),
+    "import": (plain, Import(bead=bead("a", title="New", updated_at=NOW + timedelta(seconds=5)))),
     "update": (plain, Update(id="a", title="New", priority=0, status="deferred", agent="x", defer_until=NOW)),
     "label": (lambda: plain(labels=("y", "x")), Label(id="a", add=("z", "x"), remove=("y",))),
     "depend": (plain, Depend(id="a", on="b")),
@@ -156,6 +160,12 @@ AGAIN: dict[str, tuple[Callable[[], World], Operation]] = {
     "reopen": (lambda: plain(status="closed", outcome="done", closed_at=NOW), Reopen(id="a")),
     "delete": (plain, Delete(id="a", reason="a duplicate")),
     "delete a molecule": (molecule, Delete(id="m")),
+    "restore": (
+        plain,
+        Restore(
+            commit=HEAD, what="update a: priority", beads=(Changed(before=bead("a", priority=0), after=bead("a")),)
+        ),
+    ),
     "submit": (worked, submit()),
     "submit nothing": (worked, submit(head=BASE)),
     "judge": (queued, Judge(id="m.m1", evidence=proof(TESTS, commit=HEAD))),
@@ -209,7 +219,7 @@ def test_the_history_says_it_in_one_line(name: str) -> None:
     assert any(bead_id in line.replace(":", "").replace(",", "").split() for bead_id in world.view.beads)
 
 
-@pytest.mark.parametrize("name", [name for name in AGAIN if not name.startswith(("create", "send back"))])
+@pytest.mark.parametrize("name", [name for name in AGAIN if not name.startswith(("create", "import", "send back"))])
 def test_what_is_not_there_is_not_found(name: str) -> None:
     operation = AGAIN[name][1]
     with pytest.raises(NotFound, match=r"there is no bead '[am]"):

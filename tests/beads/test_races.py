@@ -7,10 +7,10 @@ from typing import cast
 
 import pytest
 
-from beads.ops import Create, Say
+from beads.ops import Create, Label, Say
 from beads.store import REF, Store
 from tests.beads.racer import race, start
-from tests.beads.strategies import bead
+from tests.beads.strategies import NOW, bead
 from tests.world import git
 
 WRITERS = [f"writer-{number}" for number in range(8)]
@@ -60,6 +60,18 @@ def test_no_comment_is_lost_while_git_tidies_up(store: Store, repo: Path, count:
     for texts in said:
         assert [text for text in comments if text in texts] == texts, "each one's are in order"
     sound(store, 2 + 8 * count)
+
+
+@pytest.mark.parametrize("how", ["in turns", "unlocked"])
+def test_each_transaction_is_undone_exactly_once(store: Store, repo: Path, how: str) -> None:
+    before = [found.evolve(updated_at=NOW) for found in store.snapshot()]
+    for number in range(20):
+        store.commit("zoe", [Label(id=f"bt-{number % 3}", add=(f"label-{number}",))])
+    won = cast("list[list[str]]", race([start("undo", repo, "zoe", how) for _ in range(4)]))
+    undone = [commit for commits in won for commit in commits]
+    assert len(undone) == len(set(undone)) == 20
+    assert [found.evolve(updated_at=NOW) for found in store.snapshot()] == before
+    sound(store, 2 + 20 + 20)
 
 
 def test_several_that_begin_the_store_begin_one(repo: Path) -> None:

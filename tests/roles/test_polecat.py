@@ -12,7 +12,7 @@ import pytest
 from beads import Bead, Store, graph
 from beads.errors import Fenced
 from beads.ops import Claim, Close, Release
-from tests.towns import SETTINGS, TOWN, assert_settled, make_town, molecule, part, pour, run, snapshot, until
+from tests.towns import BEAD, SETTINGS, TOWN, assert_settled, make_town, molecule, part, pour, run, snapshot, until
 from tests.world import git
 
 AGENT = """\
@@ -172,3 +172,24 @@ def test_an_orphaned_polecat_finishes_and_the_next_town_counts_it(tmp_path: Path
     assert "Do slow" not in out
     assert len(only(repository, "step").attempts) == 1
     assert_settled(repository, landed=1)
+
+
+def test_towns_that_share_a_store_share_the_work(tmp_path: Path) -> None:
+    """Two clones of one project: what one of them has claimed the other does not do again."""
+    shared = SETTINGS + '\n[store]\nremote = "origin"\n'
+    first = make_town(tmp_path, shared)
+    git(tmp_path, "init", "--quiet", "--bare", "hub.git")
+    git(first, "remote", "add", "origin", str(tmp_path / "hub.git"))
+    pour(first, part("a"), part("b"))
+    run(first, "sync", program=BEAD)
+    second = tmp_path / "other" / "project"
+    second.parent.mkdir()
+    git(tmp_path, "clone", "--quiet", "--branch", "main", str(first), str(second))
+    git(second, "remote", "set-url", "origin", str(tmp_path / "hub.git"))
+    run(second, "sync", program=BEAD)
+    done = [run(place, "polecat", "run").stdout for place in (first, second)]
+    run(first, "sync", program=BEAD)
+    requests = [bead for bead in snapshot(first) if bead.merge]
+    assert len(requests) == len({bead.merge.molecule for bead in requests if bead.merge}) == 2
+    assert git(first, "rev-parse", "refs/beads/main") == git(second, "rev-parse", "refs/beads/main"), done
+    assert "nothing is ready" in run(second, "polecat", "run").stdout

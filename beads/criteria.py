@@ -1,0 +1,17 @@
+"""Criteria in words: what evidence is about, and what people read. Pure, and without what a criterion is made of."""
+
+from __future__ import annotations
+
+TIMEOUT = 600.0
+"""How many seconds a command may take, unless its criterion says otherwise."""
+
+
+def in_words(
+    run: str = "", exit: int = 0, timeout: float = TIMEOUT, file: str = "", absent: bool = False, matches: str = ""
+) -> str:
+    """One criterion as a line; its fields as :class:`beads.model.Criterion` has them."""
+    if run:
+        limit = f" (within {timeout:g} s)" if timeout != TIMEOUT else ""
+        return f"run: {run}" + (f" (exit {exit})" if exit else "") + limit
+    wants = "is absent" if absent else f"matches {matches}" if matches else "exists"
+    return f"file: {file} {wants}"

@@ -1,0 +1,67 @@
+"""Who acts, and whether a lease lets them (I2). Pure, apart from asking for signs of life."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from beads import graph, heartbeat
+from beads.draft import Draft
+from beads.errors import Fenced
+from beads.model import Bead, Lease
+
+
+def _nothing_renewed() -> heartbeat.Renewed:
+    return {}
+
+
+@dataclass(frozen=True)
+class Context:
+    """Who acts, when, and where.
+
+    Attributes:
+        actor: who.
+        now: when.
+        site: the clone that is written in; empty when that is nobody's business, as in a test of one clone.
+        renewed: says how much longer workers of other clones have asked for; asked only when it matters.
+    """
+
+    actor: str
+    now: datetime
+    site: str = ""
+    renewed: Callable[[], heartbeat.Renewed] = _nothing_renewed
+
+
+def until(bead_id: str, lease: Lease, context: Context) -> datetime:
+    """Until when a lease is good, by what it says and what its worker has said since."""
+    if lease.until > context.now:
+        return lease.until
+    return heartbeat.until(bead_id, lease, context.renewed())
+
+
+def guard(draft: Draft, context: Context, bead_id: str, worker: str, epoch: int) -> tuple[Bead, Bead]:
+    """The bead an operation is about and its molecule, if that worker still holds the lease (fencing).
+
+    Two clones that could not see each other may have given the same epoch to workers of the same name. Which of
+    them holds the lease is then told by the clone.
+
+    Raises:
+        Fenced: it does not.
+    """
+    bead = draft.need(bead_id)
+    molecule = graph.molecule_of(draft, bead)
+    lease = molecule.lease
+    if lease and lease.clone and context.site and lease.clone != context.site and lease.worker == worker:
+        raise Fenced(
+            f"{worker} of this clone does not hold {molecule.id} under epoch {epoch}: "
+            f"{lease.worker} of {lease.clone} holds it under epoch {lease.epoch}"
+        )
+    if lease is None or (lease.worker, lease.epoch) != (worker, epoch):
+        now = (
+            f"{lease.worker} holds it under epoch {lease.epoch}"
+            if lease
+            else f"nobody holds it, epoch {molecule.epoch}"
+        )
+        raise Fenced(f"{worker} no longer holds {molecule.id} under epoch {epoch}: {now}")
+    return bead, molecule

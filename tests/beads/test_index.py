@@ -1,0 +1,242 @@
+"""The index: whatever happens to it, the answers are those of Git."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from beads import graph
+from beads.index import SCHEMA, Choice, Reader, connect
+from beads.indexing import Update, put
+from beads.model import BLOCKING, Bead, Criterion, Dependency, Lease, MergeRequest, write_bead
+from beads.objects import Oid, raw
+from beads.ops import Claim, Create, Depend, Label, Say
+from beads.ops import Update as UpdateBead
+from beads.store import Store
+from tests.beads.strategies import NOW, OUTCOMES, STATUSES, Beads, bead, needs, part_of
+
+# --- kept up to date -------------------------------------------------------------------------------------------
+
+_few = st.sampled_from(["a", "b", "c", "a.1", "a.2", "b.m1", "a.10"])
+_types = st.sampled_from([*sorted(BLOCKING), "parent-child", "blocks", "related"])
+_edges = st.lists(st.builds(Dependency, on=_few, type=_types), max_size=3).map(tuple)
+_moments = st.sampled_from([NOW - timedelta(days=1), NOW, NOW + timedelta(hours=1), NOW + timedelta(days=1)])
+_words = st.sampled_from(["", "alpha beta", "BETA gamma", "naïve ä-ö", 'quo"ted (x OR y)'])
+_fields = st.fixed_dictionaries(
+    {"dependencies": _edges, "status": st.sampled_from(STATUSES)},
+    optional={
+        "issue_type": st.sampled_from(["task", "molecule", "step", "step", "merge-request", "epic", "message"]),
+        "outcome": st.sampled_from([None, *OUTCOMES]),
+        "priority": st.integers(0, 2),
+        "created_at": _moments,
+        "defer_until": _moments,
+        "lease": st.builds(
+            Lease, worker=st.just("w"), epoch=st.just(1), site=st.just("s"), since=st.just(NOW), until=_moments
+        ),
+        "merge": st.just(MergeRequest(molecule="a", branch="b", head="c", base="d")),
+        "criteria": st.just((Criterion(run="true"),)),
+        "labels": st.lists(st.sampled_from(["x", "y"]), unique=True, max_size=2).map(tuple),
+        "assignee": st.sampled_from(["ada", "nux"]),
+        "description": _words,
+        "seal": st.just("sha256:wrong"),
+    },
+)
+_transactions = st.lists(st.dictionaries(_few, st.none() | _fields, max_size=3), max_size=5)
+
+
+def _update(bead_id: str, old: Bead | None, new: Bead | None) -> Update:
+    data = write_bead(new) if new else b""
+    return Update(bead_id, old, new, raw(b"blob", data).oid if new else None, data)
+
+
+def _indexed(transactions: list[dict[str, Any]]) -> tuple[Reader, Beads]:
+    """An index that was kept up to date through these transactions, and what it must answer like."""
+    connection, view, known = connect(None), Beads(), dict[bytes, Bead]()
+    connection.executescript(SCHEMA)
+    for number, said in enumerate(transactions):
+        new = {bead_id: None if fields is None else bead(bead_id, **fields) for bead_id, fields in said.items()}
+        updates = [_update(bead_id, view.get(bead_id), found) for bead_id, found in new.items()]
+        put(connection, updates, [], Oid(f"{number:040}"), known)
+        view = Beads(found for found in {**view.beads, **new}.values() if found is not None)
+    return Reader(connection, {}), view
+
+
+@given(_transactions, _moments)
+def test_an_index_that_is_kept_up_to_date_answers_as_looking_at_everything_does(
+    transactions: list[dict[str, Any]], now: datetime
+) -> None:
+    index, view = _indexed(transactions)
+    assert list(index) == list(view)
+    assert len(index) == len(view.beads)
+    assert list(index.unclosed()) == list(view.unclosed())
+    assert list(index.requests()) == list(view.requests())
+    assert list(index.ready(now)) == graph.ready(view, now)
+    for bead_id in ("a", "b", "c", "a.1", "gone", "\ud800"):
+        assert index.get(bead_id) == view.get(bead_id)
+        assert index.children(bead_id) == list(view.children(bead_id))
+        assert index.dependents(bead_id) == list(view.dependents(bead_id))
+    for row in index.rows(Choice(closed=True), now):
+        found = view.beads[row.id]
+        if not graph.is_unit(found):
+            assert row.kind is None
+            continue
+        state = graph._state(view, found, now)
+        assert row.kind == state.kind
+        if state.kind in ("ready", "blocked", "needs_person", "closed"):
+            assert (row.reason, tuple((row.waits or "").split())) == (state.reason, state.waits_for)
+
+
+@given(_transactions, st.sampled_from(["alpha", "bet", "BETA", "NAIVE", 'quo"ted', "(x OR", "a.1", "zzz", "*"]))
+def test_words_are_found_where_they_begin_words(transactions: list[dict[str, Any]], text: str) -> None:
+    index, view = _indexed(transactions)
+    there = {"alpha": "alpha", "bet": "beta", "BETA": "beta", "NAIVE": "naïve", "(x OR": "(x or"}
+    found = {row.id for row in index.rows(Choice(text=text, closed=True), NOW)}
+    for bead_ in view:
+        if text in there and not bead_.deleted:
+            assert (bead_.id in found) == (there[text] in bead_.description.casefold())
+        elif text in ("zzz", "*"):
+            assert bead_.id not in found
+
+
+@given(_transactions, st.sampled_from([None, "open", "closed"]), st.sampled_from([None, "x"]), st.booleans())
+def test_a_choice_is_what_all_its_conditions_hold_for(
+    transactions: list[dict[str, Any]], status: str | None, label: str | None, closed: bool
+) -> None:
+    index, view = _indexed(transactions)
+    choice = Choice(status=status, labels=(label,) if label else (), assignee="ada", closed=closed, after="a", limit=2)
+    expected = [
+        found.id
+        for found in view
+        if found.assignee == "ada"
+        and status in (None, found.status)
+        and (label is None or label in found.labels)
+        and (closed or status == "closed" or not found.closed)
+        and not found.deleted
+        and graph.natural(found.id) > graph.natural("a")
+    ]
+    assert [row.id for row in index.rows(choice, NOW)] == expected[:2]
+
+
+@given(_transactions)
+def test_counts_and_progress_are_those_of_the_beads(transactions: list[dict[str, Any]]) -> None:
+    index, view = _indexed(transactions)
+    there = [found for found in view if not found.deleted]
+    counts = index.counts(NOW)
+    assert sum(counts["status"].values()) == len(there)
+    assert counts["type"].get("step", 0) == sum(found.issue_type == "step" for found in there)
+    assert sum(counts["state"].values()) == sum(graph.is_unit(found) for found in there)
+    parts = [found for found in there if found.parent == "a" and found.merge is None]
+    assert index.progress("a") == (len(parts), sum(found.closed for found in parts))
+
+
+# --- damaged ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def store(repo: Path) -> Store:
+    """A store with an index and something in it."""
+    store = Store.init(repo, "ada")
+    made = [bead("e", issue_type="epic"), bead("e.1", dependencies=part_of("e")), bead("b", dependencies=needs("e.1"))]
+    store.commit("ada", [Create(bead=one) for one in made])
+    store.commit("ada", [Say(id="b", text="hear, hear"), Label(id="b", add=("x",))])
+    assert index_of(store).is_file()
+    return store
+
+
+def index_of(store: Store) -> Path:
+    return store.directory / "index.db"
+
+
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[100:4000] = bytes(byte ^ 0x55 for byte in data[100:4000])
+    path.write_bytes(data)
+
+
+def _execute(sql: str) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        with sqlite3.connect(path) as connection:
+            connection.executescript(sql)
+
+    return damage
+
+
+def _directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "nothing there": lambda path: path.unlink(),
+    "garbage": lambda path: path.write_bytes(b"garbage" * 1000),
+    "empty": lambda path: path.write_bytes(b""),
+    "cut off": lambda path: path.write_bytes(path.read_bytes()[:5000]),
+    "flipped": _flip,
+    "a directory": _directory,
+    "another version": _execute("UPDATE meta SET value = 99 WHERE key = 'version'"),
+    "no version": _execute("DELETE FROM meta"),
+    "no such table": _execute("DROP TABLE meta"),
+    "no such table, later": _execute("DROP TABLE beads"),
+    "a commit that is gone": _execute(f"UPDATE meta SET value = '{'1' * 40}' WHERE key = 'commit'"),
+    "a row that is not the bead": _execute("UPDATE beads SET data = replace(data, 'work', 'play') WHERE id = 'b'"),
+    "a tree that is none": _execute("UPDATE trees SET raw = x'00'"),
+}
+
+
+def _answers(store: Store) -> list[object]:
+    snapshot = store.snapshot()
+    ready = [found.id for found in snapshot.ready(NOW + timedelta(days=9999))]
+    words = [row.id for row in snapshot.rows(Choice(text="hear"), NOW)]
+    return [list(snapshot), ready, words, snapshot.children("e"), snapshot.dependents("e.1"), snapshot.get("b")]
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_a_damaged_index_is_made_anew_and_nobody_notices(store: Store, name: str) -> None:
+    expected = _answers(store)
+    store._index.close()
+    for suffix in ("-wal", "-shm"):
+        assert not index_of(store).with_name(f"index.db{suffix}").exists(), "somebody still has it open"
+    DAMAGE[name](index_of(store))
+    other = Store.open(store.repository.common)
+    assert _answers(other) == expected
+    assert other.commit("nux", [Claim(worker="nux", id="e.1")]).beads[0]
+    assert other.commit("nux", [Depend(id="b", on="e"), UpdateBead(id="e", priority=0)]).changed
+    found = _answers(Store.open(store.repository.common))
+    index_of(store).unlink() if name != "a directory" else None
+    assert _answers(Store.open(store.repository.common)) == found
+
+
+def test_an_index_that_says_less_than_git_has_loses_nothing(store: Store) -> None:
+    store._index.close()
+    _execute("UPDATE beads SET oid = x'00', data = x'00' WHERE id = 'b'")(index_of(store))
+    other = Store.open(store.repository.common)
+    assert other.commit("nux", [Label(id="b", add=("y",))]).changed
+    assert other.snapshot().need("b").labels == ("x", "y")
+    assert len(other.snapshot().need("b").comments) == 1
+
+
+def test_it_is_thrown_away_while_somebody_reads_it(store: Store) -> None:
+    before = store.snapshot()
+    index_of(store).unlink()
+    Store.open(store.repository.common).commit("nux", [Say(id="e", text="x")])
+    assert before.need("e").comments == ()
+    assert len(store.snapshot().need("e").comments) == 1
+    assert store.commit("ada", [Say(id="e", text="y")]).changed
+    assert len(Store.open(store.repository.common).snapshot().need("e").comments) == 2
+
+
+def test_a_snapshot_sees_nothing_of_what_comes_later(store: Store) -> None:
+    before = store.snapshot()
+    said = _answers(store)
+    other = Store.open(store.repository.common)
+    for number in range(5):
+        other.commit("nux", [Say(id="b", text=f"{number}")])
+    ready = [found.id for found in before.ready(NOW + timedelta(days=9999))]
+    assert [list(before), ready] == said[:2]

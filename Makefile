@@ -9,7 +9,7 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .SUFFIXES:
-.PHONY: help setup demo test cover lint types docs check fix bench clean
+.PHONY: help setup demo test cover lint types docs check fix bench bench-million bench-hanoi clean
 
 UV ?= $(shell command -v uv 2>/dev/null)
 PYTHON ?=
@@ -21,7 +21,7 @@ CANDIDATES = python3.13 python3.12 python3.11 python3 "$$($(or $(UV),false) pyth
 RECENT := import sys; sys.exit(sys.version_info < (3, 11))
 
 help: ## Say what there is to make.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 # Not a file target: modification times do not tell a moved or half-made environment from a good one.
 setup:
@@ -69,8 +69,14 @@ fix: setup ## Repair what can be repaired, and write docs/commands.md again.
 	@$(BIN)/ruff format
 	@$(BIN)/python -m tests.reference --write
 
-bench: setup ## Measure what the performance claims are made of.
+bench: setup ## Measure what the performance claims are made of; ARGS="store hanoi" only those.
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-million: setup ## Measure the store with a million beads, which takes long; ARGS="--beads 100000" with fewer.
+	@$(BIN)/python -m benchmarks.million $(ARGS)
+
+bench-hanoi: setup ## Work off a chain of a million beads under fire, which takes long; ARGS="--discs 14" a shorter one.
+	@$(BIN)/python -m benchmarks.hanoi --discs 20 --kills 10 --group 1000 $(ARGS)
 
 clean: ## Remove what was built and cached, but not .venv.
 	@rm -rf build dist *.egg-info .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,193 @@
+"""The benchmarks run, at sizes that take seconds, and what they check they do check. No figure is judged here."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from argparse import ArgumentParser
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from beads import Dependency, Store
+from beads.model import write_bead
+from beads.ops import Reopen
+from benchmarks import contention, graph, growth, hanoi, million, processes, store, town
+from benchmarks.common import Figure, Launcher, environment, repository, timed
+from tests.world import ROOT
+
+
+def measured(module: ModuleType, place: Path, arguments: str) -> dict[str, Figure]:
+    """What a benchmark finds with these options, by name."""
+    parser = ArgumentParser()
+    module.add(parser)
+    figures = list(module.measure(place, parser.parse_args(arguments.split())))
+    found = {figure.name: figure for figure in figures}
+    assert len(found) == len(figures), "two figures have one name"
+    assert all(figure.ours >= 0 for figure in figures)
+    return found
+
+
+def test_transactions_are_measured(tmp_path: Path) -> None:
+    found = measured(store, tmp_path, "--beads 30 --times 2 --batch 100 --batches 1")
+    assert {name.split(",")[0] for name in found} >= {"create", "update of a field", "claim"}
+    assert all(figure.ratio for figure in found.values())
+
+
+@pytest.mark.parametrize("flush", [True, False])
+def test_the_floor_writes_the_very_same_history(tmp_path: Path, flush: bool) -> None:
+    list(store.singles(tmp_path, 10, 2, flush=flush))
+    heads = {Store.open(tmp_path / name).snapshot().commit for name in ("ours", "bare")}
+    assert len(heads) == 1
+
+
+def test_commands_are_measured(tmp_path: Path) -> None:
+    found = measured(processes, tmp_path, "--beads 50 --times 1")
+    assert {name.split(",")[0] for name in found} >= {"bead ready", "bead create", "bead claim --next"}
+
+
+def test_contention_is_measured(tmp_path: Path) -> None:
+    found = measured(contention, tmp_path, "--processes 3 --beads 6 --comments 2")
+    tries = [figure.ours for name, figure in found.items() if name.endswith("tries a commit")]
+    assert len(tries) == 2
+    assert all(number >= 1 for number in tries)
+
+
+def test_growth_is_measured(tmp_path: Path) -> None:
+    found = measured(growth, tmp_path, "--beads 50 --changes 5")
+    total = found["a change, 50 beads, packed by git"]
+    parts = [figure.ours for name, figure in found.items() if name.startswith("of that")]
+    assert total.ours == pytest.approx(sum(parts))
+
+
+def test_a_million_beads_are_measured_with_fewer(tmp_path: Path) -> None:
+    found = measured(million, tmp_path, "--beads 100 --rounds 1 --times 2")
+    assert found["bead show, most memory"].ours > 1e6
+
+
+def test_the_way_to_main_is_measured(tmp_path: Path) -> None:
+    assert measured(town, tmp_path, "--molecules 1")["molecule to main (1, 2 polecats)"].ratio
+
+
+@pytest.mark.parametrize("group", [1, 8])
+def test_the_tower_is_moved_under_fire(tmp_path: Path, group: int) -> None:
+    found = measured(hanoi, tmp_path, f"--discs 5 --kills 2 --group {group}")
+    assert found["workers started"].ours == found["killed"].ours + 1
+    assert found["commits that closed steps"].ours <= 31
+
+
+@pytest.mark.parametrize("discs", range(1, 8))
+def test_the_moves_are_those_of_the_puzzle(discs: int) -> None:
+    judge = hanoi.Judge(discs, grouped=True)
+    for number, text in enumerate(titles(discs), start=1):
+        judge.see("c", [(number, move(number, text, "open", 0))])
+        judge.see("c", [(number, move(number, text, "closed", 1))])
+    judge.end()
+
+
+def titles(discs: int) -> list[str]:
+    """What the moves of a tower are called."""
+    return [f"move disc {disc} from {source} to {target}" for disc, source, target in hanoi.moves(discs)]
+
+
+def move(number: int, title: str, status: str, epoch: int) -> bytes:
+    """The bead of a move in that state, as it is stored."""
+    before = (Dependency(on=f"{hanoi.ROOT}.{number - 1}"),) if number > 1 else ()
+    state = {"title": title, "status": status, "epoch": epoch, "dependencies": before}
+    return write_bead(store.bead(number).evolve(**state))
+
+
+@pytest.mark.parametrize(
+    "number,title,status,epoch,problem",
+    [
+        (1, "", "in_progress", 1, "move 1 went from 3"),
+        (3, "", "in_progress", 1, "3 was claimed after 1"),
+        (1, "", "closed", 1, "move 1 went from 3"),
+        (3, "", "closed", 1, "3 was closed after 1"),
+        (2, "move disc 2 from B to C", "closed", 1, "it is not on top there"),
+        (2, "move disc 2 from A to C", "closed", 1, "it would lie on a smaller one"),
+        (2, "rest", "closed", 1, "is no move"),
+        (2, "", "closed", 2, "move 2 went from 1"),
+    ],
+)
+def test_the_judge_objects(number: int, title: str, status: str, epoch: int, problem: str) -> None:
+    judge, all_of_them = hanoi.Judge(2, grouped=True), titles(2)
+    judge.see("c", [(n, move(n, all_of_them[n - 1], "open", 0)) for n in (1, 2, 3)])
+    judge.see("c", [(1, move(1, "move disc 1 from A to C", "closed", 1))])
+    with pytest.raises(RuntimeError, match=problem):
+        judge.see("c", [(number, move(number, title or all_of_them[number - 1], status, epoch))])
+
+
+def test_an_unfinished_tower_is_noticed(tmp_path: Path) -> None:
+    made = Store.init(repository(tmp_path / "a"), "bench")
+    hanoi.create(made, 3)
+    with pytest.raises(RuntimeError, match="only 0 moves were closed"):
+        hanoi.verify(tmp_path / "a", made.ref, 3, grouped=False)
+
+
+def test_a_move_that_was_taken_back_is_noticed(tmp_path: Path) -> None:
+    made = Store.init(repository(tmp_path / "a"), "bench")
+    hanoi.create(made, 2)
+    hanoi.drive(tmp_path / "a", 3, 1, 0, random.Random(0))
+    assert hanoi.verify(tmp_path / "a", made.ref, 2, grouped=False) == 3
+    made.commit("somebody", [Reopen(id=f"{hanoi.ROOT}.2")])
+    with pytest.raises(RuntimeError, match="move 2 went from 3"):
+        hanoi.verify(tmp_path / "a", made.ref, 2, grouped=False)
+
+
+def test_the_graph_is_like_that_of_a_project() -> None:
+    beads = list(graph.beads(5000, seed=1))
+    places = {bead.id: place for place, bead in enumerate(beads)}
+    assert len(places) == 5000
+    assert all(places[d.on] < places[bead.id] for bead in beads for d in bead.dependencies)
+    states = Counter(bead.status for bead in beads)
+    assert 0.5 < states["closed"] / 5000 < 0.7
+    assert states.keys() == {"open", "in_progress", "deferred", "closed"}
+
+
+def test_the_same_seed_gives_the_same_graph() -> None:
+    assert list(graph.beads(100, seed=3)) == list(graph.beads(100, seed=3))
+    assert list(graph.beads(100, seed=3)) != list(graph.beads(100, seed=4))
+
+
+def test_what_a_process_needed_is_its_own(tmp_path: Path) -> None:
+    ballast = bytearray(200_000_000)
+    ballast[::4096] = b"x" * len(ballast[::4096])
+    with Launcher(tmp_path) as launcher:
+        assert launcher.run(sys.executable, "-S", "-c", "print(1)").peak < 100e6
+
+
+def test_a_process_that_fails_is_an_error(tmp_path: Path) -> None:
+    with Launcher(tmp_path) as launcher, pytest.raises(RuntimeError, match="ended with 3: no"):
+        launcher.run(sys.executable, "-c", "print('no'); raise SystemExit(3)")
+
+
+def test_a_target_is_of_the_ratio_where_there_is_a_floor() -> None:
+    assert timed("a", [3.0], [1.0], at_most=2.0).holds is False
+    assert timed("a", [3.0], [2.0], at_most=2.0).holds is True
+    assert Figure("a", 3.0, at_least=2.0).holds is True
+    assert Figure("a", 3.0).holds is None
+
+
+def test_a_benchmark_prints_a_table_or_json(tmp_path: Path) -> None:
+    line = [sys.executable, "-m", "benchmarks.hanoi", "--discs", "2", "--kills", "0"]
+    table, data = (
+        subprocess.run([*line, *more], cwd=ROOT, env=environment(), capture_output=True, text=True, check=True)
+        for more in (["--keep", str(tmp_path / "kept")], ["--json"])
+    )
+    assert table.stdout.splitlines()[0].startswith("what")
+    assert "create 3 steps" in table.stdout
+    assert table.stderr == data.stderr == "", "progress is for terminals"
+    assert "all of it" in [figure["name"] for figure in json.loads(data.stdout)]
+    assert (tmp_path / "kept" / "hanoi" / ".git").is_dir()
+
+
+def test_an_unknown_benchmark_is_named_with_those_there_are() -> None:
+    line = [sys.executable, "-m", "benchmarks", "haste"]
+    done = subprocess.run(line, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "there is no benchmark 'haste'; there are store, processes" in done.stderr

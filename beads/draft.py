@@ -62,6 +62,10 @@ class Draft:
 
     def closes_cycle(self, new: Bead) -> bool:
         """Whether a bead that is not there yet would wait for itself: somebody waits for its id already."""
+        if new.id in _waits(new):
+            return True
+        if not self.dependents(new.id) and not self.children(new.id):
+            return False
         seen: set[str] = set()
         stack, whole = _waits(new), True
         while stack:

@@ -27,7 +27,7 @@ _SERIAL = itertools.count()
 
 
 def publish(
-    path: Path, write: Callable[[BinaryIO], object], *, prefix: str, sync: Sync | None, share: Callable[[Path], object]
+    path: str, write: Callable[[BinaryIO], object], *, prefix: str, sync: Sync | None, share: Callable[[str], object]
 ) -> None:
     """Make a read-only file at ``path`` that holds what ``write`` writes; readers see all of it or none.
 
@@ -41,7 +41,7 @@ def publish(
     Raises:
         OSError: it could not be written; nothing is left behind.
     """
-    temporary, handle = _new(path.parent, prefix)
+    temporary, handle = _new(os.path.dirname(path), prefix)  # noqa: PTH120 - Making paths would take longer than writing.
     try:
         with os.fdopen(handle, "wb") as file:
             write(file)
@@ -49,16 +49,16 @@ def publish(
             if sync is not None:
                 sync(file.fileno())
         share(temporary)
-        temporary.replace(path)
+        os.replace(temporary, path)  # noqa: PTH105 - See above.
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        Path(temporary).unlink(missing_ok=True)
         raise
 
 
-def _new(directory: Path, prefix: str) -> tuple[Path, int]:
+def _new(directory: str, prefix: str) -> tuple[str, int]:
     """A new file of a name that nobody has."""
     while True:
-        path = directory / f"{prefix}{os.getpid()}_{next(_SERIAL)}"
+        path = f"{directory}/{prefix}{os.getpid()}_{next(_SERIAL)}"
         with contextlib.suppress(FileExistsError):
             return path, os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
 

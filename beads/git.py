@@ -51,10 +51,11 @@ class Change:
 
 
 class Replaced(NamedTuple):
-    """A tree and the one that takes its place; None where there is none."""
+    """A tree and the one that takes its place; None where there is none. ``content`` is the new one's, if at hand."""
 
     old: Oid | None
     new: Oid | None
+    content: bytes | None = None
 
 
 class Changed(LostRace):
@@ -308,7 +309,7 @@ class Repository:
         grafted = tree.put(entries)
         new.append(raw(b"tree", grafted.raw))
         self._remember(new[-1].oid, grafted)
-        trees.append(Replaced(base, new[-1].oid))
+        trees.append(Replaced(base, new[-1].oid, grafted.raw))
         return new[-1].oid
 
     def sweep(self) -> None:

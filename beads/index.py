@@ -32,6 +32,7 @@ BUSY_SECONDS = 10.0
 """How long another process's write to the index is waited for."""
 
 _KNOWN_MAX = 20_000
+_PARTS_MAX = 64
 _IDLE_MAX = 4
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -52,6 +53,7 @@ CREATE INDEX ready ON beads (priority, created, place, held, deferred) WHERE kin
 CREATE INDEX standing ON beads (kind, place) WHERE status <> 'closed';
 CREATE INDEX parts ON beads (parent, place) WHERE parent IS NOT NULL;
 CREATE INDEX queue ON beads (place) WHERE merge AND status <> 'closed';
+CREATE INDEX assigned ON beads (assignee, place) WHERE assignee <> '' AND status <> 'closed';
 CREATE TABLE edges (target TEXT, source TEXT, PRIMARY KEY (target, source)) WITHOUT ROWID;
 CREATE TABLE labels (label TEXT, n INTEGER, PRIMARY KEY (label, n)) WITHOUT ROWID;
 CREATE TABLE trees (oid BLOB PRIMARY KEY, raw BLOB) WITHOUT ROWID;
@@ -128,6 +130,7 @@ class Reader:
     def __init__(self, connection: sqlite3.Connection, known: dict[bytes, Bead]) -> None:
         self._connection = connection
         self._known = known
+        self._parts: dict[str, list[Bead]] = {}
         self.mend: Callable[[], sqlite3.Connection] | None = None
 
     def get(self, bead_id: str) -> Bead | None:
@@ -141,8 +144,15 @@ class Reader:
         """The beads whose parent it is, in the order of their ids."""
         if not bead_id.isascii():
             return []
-        sql = "SELECT id, oid, data FROM beads WHERE parent = ? ORDER BY place"
-        return [self._bead(*row) for row in self._all(sql, (bead_id,))]
+        # What a bead's parts are is asked several times to say where it stands.
+        found = self._parts.get(bead_id)
+        if found is None:
+            sql = "SELECT id, oid, data FROM beads WHERE parent = ? ORDER BY place"
+            found = [self._bead(*row) for row in self._all(sql, (bead_id,))]
+            if len(self._parts) >= _PARTS_MAX:
+                self._parts.clear()
+            self._parts[bead_id] = found
+        return found
 
     def dependents(self, bead_id: str) -> list[Bead]:
         """The beads that depend on it in any other way, in the order of their ids."""
@@ -244,7 +254,11 @@ class Reader:
         return (self._bead(*row) for row in self._stream(sql))
 
     def _all(self, sql: str, values: Any = ()) -> list[Any]:
-        return list(self._stream(sql, values))
+        try:
+            return self._connection.execute(sql, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            self._mend(error)
+        return self._connection.execute(sql, values).fetchall()
 
     def _stream(self, sql: str, values: Any = ()) -> Iterator[Any]:
         given = 0
@@ -321,6 +335,8 @@ def _conditions(choice: Choice, values: dict[str, Any]) -> Iterator[str]:
         if value is not None:
             values[column] = value
             yield f"{column} = :{column}"
+    if choice.assignee:
+        yield "assignee <> ''"
     for number, label in enumerate(choice.labels):
         values[f"label{number}"] = label
         yield f"EXISTS (SELECT 1 FROM labels WHERE label = :label{number} AND labels.n = beads.n)"
@@ -429,6 +445,7 @@ def connect(path: Path | None) -> sqlite3.Connection:
     try:
         # Not waiting for the disk: after a power cut it may be of an older commit, and goes on from there.
         connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA journal_size_limit = 4000000")
         connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
     except sqlite3.OperationalError:
         connection.close()

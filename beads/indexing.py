@@ -64,6 +64,9 @@ def put(
     """
     _write(connection, updates)
     _keep(connection, trees)
+    for update in updates:
+        if update.new is not None and update.oid is not None:
+            known[bytes.fromhex(update.oid)] = update.new
     view = Reader(connection, known)
     stands = graph.affected(view, ((update.old, update.new) for update in updates))
     _stand(connection, view, (bead for bead_id in stands if (bead := _readable(view, bead_id)) is not None))
@@ -227,7 +230,7 @@ def _settings(connection: sqlite3.Connection, repository: Repository, tree: Oid)
 
 
 def _contents(repository: Repository, trees: Iterable[Replaced]) -> Iterator[tuple[Oid | None, bytes | None]]:
-    return ((old, None if new is None else repository.tree(new)) for old, new in trees)
+    return ((old, content or (repository.tree(new) if new else None)) for old, new, content in trees)
 
 
 def _files(repository: Repository, tree: Oid, trees: list[Replaced]) -> Iterator[Update]:

@@ -312,14 +312,24 @@ def facts(bead: Bead) -> dict[str, Any]:
     return found
 
 
+_PLAIN = (str, int, float, datetime)
+_WRITTEN: dict[type[BaseModel], list[tuple[str, bool]]] = {}
+"""The fields of a class, in order, and whether they must be written."""
+
+
 def _facts(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_facts(inner) for inner in value]
     if not isinstance(value, BaseModel):
         return value
+    fields = _WRITTEN.get(type(value))
+    if fields is None:
+        said = type(value).model_fields.items()
+        fields = _WRITTEN[type(value)] = [(name, field.is_required()) for name, field in said]
+    there = value.__dict__
     kept: dict[str, Any] = {}
-    for name, field in type(value).model_fields.items():
-        inner = _facts(getattr(value, name))
-        if field.is_required() or inner not in (None, "", []):
-            kept[name] = inner
-    return {**kept, **dict(sorted((value.model_extra or {}).items()))}
+    for name, required in fields:
+        inner = there[name]
+        if required or (inner is not None and inner != "" and inner != ()):
+            kept[name] = inner if isinstance(inner, _PLAIN) else _facts(inner)
+    return {**kept, **dict(sorted(value.model_extra.items()))} if value.model_extra else kept

@@ -76,6 +76,7 @@ class Objects:
     def __init__(self, common: Path) -> None:
         self._common = common
         self._folder = common / "objects"
+        self._root = str(self._folder)
         self._packs: dict[str, Pack] = {}
         self._keeps: dict[Path, int] = {}
         # Packs stay open for the life of the process; closed late, they would complain to the terminal.
@@ -98,7 +99,8 @@ class Objects:
 
     def _loose(self, oid: Oid) -> Raw | None:
         try:
-            content = zlib.decompress(self.path(oid).read_bytes())
+            with open(self._place(oid), "rb") as file:  # noqa: PTH123 - Making a path would take longer.
+                content = zlib.decompress(file.read())
         except FileNotFoundError:
             return None
         header, _, data = content.partition(b"\0")
@@ -202,10 +204,13 @@ class Objects:
 
     def path(self, oid: Oid) -> Path:
         """Where an object is when it is loose."""
-        return self._folder / oid[:2] / oid[2:]
+        return Path(self._place(oid))
+
+    def _place(self, oid: Oid) -> str:
+        return f"{self._root}/{oid[:2]}/{oid[2:]}"
 
     def _add_loose(self, thing: Raw) -> None:
-        path = self.path(thing.oid)
+        path = self._place(thing.oid)
         # One that is there is made young, so that it is not pruned before the ref needs it. Another user's cannot be.
         with contextlib.suppress(FileNotFoundError, PermissionError):
             os.utime(path)
@@ -213,7 +218,7 @@ class Objects:
         said = self.settings
         data = zlib.compress(b"%b %d\0%b" % (thing.kind, len(thing.data), thing.data), said.loose_level)
         while True:
-            self._make_directory(path.parent)
+            self._make_directory(f"{self._root}/{thing.oid[:2]}")
             # `git gc` removes directories that it finds empty.
             with contextlib.suppress(FileNotFoundError):
                 publish(path, lambda file: file.write(data), prefix="tmp_obj_", sync=said.sync_loose, share=self._share)
@@ -226,7 +231,7 @@ class Objects:
         # The name is made of what is in it, as Git does.
         name = hashlib.sha1(b"".join(map(bytes.fromhex, sorted(objects))), usedforsecurity=False).hexdigest()
         base = self._folder / "pack" / f"pack-{name}"
-        self._make_directory(base.parent)
+        self._make_directory(str(base.parent))
         self._keep(base.with_suffix(".keep"))
         if base.with_suffix(".idx").exists():
             return
@@ -245,8 +250,8 @@ class Objects:
             write_pack_index_v2(file, sorted((sha, *entry) for sha, entry in entries.items()), checksum)
 
         # The index comes last: with it the pack is one.
-        publish(base.with_suffix(".pack"), write_pack, prefix="tmp_pack_", sync=said.sync_pack, share=self._share)
-        publish(base.with_suffix(".idx"), write_index, prefix="tmp_idx_", sync=said.sync_pack, share=self._share)
+        publish(f"{base}.pack", write_pack, prefix="tmp_pack_", sync=said.sync_pack, share=self._share)
+        publish(f"{base}.idx", write_index, prefix="tmp_idx_", sync=said.sync_pack, share=self._share)
         self._owners().parent.mkdir(exist_ok=True)
         self.own(name)
 
@@ -314,12 +319,12 @@ class Objects:
         """Remove what writers of ours that were killed kept packs with. Temporary files `git gc` removes in time."""
         _drop_keeps(self._folder / "pack")
 
-    def _make_directory(self, path: Path) -> None:
+    def _make_directory(self, path: str) -> None:
         with contextlib.suppress(FileExistsError):
-            path.mkdir()
+            os.mkdir(path)  # noqa: PTH102 - Making a path would take longer.
             self._share(path)
 
-    def _share(self, path: Path) -> None:
+    def _share(self, path: str) -> None:
         if self.settings.shared is not None:
             from dulwich.file import adjust_shared_perm
 

@@ -21,11 +21,10 @@ import re
 import sqlite3
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from beads.clock import Clock, SystemClock, milliseconds
 from beads.errors import InvalidInput, LostRace, NotFound, Unreadable
@@ -36,6 +35,7 @@ from beads.objects import PACK_FROM
 
 if TYPE_CHECKING:
     from beads.heartbeat import Renewed
+    from beads.indexing import Update
     from beads.model import Bead
     from beads.ops import Operation
     from beads.packing import Packed
@@ -100,16 +100,32 @@ class Snapshot(Reader):
         return str(self.settings().get("prefix", "bt"))
 
 
-@dataclass(frozen=True)
 class Written:
     """What a transaction left: the state after it, and the bead each operation was about, in order.
 
-    ``changed`` says whether a commit was made; where every effect already held there is none.
+    Attributes:
+        beads: what the operations were about; None for a claim that found nothing.
+        changed: whether a commit was made; where every effect already held there is none.
     """
 
-    snapshot: Snapshot
-    beads: tuple[Bead | None, ...]
-    changed: bool
+    def __init__(self, store: Store, beads: tuple[Bead | None, ...], *, changed: bool) -> None:
+        self._store = store
+        self.beads = beads
+        self.changed = changed
+
+    @functools.cached_property
+    def snapshot(self) -> Snapshot:
+        """The newest state when it is first asked for: that after the transaction, or a later one."""
+        return self._store.snapshot()
+
+
+class _Published(NamedTuple):
+    """A transaction that the index does not have yet."""
+
+    before: Oid
+    commit: Oid
+    updates: Sequence[Update]
+    trees: Sequence[Replaced]
 
 
 class Transaction:
@@ -255,7 +271,6 @@ class Store:
         connection, said = pinned
         commit = Oid(said["commit"])
         snapshot = Snapshot(commit, said["format"], connection, self._known)
-        self._litter = int(said.get("litter", 0))
         weakref.finalize(snapshot, self._index.release, connection).atexit = False
         snapshot.mend = functools.partial(self._made_anew, commit)
         # It may be ahead of what we saw of the ref before.
@@ -334,18 +349,23 @@ class Store:
         draft = Draft(snapshot)
         beads = tuple(apply(operation, draft, context) for operation in decided)
         if not draft.changed:
-            return Written(snapshot, beads, changed=False)
+            return Written(self, beads, changed=False)
         lines = [describe(operation, bead) for operation, bead in zip(decided, beads, strict=True)]
         message = _message(actor, reason, lines, decided, sorted(draft.changed))
-        if not self._publish(snapshot, draft.changed, actor, context.now, message):
+        published = self._publish(snapshot, draft.changed, actor, context.now, message)
+        if published is None:
             return None
-        return Written(self.snapshot(), tuple(bead and draft.get(bead.id) for bead in beads), changed=True)
+        beads = tuple(bead and draft.get(bead.id) for bead in beads)
+        # As long as somebody reads an old state of the index, what is new can only be put behind it.
+        del snapshot, draft
+        self._index_it(published)
+        return Written(self, beads, changed=True)
 
     def _publish(
         self, snapshot: Snapshot, changed: Mapping[str, Bead], actor: str, now: datetime, message: str
-    ) -> bool:
-        """Write the next state and move the ref to it; False when somebody else was first."""
-        from beads.indexing import Update, put
+    ) -> _Published | None:
+        """Write the next state and move the ref to it; None when somebody else was first."""
+        from beads.indexing import Update
         from beads.model import write_bead
 
         files = {bead_id: write_bead(bead) for bead_id, bead in changed.items()}
@@ -365,19 +385,28 @@ class Store:
         except Changed:
             # What the index says is not what Git has, and Git is right.
             self._index.discard()
-            return False
+            return None
         if not self.repository.swap(self.ref, snapshot.commit, commit):
-            return False
+            return None
         updates = [Update(i, snapshot.get(i), changed[i], blob_id(data), data) for i, data in files.items()]
-        # The index is only a cache: whatever goes wrong with it, the transaction is done, and the next look mends it.
+        return _Published(snapshot.commit, commit, updates, trees)
+
+    def _index_it(self, published: _Published) -> None:
+        """Put what was published into the index, if nobody else was there first.
+
+        The index is only a cache: whatever goes wrong with it, the transaction is done, and the next look mends it.
+        """
+        from beads.indexing import put
+
         with contextlib.suppress(sqlite3.Error, Unreadable), self._index.writing() as connection:
-            if connection.execute("SELECT value FROM meta WHERE key = 'commit'").fetchone() == (snapshot.commit,):
-                contents = ((old, None if new is None else self.repository.tree(new)) for old, new in trees)
-                put(connection, updates, contents, commit, self._known)
-                sql = "INSERT INTO meta VALUES ('litter', :n) ON CONFLICT DO UPDATE SET value = value + :n"
-                objects = len(files) + len(trees) + 1
-                connection.execute(sql, {"n": objects if objects < PACK_FROM else LOOSE_MAX // PACKS_MAX})
-        return True
+            if connection.execute("SELECT value FROM meta WHERE key = 'commit'").fetchone() != (published.before,):
+                return
+            contents = ((old, content) for old, _, content in published.trees)
+            put(connection, published.updates, contents, published.commit, self._known)
+            sql = "INSERT INTO meta VALUES ('litter', :n) ON CONFLICT DO UPDATE SET value = value + :n RETURNING value"
+            objects = len(published.updates) + len(published.trees) + 1
+            values = {"n": objects if objects < PACK_FROM else LOOSE_MAX // PACKS_MAX}
+            (self._litter,) = connection.execute(sql, values).fetchone()
 
     def sweep(self) -> None:
         """Clear away the lock files of writers that were killed. They block nobody for long, but are litter."""

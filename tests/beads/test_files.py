@@ -46,11 +46,11 @@ def test_the_umask_is_respected(tmp_path: Path) -> None:
 def test_what_is_shared_is_so_before_it_has_its_name(tmp_path: Path) -> None:
     seen: list[bool] = []
 
-    def share(path: Path) -> None:
+    def share(path: str) -> None:
         seen.append((tmp_path / "a").exists())
-        path.chmod(0o464)
+        Path(path).chmod(0o464)
 
-    publish(tmp_path / "a", lambda file: file.write(b""), prefix="tmp_", sync=None, share=share)
+    publish(str(tmp_path / "a"), lambda file: file.write(b""), prefix="tmp_", sync=None, share=share)
     assert seen == [False]
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o464
 
@@ -63,14 +63,16 @@ def test_a_file_that_could_not_be_written_leaves_nothing(tmp_path: Path) -> None
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        publish(tmp_path / "a", fail, prefix="tmp_", sync=os.fsync, share=lambda _: None)
+        publish(str(tmp_path / "a"), fail, prefix="tmp_", sync=os.fsync, share=lambda _: None)
     assert (names(tmp_path), (tmp_path / "a").read_bytes()) == (["a"], b"old")
 
 
 def test_somebody_elses_temporary_file_is_left_alone(tmp_path: Path) -> None:
     # A process of the same id, killed earlier or running in another container, may have left some.
     seen: list[str] = []
-    publish(tmp_path / "a", lambda _: None, prefix="tmp_", sync=None, share=lambda path: seen.append(path.name))
+    publish(
+        str(tmp_path / "a"), lambda _: None, prefix="tmp_", sync=None, share=lambda path: seen.append(Path(path).name)
+    )
     process, number = seen[0].removeprefix("tmp_").split("_")
     others = [tmp_path / f"tmp_{process}_{int(number) + more}" for more in range(1, 6)]
     for other in others:
@@ -90,7 +92,7 @@ before = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
 
 def put():
-    publish(place / "a", lambda f: f.write(b"x" * 99), prefix="tmp_", sync=os.fsync, share=lambda _: None)
+    publish(str(place / "a"), lambda f: f.write(b"x" * 99), prefix="tmp_", sync=os.fsync, share=lambda _: None)
 
 def move():
     with Lock.take(place / "ref") as lock:

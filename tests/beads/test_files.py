@@ -17,9 +17,8 @@ from tests.world import ROOT
 
 
 def put(path: Path, data: bytes, durable: bool = False) -> None:
-    publish(
-        path, lambda file: file.write(data), prefix="tmp_", sync=os.fsync if durable else None, share=lambda _: None
-    )
+    sync = os.fsync if durable else None
+    publish(str(path), lambda file: file.write(data), prefix="tmp_", sync=sync, share=lambda _: None)
 
 
 def names(directory: Path) -> list[str]:

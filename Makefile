@@ -9,7 +9,7 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .SUFFIXES:
-.PHONY: help setup demo test cover lint types docs check fix bench bench-million bench-hanoi clean
+.PHONY: help setup demo test slow cover lint types docs check fix bench bench-million bench-hanoi clean
 
 UV ?= $(shell command -v uv 2>/dev/null)
 PYTHON ?=
@@ -44,6 +44,9 @@ demo: setup ## Watch a town land work in a temporary repository; no account, no 
 
 test: setup ## Run the tests.
 	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+slow: setup ## Run the tests that take minutes each.
+	@$(BIN)/python -m pytest -n $(JOBS) -m slow $(ARGS)
 
 cover: setup ## Run the tests and say which lines they did not reach.
 	@$(BIN)/coverage erase

@@ -45,6 +45,7 @@ def test_the_floor_writes_the_very_same_history(tmp_path: Path, flush: bool) -> 
     assert len(heads) == 1
 
 
+@pytest.mark.slow
 def test_commands_are_measured(tmp_path: Path) -> None:
     found = measured(processes, tmp_path, "--beads 50 --times 1")
     assert {name.split(",")[0] for name in found} >= {"bead ready", "bead create", "bead claim --next"}
@@ -57,6 +58,7 @@ def test_contention_is_measured(tmp_path: Path) -> None:
     assert all(number >= 1 for number in tries)
 
 
+@pytest.mark.slow
 def test_growth_is_measured(tmp_path: Path) -> None:
     found = measured(growth, tmp_path, "--beads 50 --changes 5")
     total = found["a change, 50 beads, packed by git"]
@@ -64,11 +66,13 @@ def test_growth_is_measured(tmp_path: Path) -> None:
     assert total.ours == pytest.approx(sum(parts))
 
 
+@pytest.mark.slow
 def test_a_million_beads_are_measured_with_fewer(tmp_path: Path) -> None:
     found = measured(million, tmp_path, "--beads 100 --rounds 1 --times 2")
     assert found["bead show, most memory"].ours > 1e6
 
 
+@pytest.mark.slow
 def test_the_way_to_main_is_measured(tmp_path: Path) -> None:
     assert measured(town, tmp_path, "--molecules 1")["molecule to main (1, 2 polecats)"].ratio
 

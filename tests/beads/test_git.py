@@ -521,8 +521,8 @@ def test_what_a_ref_names_is_on_the_disk_first(
         events.append(("synced", os.fstat(handle).st_ino, ""))
         synced(handle)
 
-    def replace(source: Path, target: Path) -> None:
-        events.append(("named", source.stat().st_ino, target.name))
+    def replace(source: str | Path, target: str | Path) -> None:
+        events.append(("named", Path(source).stat().st_ino, Path(target).name))
         renamed(source, target)
 
     monkeypatch.setattr(os, "fsync", fsync)

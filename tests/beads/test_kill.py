@@ -22,7 +22,14 @@ def kill_everywhere(role: str, repo: Path) -> list[bool]:
     return seen
 
 
-@pytest.mark.parametrize("role,lines", [("label", 60), ("create", 60), ("init", 60)])
+@pytest.mark.parametrize(
+    "role,lines",
+    [
+        ("label", 60),
+        pytest.param("create", 60, marks=pytest.mark.slow),
+        pytest.param("init", 60, marks=pytest.mark.slow),
+    ],
+)
 def test_a_kill_at_any_line_is_survived(repo: Path, role: str, lines: int) -> None:
     # What a power cut would do is another matter, and waiting for the disk makes this no better.
     git(repo, "config", "core.fsyncObjectFiles", "false")

@@ -144,7 +144,7 @@ def test_what_was_deleted_is_not_brought_back(ada: Clone, bob: Clone) -> None:
     assert len(ada.store.snapshot()) == len(IDS)
 
 
-@pytest.mark.parametrize("count", [2, 3, 5])
+@pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.slow), pytest.param(5, marks=pytest.mark.slow)])
 @settings(max_examples=EXAMPLES)
 @given(seed=st.integers(0, 2**32))
 def test_clones_converge_whatever_they_do_in_whatever_order(count: int, seed: int) -> None:

@@ -58,7 +58,7 @@ class Replaced(NamedTuple):
     content: bytes | None = None
 
 
-class Changed(LostRace):
+class Stale(LostRace):
     """A file is not what the writer took it for."""
 
 
@@ -273,12 +273,12 @@ class Repository:
             trees: gets the trees that are new, each with the one in its place.
 
         Raises:
-            Changed: a file is not that.
+            Stale: a file is not that.
             Unreadable: it cannot be written.
         """
         for path, expected in (was or {}).items():
             if base is not None and self.find(base, path) != expected:
-                raise Changed(f"{path} is not what it was taken for")
+                raise Stale(f"{path} is not what it was taken for")
         new: list[Raw] = []
         made: list[Replaced] = [] if trees is None else trees
         tree = self._graft(base, {tuple(path.split("/")): data for path, data in files.items()}, new, made)

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from beads.clock import Clock, SystemClock, milliseconds
 from beads.errors import InvalidInput, LostRace, NotFound, Unreadable
-from beads.git import Changed, Oid, Replaced, Repository, blob_id
+from beads.git import Oid, Replaced, Repository, Stale, blob_id
 from beads.ids import derived_id, path_of
 from beads.index import Index, Reader
 from beads.objects import PACK_FROM
@@ -382,7 +382,7 @@ class Store:
                     was={path_of(bead_id): snapshot.blob(bead_id) for bead_id in files},
                     trees=trees,
                 )
-        except Changed:
+        except Stale:
             # What the index says is not what Git has, and Git is right.
             self._index.discard()
             return None

@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import os
 import re
+import shlex
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -87,6 +88,21 @@ def test_examples_run(page: str, tmp_path: Path, environ: dict[str, str]) -> Non
         assert example.output is None or pattern(example.output).fullmatch(out), f"{place}: printed instead\n{out}"
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if "```pycon\n" in (ROOT / page).read_text("utf-8")])
+def test_python_sessions_are_as_shown(page: str, tmp_path: Path, environ: dict[str, str]) -> None:
+    """The ``pycon`` blocks of one page are one session in one repository, and print what is written there."""
+    repository = make_repository(tmp_path / "project")
+    session = tmp_path / Path(page).name
+    session.write_text(python_session(read(page)), "utf-8")
+    exit_code, out, err = run(f"python3 -m doctest {shlex.quote(str(session))}", repository, environ)
+    assert exit_code == 0, f"{page} (the lines are those of the page):\n{out[-4000:]}\n{err[-4000:]}"
+
+
+def test_a_python_session_keeps_its_lines() -> None:
+    text = "a\n\n```pycon\n>>> 1\n1\n```\n\n>>> no\n```pycon\n>>> 2\n2\n```\n"
+    assert python_session(text).splitlines() == ["", "", "", ">>> 1", "1", "", "", "", "", ">>> 2", "2"]
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_that_are_only_shown_exist(page: str) -> None:
     """Blocks that cannot be run, such as those about a repository of the reader's, must still be right."""
@@ -154,6 +170,16 @@ def examples(text: str) -> list[Example]:
             typed, printed = transcript(block["body"])
             found.append(Example(len(before), typed, int(mark["code"] or 0), printed if mark["output"] else None))
     return found
+
+
+def python_session(text: str) -> str:
+    """The ``pycon`` blocks of a page, on the lines where they are."""
+    lines: list[str] = []
+    for block in FENCE.finditer(text):
+        if block["info"].strip() == "pycon":
+            lines += [""] * (text.count("\n", 0, block.start("body")) - len(lines))
+            lines += block["body"].splitlines()
+    return "".join(f"{line}\n" for line in lines)
 
 
 def shown(text: str) -> Iterator[list[str]]:

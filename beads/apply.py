@@ -148,7 +148,9 @@ def _say(op: Say, draft: Draft, context: Context) -> Bead:
 def _claim(op: Claim, draft: Draft, context: Context) -> Bead | None:
     if op.id is None:
         free = (b for b in draft.ready(context.now) if b.lease is None or not _held(b, b.lease, context))
-        best = next((b for b in free if not op.workable or graph.workable(draft, b)), None)
+        # What an index takes for ready is looked at again before anybody works on it.
+        sure = (b for b in free if graph.is_ready(draft, b, context.now))
+        best = next((b for b in sure if not op.workable or graph.workable(draft, b)), None)
         return None if best is None else _lease(best, op, draft, context)
     bead = draft.need(op.id)
     lease = bead.lease

@@ -48,8 +48,9 @@ def describe(operation: Operation, bead: Bead | None) -> str:
             signs = [f"+{name}" for name in operation.add] + [f"-{name}" for name in operation.remove]
             return f"label {operation.id}: {' '.join(signs)}"
         case Depend():
-            verb = "no longer" if operation.remove else "now"
-            return f"{operation.id} {verb} {operation.type} {operation.on}"
+            when = "no longer" if operation.remove else "now"
+            verb = "needs" if operation.type == "blocks" else operation.type
+            return f"{operation.id} {when} {verb} {operation.on}"
         case Create() | Import():
             return f"{operation.op} {operation.bead.id}: {operation.bead.title}"
         case Restore():

@@ -1,7 +1,6 @@
 """What is wrong with a store, found without changing it.
 
-A snapshot refuses to read a damaged store; here every file is looked at on its own, so that one that is broken
-does not hide the others.
+Whoever reads a damaged bead is told of that one; here every file is looked at, also those that are no bead's.
 """
 
 from __future__ import annotations

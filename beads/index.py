@@ -212,11 +212,12 @@ class Reader:
 
         A state is where a unit stands: parts of molecules are not counted among them.
         """
-        columns = {"status": "status", "state": _KIND, "type": "type", "outcome": "outcome"}
-        found: dict[str, dict[str, int]] = {}
-        for name, column in columns.items():
-            sql = f"SELECT {column} AS what, count(*) FROM beads WHERE outcome IS NOT 'deleted' GROUP BY what"
-            found[name] = {what: n for what, n in self._all(sql, {"now": micros(now)}) if what is not None}
+        sql = f"SELECT status, {_KIND} AS state, type, outcome, count(*) FROM beads WHERE outcome IS NOT 'deleted'"
+        found: dict[str, dict[str, int]] = {"status": {}, "state": {}, "type": {}, "outcome": {}}
+        for *whats, number in self._all(f"{sql} GROUP BY status, state, type, outcome", {"now": micros(now)}):
+            for counts, what in zip(found.values(), whats, strict=True):
+                if what is not None:
+                    counts[what] = counts.get(what, 0) + number
         return found
 
     def progress(self, bead_id: str) -> tuple[int, int]:

@@ -311,7 +311,9 @@ def _replace(path: Path, repository: Repository, head: Callable[[], Oid]) -> Non
             return
         new = path.with_name(f"index.{os.getpid()}.new")
         try:
-            new.unlink(missing_ok=True)
+            # Nobody else makes one now: what is there was left by processes that were killed.
+            for left in path.parent.glob("index.*.new*"):
+                left.unlink(missing_ok=True)
             new.touch()
             with contextlib.closing(connect(new)) as connection:
                 connection.execute("PRAGMA journal_mode = OFF")

@@ -293,13 +293,14 @@ def read_bead(data: bytes, source: str) -> Bead:
     """The bead that ``data`` holds.
 
     Raises:
-        InvalidDocument: it is not TOML; names ``source`` and the line.
-        Unreadable: it is not a bead; names ``source`` and the key.
+        Unreadable: it is not TOML, or not a bead; names ``source`` and the line or the key.
     """
     from pydantic import ValidationError
 
     try:
         return Bead.model_validate(loads(data, source))
+    except InvalidInput as error:
+        raise Unreadable(error.message, "Run `bead doctor` to see what is damaged.") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -52,9 +53,41 @@ def pack(repository: Repository, head: Oid, *, everything: bool = False) -> Pack
     with _alone(folder / "packer") as alone:
         if not alone:
             return Packed(0, 0)
+        _finish(repository)
         objects = _pack_loose(repository, folder / "packed", head)
         owned = repository.objects.owned()
         return Packed(objects, _roll_up(repository, [name for name, _ in owned] if everything else _too_small(owned)))
+
+
+def _finish(repository: Repository) -> None:
+    """End what a packer that was killed had begun."""
+    folder = repository.common / "beads"
+    for left in (*folder.glob("packed.*"), *folder.glob("packs.*")):
+        left.unlink()
+    with contextlib.suppress(FileNotFoundError):
+        _introduce(repository, (folder / "packing" / "name").read_text().strip())
+    shutil.rmtree(folder / "packing", ignore_errors=True)
+
+
+def _introduce(repository: Repository, name: str) -> int:
+    """Bring a pack that was made aside to where packs are, and remove the loose copies of what is in it.
+
+    Whenever this is interrupted, doing it again ends it.
+    """
+    aside, packs = repository.common / "beads" / "packing", repository.common / "objects" / "pack"
+    (aside / "name").write_text(name)
+    repository.objects.own(name)
+    # The index comes last: with it the pack is one.
+    for suffix in (".pack", ".rev", ".idx"):
+        with contextlib.suppress(FileNotFoundError):
+            (aside / f"pack-{name}{suffix}").replace(packs / f"pack-{name}{suffix}")
+    count = 0
+    for oid in repository.objects.names(name):
+        with contextlib.suppress(FileNotFoundError):
+            repository.objects.path(oid).unlink()
+            count += 1
+    (aside / "name").unlink()
+    return count
 
 
 @contextlib.contextmanager
@@ -77,14 +110,7 @@ def _pack_loose(repository: Repository, mark: Path, head: Oid) -> int:
         packed = Oid(mark.read_text().strip())
         revisions.append(Oid(f"^{repository.commit(packed).oid}"))
     name = _git(repository, revisions, "--revs", "--unpacked", "--non-empty")
-    if not name:
-        return 0
-    repository.objects.own(name)
-    count = 0
-    for oid in repository.objects.names(name):
-        with contextlib.suppress(FileNotFoundError):
-            repository.objects.path(oid).unlink()
-            count += 1
+    count = _introduce(repository, name) if name else 0
     fresh = mark.with_name(f"packed.{os.getpid()}")
     fresh.write_text(f"{head}\n")
     fresh.replace(mark)
@@ -98,7 +124,7 @@ def _roll_up(repository: Repository, small: Sequence[str]) -> int:
     name = _git(repository, [f"{old}.pack" for old in small], "--stdin-packs", "--non-empty")
     if not name:
         return 0
-    repository.objects.own(name)
+    _introduce(repository, name)
     held = set(repository.objects.names(name))
     others = (old for old in small if old != f"pack-{name}")
     gone = [old for old in others if held.issuperset(repository.objects.names(old.removeprefix("pack-")))]
@@ -125,7 +151,8 @@ def _too_small(packs: Sequence[tuple[str, int]]) -> list[str]:
 
 def _git(repository: Repository, lines: Sequence[str], *options: str) -> str:
     """Run Git's packer; the name of the pack, or nothing when there was nothing to pack."""
-    base = repository.common / "objects" / "pack" / "pack"
+    base = repository.common / "beads" / "packing" / "pack"
+    base.parent.mkdir(exist_ok=True)
     command = ["git", f"--git-dir={repository.common}", "-c", "pack.threads=1", "pack-objects", "--quiet"]
     command += ["--delta-base-offset", *options, str(base)]
     try:

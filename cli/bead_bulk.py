@@ -156,6 +156,7 @@ def _models() -> dict[str, type[Fact]]:
         ops.Release,
         ops.Close,
         ops.Reopen,
+        ops.Delete,
     )
     return {model.model_fields["op"].default: model for model in allowed}
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from beads.errors import InvalidDocument, InvalidInput, Unreadable
+from beads.errors import InvalidInput, Unreadable
 from beads.model import (
     Attempt,
     Bead,
@@ -200,7 +200,7 @@ def test_what_is_not_a_bead_is_unreadable_and_says_where(data: bytes, problem: s
 
 
 def test_what_is_not_toml_is_refused_with_its_line() -> None:
-    with pytest.raises(InvalidDocument, match=r"^beads/x\.toml:2: "):
+    with pytest.raises(Unreadable, match=r"^beads/x\.toml:2: "):
         read_bead(b"id = 'a'\n<<<<<<< ours\n", "beads/x.toml")
 
 

@@ -1,0 +1,159 @@
+"""Packing: fewer files, the same store, and nobody else's objects touched, wherever it is killed."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import signal
+import sys
+from collections import Counter
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from beads import packing
+from beads.errors import Unreadable
+from beads.ops import Create, Say
+from beads.store import Store
+from tests.beads.strategies import bead
+from tests.world import git
+
+BEADS = 3
+
+
+@pytest.fixture
+def store(repo: Path) -> Store:
+    """A store with a pack of its own and loose objects, in a repository that has loose objects, too."""
+    store = Store.init(repo, "ada")
+    store.commit("ada", [Create(bead=bead(f"bt-{number}")) for number in range(30)])
+    for number in range(5):
+        store.commit("ada", [Say(id=f"bt-{number % BEADS}", text=f"{number}")])
+    return store
+
+
+def loose(repo: Path) -> set[str]:
+    return {f"{path.parent.name}{path.name}" for path in (repo / ".git" / "objects").glob("??/*")}
+
+
+def packs(repo: Path) -> set[str]:
+    return {path.name for path in (repo / ".git" / "objects" / "pack").iterdir()}
+
+
+def reached(repo: Path, *refs: str) -> set[str]:
+    return {line.split()[0] for line in git(repo, "rev-list", "--objects", *refs).splitlines()}
+
+
+def test_what_the_store_has_is_packed_and_nothing_else(store: Store, repo: Path) -> None:
+    (repo / "mine").write_text("not added to any commit\n")
+    git(repo, "add", "mine")
+    before, ours = loose(repo), reached(repo, store.ref)
+    said = list(store.snapshot())
+    packed = store.pack()
+    assert packed.objects == len(before & ours)
+    assert loose(repo) == before - ours
+    assert list(Store.open(repo).snapshot_at(store.snapshot().commit)) == said
+    git(repo, "fsck", "--strict", "--no-dangling")
+
+
+def test_packing_again_does_nothing(store: Store, repo: Path) -> None:
+    store.pack(everything=True)
+    before = packs(repo)
+    assert store.pack(everything=True) == (0, 0)
+    assert packs(repo) == before
+
+
+def test_only_packs_that_the_store_wrote_are_rolled_up(store: Store, repo: Path) -> None:
+    git(repo, "commit", "--quiet", "--allow-empty", "--message", "mine")
+    git(repo, "pack-objects", "--revs", "--quiet", str(repo / ".git/objects/pack/pack"), stdin="HEAD\n")
+    theirs = {name for name in packs(repo) if name.endswith(".pack")} - {
+        f"{name}.pack" for name, _ in store.repository.objects.owned()
+    }
+    assert store.pack(everything=True).packs == 2
+    assert theirs <= packs(repo)
+    assert len(store.repository.objects.owned()) == 1
+
+
+def test_packs_are_rolled_up_when_they_are_of_a_size() -> None:
+    assert packing._too_small([("a", 100), ("b", 10)]) == []
+    assert packing._too_small([("a", 10), ("b", 9), ("c", 100)]) == ["b", "a"]
+    assert packing._too_small([("a", 1)]) == []
+    assert packing._too_small([]) == []
+
+
+def test_a_writer_packs_when_there_is_much(store: Store, repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("beads.store.LOOSE_MAX", 60)
+    most = 0
+    for number in range(60):
+        store.commit("ada", [Say(id="bt-0", text=f"again {number}")])
+        most = max(most, len(loose(repo) & reached(repo, store.ref)))
+    assert most < 60 + 7
+    assert len(store.repository.objects.owned()) < 8
+    assert len(Store.open(repo).snapshot_at(store.snapshot().commit).need("bt-0").comments) == 62
+    git(repo, "fsck", "--strict", "--no-dangling")
+
+
+def test_without_git_nothing_is_packed_and_writing_goes_on(
+    store: Store, repo: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Unreadable, match="git cannot be run"):
+        store.pack()
+    monkeypatch.setattr("beads.store.LOOSE_MAX", 1)
+    before = loose(repo)
+    assert store.commit("ada", [Say(id="bt-0", text="x")]).changed
+    assert before < loose(repo)
+
+
+def test_one_packs_at_a_time(store: Store, repo: Path) -> None:
+    with packing._alone(store.directory / "packer") as alone:
+        assert alone
+        assert store.pack() == (0, 0)
+    assert store.pack().objects > 0
+    assert reached(repo, store.ref).isdisjoint(loose(repo))
+
+
+def _killed(template: Path, place: Path, line: int) -> bool:
+    """Pack a copy in a child that is killed before it runs that line; whether it came to its end before."""
+    shutil.copytree(template, place, symlinks=True)
+    child = os.fork()
+    if child == 0:
+        left, times = itertools.count(line - 1, -1), Counter[int]()
+
+        def trace(frame: FrameType, event: str, _: object) -> Any:
+            if frame.f_code.co_filename not in (packing.__file__, sys.modules["beads.objects"].__file__):
+                return None
+            if event == "line":
+                times[frame.f_lineno] += 1
+                if times[frame.f_lineno] <= 2 and next(left) == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return trace
+
+        sys.settrace(trace)
+        Store.open(place).pack(everything=True)
+        os._exit(0)
+    return os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_line_loses_nothing_and_the_next_one_ends_it(store: Store, repo: Path, tmp_path: Path) -> None:
+    head = store.snapshot().commit
+    said = list(store.snapshot())
+    store._index.close()
+    for line in itertools.count(1):
+        place = tmp_path / f"copy-{line}"
+        done = _killed(repo, place, line)
+        git(place, "fsck", "--strict", "--no-dangling")
+        assert list(Store.open(place).snapshot_at(head)) == said, f"after line {line}"
+        Store.open(place).pack(everything=True)
+        left = loose(place) & reached(place, store.ref)
+        assert left == set(), f"after line {line} something stays loose"
+        assert not (place / ".git" / "beads" / "packing").exists() or not list(
+            (place / ".git" / "beads" / "packing").iterdir()
+        )
+        shutil.rmtree(place)
+        if done:
+            break
+    assert line > 40

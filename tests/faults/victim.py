@@ -1,0 +1,219 @@
+"""A process whose children are killed or failed at each system call: ``python -m tests.faults.victim SCENARIO HOW MOST``.
+
+It works in the directory that it is started in. HOW is what strace does to a call, such as ``signal=KILL`` or
+``error=ENOSPC``; MOST is how many calls are tried, 0 for all. What it found is printed as JSON.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from beads.files import STALE_LOCK_SECONDS
+from beads.store import Store
+from tests.beads.clocks import Virtual
+from tests.faults import strace
+from tests.faults.scenarios import SCENARIOS, Outcome, Scenario, command, forget, index, state
+from tests.faults.strace import Call, Run, Tell
+
+_QUESTIONS = (
+    ("list", "--all", "--limit", "0", "--json"),
+    ("ready", "--json"),
+    ("blocked", "--json"),
+    ("search", "work", "--json"),
+    ("stats", "--json"),
+)
+
+
+@dataclass
+class Clean:
+    """How it goes when nothing happens: the states before, between and after the steps, and what is said and left."""
+
+    states: list[str]
+    outcomes: list[Outcome]
+    files: list[str]
+
+
+class Trial:
+    """A scenario, in a directory of its own for each run of it."""
+
+    def __init__(self, base: Path, scenario: Scenario, how: str) -> None:
+        self._template = base / "template"
+        self._base = base / "work"
+        self._log = base / "log"
+        self._place = self._base / "repo"
+        self._scenario = scenario
+        self._how = how
+        self._template.mkdir()
+        strace.fork(lambda _: scenario.prepare(self._template))
+        shutil.rmtree(self._template / "repo" / ".git" / "hooks", ignore_errors=True)
+        self._clean = self._go_cleanly()
+
+    def calls(self) -> list[Call]:
+        """The calls that a run makes and that may change something, in order."""
+        self._afresh()
+        run = strace.run(self._work, self._log)
+        assert run.status == 0, "the run that nobody disturbed failed"
+        return [call for call in run.calls if call.writes]
+
+    def strike(self, call: Call) -> tuple[Run, list[str]]:
+        """Let that call be struck; what is wrong then."""
+        self._afresh()
+        run = strace.run(self._work, self._log, f"{call.name}:{self._how}:when={call.number}")
+        ((problems,),) = (strace.fork(lambda tell: tell(list(self._problems(run)))),)
+        return run, problems
+
+    def _afresh(self) -> None:
+        shutil.rmtree(self._base, ignore_errors=True)
+        shutil.copytree(self._template, self._base, symlinks=True)
+
+    def _go_cleanly(self) -> Clean:
+        self._afresh()
+
+        def work(tell: Tell) -> None:
+            states, outcomes = [state(self._place)], []
+            for step in self._scenario.steps:
+                outcomes.append(command(self._place, *step))
+                states.append(state(self._place))
+            self._answers()
+            Store.open(self._place).sweep()
+            tell([states, outcomes, self._files(), sorted(sys.modules)])
+
+        [[states, outcomes, files, modules]] = strace.fork(work)
+        for name in modules:
+            # What is imported late is imported here, so that no child reads it from the disk.
+            if name != "__main__":
+                importlib.import_module(name)
+        clean = Clean(states, [Outcome(*outcome) for outcome in outcomes], files)
+        assert [outcome.code for outcome in clean.outcomes] == [0] * len(self._scenario.steps), clean.outcomes
+        return clean
+
+    def _work(self, tell: Tell) -> None:
+        for step in self._scenario.steps:
+            outcome = command(self._place, *step)
+            tell(outcome)
+            if outcome.code:
+                return
+
+    def _problems(self, run: Run) -> Iterator[str]:
+        """What is wrong after a run that was struck: nothing, whatever happened."""
+        outcomes = [Outcome(*told) for told in run.told]
+        finished = sum(outcome.code == 0 for outcome in outcomes)
+        yield from _complaints(run, outcomes)
+        if not run.killed:
+            yield from (f"left {name}" for name in self._rubbish(run))
+        states = self._clean.states
+        now = state(self._place)
+        if now not in states[finished : finished + 2]:
+            yield f"after {finished} steps that returned the state is {now}, of {states}"
+        if finished == len(self._scenario.steps) and now != states[-1]:
+            yield "all steps returned, but what they did is not there"
+        git = ["git", "-C", str(self._place), "fsck", "--strict", "--no-dangling"]
+        fsck = subprocess.run(git, capture_output=True, text=True, check=False)
+        if fsck.returncode or fsck.stderr or fsck.stdout:
+            yield f"git fsck says {fsck.stdout}{fsck.stderr}"
+        if now != "none":
+            yield from self._sound("at first")
+        yield from self._again(finished)
+        yield from self._sound("in the end")
+
+    def _again(self, finished: int) -> Iterator[str]:
+        """Go on where it was struck, as whoever finds it next would."""
+        for step, clean in list(zip(self._scenario.steps, self._clean.outcomes, strict=True))[finished:]:
+            clock = Still()
+            outcome = command(self._place, *step, clock=clock)
+            if outcome.code:
+                yield f"afterwards {step} ended with {outcome}"
+            if clock.elapsed > STALE_LOCK_SECONDS + 0.1:
+                yield f"afterwards {step} waited for {clock.elapsed} s"
+            if step[-1] == "--json" and outcome.out != clean.out:
+                yield f"afterwards {step} answered {outcome.out} instead of {clean.out}"
+        if state(self._place) != self._clean.states[-1]:
+            yield "done once more, it came to something else"
+        Store.open(self._place, Still()).sweep()
+        yield from (f"kept {name}" for name in self._files() if name not in self._clean.files)
+
+    def _sound(self, when: str) -> Iterator[str]:
+        doctor = command(self._place, "doctor")
+        if doctor.code:
+            yield f"{when} the doctor finds {doctor}"
+        if index(self._place):
+            answers = self._answers()
+            forget(self._place)
+            if answers != self._answers():
+                yield f"{when} the index answered otherwise than one made anew"
+
+    def _answers(self) -> list[Outcome]:
+        return [command(self._place, *question) for question in _QUESTIONS]
+
+    def _files(self) -> list[str]:
+        """Every file of the Git directory but the objects, of which more may be left, and the index."""
+        inside = self._place / ".git"
+        names = (str(path.relative_to(inside)) for path in inside.rglob("*") if path.is_file())
+        return sorted(name for name in names if not name.startswith(("objects/", "beads/index.db")))
+
+    def _rubbish(self, run: Run) -> list[str]:
+        """What a process that could still clean up should not have left."""
+        if run.struck.split()[1].startswith("unlink"):
+            # That was the cleaning up.
+            return []
+        ending = (".lock", ".keep")
+        paths = [path for path in (self._place / ".git").rglob("*") if path.is_file()]
+        return [path.name for path in paths if path.name.startswith("tmp_") or path.name.endswith(ending)]
+
+
+class Still(Virtual):
+    """A clock on which waiting takes time, but whose hands do not move: what is done later is the same as at once."""
+
+    def sleep(self, seconds: float) -> None:
+        self.elapsed += seconds
+
+
+def _complaints(run: Run, outcomes: list[Outcome]) -> Iterator[str]:
+    """What is wrong with how the commands ended."""
+    if run.status and not run.killed:
+        yield f"the process ended with {run.status}"
+    for outcome in outcomes:
+        said = (outcome.code, outcome.err.startswith("error: "), "internal error" in outcome.err)
+        if said not in ((0, False, False), (6, True, False)):
+            yield f"ended with {outcome}"
+
+
+def _chosen(calls: Sequence[Call], most: int) -> list[Call]:
+    """The calls to try: one of each kind, and of the others so many, evenly spread, that there are ``most``."""
+    if not most or len(calls) <= most:
+        return list(calls)
+    first = {call.kind: position for position, call in reversed([*enumerate(calls)])}
+    others = [position for position in range(len(calls)) if position not in first.values()]
+    room = max(0, most - len(first))
+    spread = [others[len(others) * number // room] for number in range(room)]
+    return [calls[position] for position in sorted({*first.values(), *spread})]
+
+
+def main() -> None:
+    """Do what the arguments say."""
+    name, how, most = sys.argv[1:]
+    found: dict[str, Any] = {"calls": 0, "tried": 0, "struck": 0, "problems": []}
+    try:
+        trial = Trial(Path.cwd(), SCENARIOS[name], how)
+        calls = [call for call in trial.calls() if how.startswith("signal") or call.name not in strace.LOCKING]
+        found["calls"] = len(calls)
+        for call in _chosen(calls, int(most)):
+            run, problems = trial.strike(call)
+            found["tried"] += 1
+            found["struck"] += bool(run.struck)
+            found["problems"] += [f"{call}\n    {problem}" for problem in problems]
+    except strace.Unavailable as error:
+        found["unavailable"] = str(error)
+    json.dump(found, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

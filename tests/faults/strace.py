@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import json
 import os
 import re
@@ -161,7 +162,7 @@ def _child(work: Callable[[Tell], object], end: socket.socket) -> None:
         end.recv(1)
         work(lambda what: end.sendall(json.dumps(what).encode() + b"\n"))
         code = 0
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - Whatever it is, it must not get out into a second copy of the caller.
         traceback.print_exc()
     finally:
         sys.stderr.flush()
@@ -213,7 +214,7 @@ def _calls(lines: list[str]) -> Iterator[Call]:
 
 def _struck(lines: list[str]) -> str:
     """The call that was, cut short by the signal or with an answer that is not the kernel's."""
-    for before, line in zip(lines, lines[1:], strict=False):
+    for before, line in itertools.pairwise(lines):
         if "killed by SIGKILL" in line and before.rstrip().endswith("= ?"):
             return before
     return next((line for line in lines if "(INJECTED)" in line), "")

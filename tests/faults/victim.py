@@ -1,11 +1,12 @@
-"""A process whose children are killed or failed at each system call: ``python -m tests.faults.victim SCENARIO HOW MOST``.
+"""A process whose children are killed or failed at each system call: ``python -m tests.faults.victim NAME HOW=MOST…``.
 
-It works in the directory that it is started in. HOW is what strace does to a call, such as ``signal=KILL`` or
-``error=ENOSPC``; MOST is how many calls are tried, 0 for all. What it found is printed as JSON.
+It works in the directory that it is started in. NAME is a scenario, HOW is ``KILL`` or an error such as ``ENOSPC``, and
+MOST is how many calls are tried, 0 for all. What it found is printed as JSON.
 """
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import shutil
@@ -44,15 +45,14 @@ class Clean:
 class Trial:
     """A scenario, in a directory of its own for each run of it."""
 
-    def __init__(self, base: Path, scenario: Scenario, how: str) -> None:
+    def __init__(self, base: Path, scenario: Scenario) -> None:
         self._template = base / "template"
         self._base = base / "work"
         self._log = base / "log"
         self._place = self._base / "repo"
         self._scenario = scenario
-        self._how = how
         self._template.mkdir()
-        strace.fork(lambda _: scenario.prepare(self._template))
+        _import(*strace.fork(self._prepare))
         shutil.rmtree(self._template / "repo" / ".git" / "hooks", ignore_errors=True)
         self._clean = self._go_cleanly()
 
@@ -63,16 +63,21 @@ class Trial:
         assert run.status == 0, "the run that nobody disturbed failed"
         return [call for call in run.calls if call.writes]
 
-    def strike(self, call: Call) -> tuple[Run, list[str]]:
+    def strike(self, call: Call, how: str) -> tuple[Run, list[str]]:
         """Let that call be struck; what is wrong then."""
         self._afresh()
-        run = strace.run(self._work, self._log, f"{call.name}:{self._how}:when={call.number}")
+        what = "signal=KILL" if how == "KILL" else f"error={how}"
+        run = strace.run(self._work, self._log, f"{call.name}:{what}:when={call.number}")
         ((problems,),) = (strace.fork(lambda tell: tell(list(self._problems(run)))),)
         return run, problems
 
     def _afresh(self) -> None:
         shutil.rmtree(self._base, ignore_errors=True)
         shutil.copytree(self._template, self._base, symlinks=True)
+
+    def _prepare(self, tell: Tell) -> None:
+        self._scenario.prepare(self._template)
+        tell(sorted(sys.modules))
 
     def _go_cleanly(self) -> Clean:
         self._afresh()
@@ -87,10 +92,7 @@ class Trial:
             tell([states, outcomes, self._files(), sorted(sys.modules)])
 
         [[states, outcomes, files, modules]] = strace.fork(work)
-        for name in modules:
-            # What is imported late is imported here, so that no child reads it from the disk.
-            if name != "__main__":
-                importlib.import_module(name)
+        _import(modules)
         clean = Clean(states, [Outcome(*outcome) for outcome in outcomes], files)
         assert [outcome.code for outcome in clean.outcomes] == [0] * len(self._scenario.steps), clean.outcomes
         return clean
@@ -120,9 +122,12 @@ class Trial:
         if fsck.returncode or fsck.stderr or fsck.stdout:
             yield f"git fsck says {fsck.stdout}{fsck.stderr}"
         if now != "none":
-            yield from self._sound("at first")
+            doctor = command(self._place, "doctor")
+            if doctor.code:
+                yield f"the doctor finds {doctor}"
+            yield from self._same_answers("at first")
         yield from self._again(finished)
-        yield from self._sound("in the end")
+        yield from self._same_answers("in the end")
 
     def _again(self, finished: int) -> Iterator[str]:
         """Go on where it was struck, as whoever finds it next would."""
@@ -140,10 +145,7 @@ class Trial:
         Store.open(self._place, Still()).sweep()
         yield from (f"kept {name}" for name in self._files() if name not in self._clean.files)
 
-    def _sound(self, when: str) -> Iterator[str]:
-        doctor = command(self._place, "doctor")
-        if doctor.code:
-            yield f"{when} the doctor finds {doctor}"
+    def _same_answers(self, when: str) -> Iterator[str]:
         if index(self._place):
             answers = self._answers()
             forget(self._place)
@@ -167,6 +169,16 @@ class Trial:
         ending = (".lock", ".keep")
         paths = [path for path in (self._place / ".git").rglob("*") if path.is_file()]
         return [path.name for path in paths if path.name.startswith("tmp_") or path.name.endswith(ending)]
+
+
+def _import(modules: list[str]) -> None:
+    """Import what a child has imported, so that no later one reads it from the disk."""
+    for name in modules:
+        if name != "__main__":
+            importlib.import_module(name)
+    # A child that collects garbage would copy every page that has an object on it.
+    gc.collect()
+    gc.freeze()
 
 
 class Still(Virtual):
@@ -199,17 +211,18 @@ def _chosen(calls: Sequence[Call], most: int) -> list[Call]:
 
 def main() -> None:
     """Do what the arguments say."""
-    name, how, most = sys.argv[1:]
-    found: dict[str, Any] = {"calls": 0, "tried": 0, "struck": 0, "problems": []}
+    name, *rest = sys.argv[1:]
+    found: dict[str, Any] = {"tried": {}, "missed": [], "problems": []}
     try:
-        trial = Trial(Path.cwd(), SCENARIOS[name], how)
-        calls = [call for call in trial.calls() if how.startswith("signal") or call.name not in strace.LOCKING]
-        found["calls"] = len(calls)
-        for call in _chosen(calls, int(most)):
-            run, problems = trial.strike(call)
-            found["tried"] += 1
-            found["struck"] += bool(run.struck)
-            found["problems"] += [f"{call}\n    {problem}" for problem in problems]
+        trial = Trial(Path.cwd(), SCENARIOS[name])
+        calls = trial.calls()
+        for how, _, most in (word.partition("=") for word in rest):
+            chosen = _chosen([c for c in calls if how == "KILL" or c.name not in strace.LOCKING], int(most))
+            found["tried"][how] = len(chosen)
+            for call in chosen:
+                run, problems = trial.strike(call, how)
+                found["missed"] += [] if run.struck else [f"{how} at {call}"]
+                found["problems"] += [f"{how} at {call}\n    {problem}" for problem in problems]
     except strace.Unavailable as error:
         found["unavailable"] = str(error)
     json.dump(found, sys.stdout)

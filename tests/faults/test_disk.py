@@ -1,4 +1,4 @@
-"""Disks that are full, read-only, or somebody else's: reading goes on as far as it can, and writing says what it lacks."""
+"""Disks that are full, read-only, or somebody else's: reading goes on, and writing says what it lacks."""
 
 from __future__ import annotations
 
@@ -61,7 +61,9 @@ def mounted(place: Path, options: str) -> Iterator[Path]:
     """A small file system of its own; the test is skipped where nobody lets us have one."""
     place.mkdir()
     try:
-        mount = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], capture_output=True, check=False)
+        mount = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], capture_output=True, check=False
+        )
     except FileNotFoundError:
         pytest.skip("there is no mount here")
     if mount.returncode:

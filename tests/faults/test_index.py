@@ -17,7 +17,7 @@ from beads.ops import Create, Say
 from beads.store import Store
 from tests.beads.strategies import bead
 from tests.cli.commands import PROGRAM
-from tests.faults.scenarios import Outcome, done, forget, index
+from tests.faults.scenarios import Outcome, done, forget
 from tests.world import git
 
 QUESTIONS = (

@@ -182,7 +182,9 @@ def test_a_sha256_repository_is_refused_and_not_touched(tmp_path: Path) -> None:
 def test_a_reftable_repository_is_refused_and_not_touched(tmp_path: Path) -> None:
     place = tmp_path / "other"
     place.mkdir()
-    made = subprocess.run(["git", "init", "--quiet", "--ref-format=reftable"], cwd=place, capture_output=True, check=False)
+    made = subprocess.run(
+        ["git", "init", "--quiet", "--ref-format=reftable"], cwd=place, capture_output=True, check=False
+    )
     if made.returncode:
         # This Git is older than reftables; the file that says what a repository is does as well.
         git(place, "init", "--quiet")
@@ -224,7 +226,7 @@ def test_what_a_group_shares_its_members_can_use(tmp_path: Path, part: str) -> N
 def _usable(path: Path) -> bool:
     """Whether the group can read what is replaced and never written again, and write everything else."""
     mode = stat.S_IMODE(path.stat().st_mode)
-    replaced = path.is_file() and path.parent.name != "beads" or path.name == "main"
+    replaced = (path.is_file() and path.parent.name != "beads") or path.name == "main"
     needed = stat.S_IRGRP if replaced else stat.S_IRGRP | stat.S_IWGRP
     return mode & needed == needed
 

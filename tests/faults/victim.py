@@ -21,11 +21,11 @@ from beads.files import STALE_LOCK_SECONDS
 from beads.store import Store
 from tests.beads.clocks import Virtual
 from tests.faults import strace
-from tests.faults.scenarios import SCENARIOS, Outcome, Scenario, command, forget, index, state
+from tests.faults.scenarios import SCENARIOS, Outcome, Scenario, command, done, forget, index, state
 from tests.faults.strace import Call, Run, Tell
 
 _QUESTIONS = (
-    ("list", "--all", "--limit", "0", "--json"),
+    ("list", "--all", "--limit", "9999", "--json"),
     ("ready", "--json"),
     ("blocked", "--json"),
     ("search", "work", "--json"),
@@ -68,7 +68,7 @@ class Trial:
         self._afresh()
         what = "signal=KILL" if how == "KILL" else f"error={how}"
         run = strace.run(self._work, self._log, f"{call.name}:{what}:when={call.number}")
-        ((problems,),) = (strace.fork(lambda tell: tell(list(self._problems(run)))),)
+        [problems] = strace.fork(lambda tell: tell(list(self._problems(run))))
         return run, problems
 
     def _afresh(self) -> None:
@@ -153,7 +153,7 @@ class Trial:
                 yield f"{when} the index answered otherwise than one made anew"
 
     def _answers(self) -> list[Outcome]:
-        return [command(self._place, *question) for question in _QUESTIONS]
+        return [done(self._place, *question) for question in _QUESTIONS]
 
     def _files(self) -> list[str]:
         """Every file of the Git directory but the objects, of which more may be left, and the index."""

@@ -10,7 +10,7 @@ import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -57,9 +57,10 @@ def _claimed(store: Store, name: str) -> Iterator[str]:
 
 
 def _free(name: str) -> Decision:
-    def decide(snapshot: Snapshot) -> list[Operation]:
+    def decide(snapshot: Snapshot) -> Sequence[Operation]:
         wanted = (snapshot.need(f"bt-{number}") for number in range(1, 40))
-        return [Claim(id=found.id, worker=name) for found in wanted if found.lease is None][:1]
+        free = [found.id for found in wanted if found.lease is None]
+        return [Claim(id=bead_id, worker=name) for bead_id in free[:1]]
 
     return decide
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.commands import PROGRAM
-from tests.faults.scenarios import Outcome, command, done, state
+from tests.faults.scenarios import Outcome, command, done, forget, state
 from tests.world import git, make_repository
 
 READS = (
@@ -225,6 +225,7 @@ def test_somebody_elses_repository_is_read_and_not_written(repo: Path) -> None:
 
 def test_who_may_not_even_read_is_told_so(repo: Path) -> None:
     few(repo)
+    forget(repo)
     objects = repo / ".git" / "objects"
     mode = objects.stat().st_mode
     objects.chmod(0)

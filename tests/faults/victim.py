@@ -21,7 +21,7 @@ from beads.files import STALE_LOCK_SECONDS
 from beads.store import Store
 from tests.beads.clocks import Virtual
 from tests.faults import strace
-from tests.faults.scenarios import SCENARIOS, Outcome, Scenario, command, done, forget, index, state
+from tests.faults.scenarios import SCENARIOS, Outcome, Scenario, command, done, forget, state
 from tests.faults.strace import Call, Run, Tell
 
 _QUESTIONS = (
@@ -35,9 +35,17 @@ _QUESTIONS = (
 
 @dataclass
 class Clean:
-    """How it goes when nothing happens: the states before, between and after the steps, and what is said and left."""
+    """How it goes when nothing happens.
+
+    Attributes:
+        states: before, between and after the steps.
+        answers: what an index made anew answers in each of these states.
+        outcomes: of the steps.
+        files: what is there in the end.
+    """
 
     states: list[str]
+    answers: dict[str, list[Outcome]]
     outcomes: list[Outcome]
     files: list[str]
 
@@ -84,16 +92,19 @@ class Trial:
 
         def work(tell: Tell) -> None:
             states, outcomes = [state(self._place)], []
+            answers = {states[0]: self._answers_anew()}
             for step in self._scenario.steps:
                 outcomes.append(command(self._place, *step))
                 states.append(state(self._place))
-            self._answers()
+                answers[states[-1]] = self._answers_anew()
+            _answers(self._place)
             Store.open(self._place).sweep()
-            tell([states, outcomes, self._files(), sorted(sys.modules)])
+            tell([states, answers, outcomes, self._files(), sorted(sys.modules)])
 
-        [[states, outcomes, files, modules]] = strace.fork(work)
+        [[states, answers, outcomes, files, modules]] = strace.fork(work)
         _import(modules)
-        clean = Clean(states, [Outcome(*outcome) for outcome in outcomes], files)
+        answered = {name: [Outcome(*one) for one in said] for name, said in answers.items()}
+        clean = Clean(states, answered, [Outcome(*outcome) for outcome in outcomes], files)
         assert [outcome.code for outcome in clean.outcomes] == [0] * len(self._scenario.steps), clean.outcomes
         return clean
 
@@ -125,9 +136,11 @@ class Trial:
             doctor = command(self._place, "doctor")
             if doctor.code:
                 yield f"the doctor finds {doctor}"
-            yield from self._same_answers("at first")
+            if _answers(self._place) != self._clean.answers.get(now):
+                yield "the index answers otherwise than one made anew"
         yield from self._again(finished)
-        yield from self._same_answers("in the end")
+        if _answers(self._place) != self._clean.answers[states[-1]]:
+            yield "afterwards the index answers otherwise than one made anew"
 
     def _again(self, finished: int) -> Iterator[str]:
         """Go on where it was struck, as whoever finds it next would."""
@@ -145,15 +158,15 @@ class Trial:
         Store.open(self._place, Still()).sweep()
         yield from (f"kept {name}" for name in self._files() if name not in self._clean.files)
 
-    def _same_answers(self, when: str) -> Iterator[str]:
-        if index(self._place):
-            answers = self._answers()
-            forget(self._place)
-            if answers != self._answers():
-                yield f"{when} the index answered otherwise than one made anew"
-
-    def _answers(self) -> list[Outcome]:
-        return [done(self._place, *question) for question in _QUESTIONS]
+    def _answers_anew(self) -> list[Outcome]:
+        """What is answered in a copy without an index."""
+        if state(self._place) == "none":
+            return []
+        copy = Path(shutil.copytree(self._place, self._base / "copy"))
+        forget(copy)
+        answers = _answers(copy)
+        shutil.rmtree(copy)
+        return answers
 
     def _files(self) -> list[str]:
         """Every file of the Git directory but the objects, of which more may be left, and the index."""
@@ -179,6 +192,10 @@ def _import(modules: list[str]) -> None:
     # A child that collects garbage would copy every page that has an object on it.
     gc.collect()
     gc.freeze()
+
+
+def _answers(place: Path) -> list[Outcome]:
+    return [done(place, *question) for question in _QUESTIONS]
 
 
 class Still(Virtual):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import shutil
@@ -17,7 +18,7 @@ from beads.ops import Create, Say
 from beads.store import Store
 from tests.beads.strategies import bead
 from tests.cli.commands import PROGRAM
-from tests.faults.scenarios import Outcome, done, forget
+from tests.faults.scenarios import LONG, Outcome, done, forget
 from tests.world import git
 
 QUESTIONS = (
@@ -219,7 +220,11 @@ def test_a_damaged_index_changes_no_answer(used: Path, damage: str, first: str) 
     git(used, "fsck", "--strict", "--no-dangling")
 
 
-@pytest.mark.parametrize("damage", sorted({*DAMAGES} - {"a full directory"}))
+# What somebody must have put there on purpose is not removed; it costs time and no more.
+_LEFT_ALONE = {"a directory", "a full directory", "a link to itself", "a log that is a directory"}
+
+
+@pytest.mark.parametrize("damage", sorted({*DAMAGES} - _LEFT_ALONE))
 def test_an_index_that_was_damaged_is_mended(used: Path, damage: str) -> None:
     if not place(used).exists():
         pytest.skip("there is no index yet")
@@ -264,7 +269,8 @@ def hold(used: Path) -> Iterator[Callable[[str], None]]:
         holder.communicate()
 
 
-@pytest.mark.parametrize("how", HOLDS)
+# Each of the others is waited for, which takes its time.
+@pytest.mark.parametrize("how", HOLDS if LONG else ["a reader"])
 def test_an_index_that_another_process_holds_for_ever_holds_up_nobody(
     used: Path, hold: Callable[[str], None], how: str
 ) -> None:
@@ -276,6 +282,24 @@ def test_an_index_that_another_process_holds_for_ever_holds_up_nobody(
         done(copy, *args)
     read = subprocess.run([*PROGRAM, "ready"], cwd=used, capture_output=True, text=True, timeout=120, check=False)
     assert (read.returncode, read.stdout, read.stderr) == (0, done(copy, "ready").out, "")
+
+
+@pytest.mark.skipif(not LONG, reason="`make faults` waits for it")
+@pytest.mark.xfail(
+    strict=True,
+    raises=subprocess.TimeoutExpired,
+    reason="the lock of whoever makes the index anew is waited for for ever",
+)
+def test_one_that_stopped_while_it_made_the_index_anew_holds_up_nobody(used: Path) -> None:
+    copy = Path(shutil.copytree(used, used.parent / "copy"))
+    forget(used)
+    with (used / ".git" / "beads" / "indexer").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for args in ("ready",), ("comment", "bt-1", "Found it."), ("list",):
+            ran = subprocess.run([*PROGRAM, *args], cwd=used, capture_output=True, text=True, timeout=60, check=False)
+            assert (ran.returncode, ran.stderr) == (0, "")
+    assert "Found it." in done(used, "show", "bt-1").out
+    assert "Found it." not in done(copy, "show", "bt-1").out
 
 
 def test_an_index_that_is_deleted_while_in_use_is_made_anew(used: Path) -> None:

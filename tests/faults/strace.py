@@ -57,7 +57,9 @@ class Call:
 
     @property
     def writes(self) -> bool:
-        """Whether it may change anything; opening to read and asking about a descriptor do not."""
+        """Whether it may change what lasts; opening to read, asking, and talking to a process do not."""
+        if re.match(r"\d+<(pipe|socket|/dev/null)", self.text):
+            return False
         match self.name:
             case "openat" | "open":
                 return "O_CREAT" in self.text or "O_TRUNC" in self.text

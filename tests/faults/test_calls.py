@@ -28,8 +28,14 @@ KNOWN = [
     (
         "batch",
         '.keep") = 0\n    ended with Outcome(code=1',
-        "Repository._let_go lets an error escape, so that what was published ends with 1 and not with 0",
+        "Objects.let_go lets an error escape, so that what was published ends with 1 and not with 0",
     ),
+    (
+        "gc",
+        "ended with Outcome(code=1",
+        "errors of the file system get out of `bead gc` as they are, and end it with 1",
+    ),
+    ("sync", "which remote is not said", "a `git remote` that fails is taken for one that names no remote"),
     *((name, "kept beads/index.", _REMNANTS) for name in ("init", "first use of the index")),
 ]
 
@@ -53,8 +59,8 @@ def strike(base: Path, name: str, *how: str) -> list[str]:
     found = json.loads(done.stdout)
     if "unavailable" in found:
         pytest.skip(found["unavailable"])
-    # SQLite does not end with the same calls every time; the work itself is done by the same ones.
-    assert all("/index." in missed for missed in found["missed"]), found["missed"]
+    # SQLite does not end with the same calls every time, nor do threads of Git; the work is done by the same ones.
+    assert all("/index." in missed or "/tmp_pack_" in missed for missed in found["missed"]), found["missed"]
     assert len(found["missed"]) * 5 <= sum(found["tried"].values()), found["missed"]
     problems: list[str] = found["problems"]
     return problems

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import importlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -120,7 +121,7 @@ class Trial:
         outcomes = [Outcome(*told) for told in run.told]
         finished = sum(outcome.code == 0 for outcome in outcomes)
         yield from _complaints(run, outcomes)
-        if not run.killed:
+        if not run.killed and "INJECTED" in run.struck:
             yield from (f"left {name}" for name in self._rubbish(run))
         states = self._clean.states
         now = state(self._place)
@@ -179,9 +180,10 @@ class Trial:
         if " unlink" in run.struck:
             # That was the cleaning up.
             return []
-        ending = (".lock", ".keep")
-        paths = [path for path in (self._place / ".git").rglob("*") if path.is_file()]
-        return [path.name for path in paths if path.name.startswith("tmp_") or path.name.endswith(ending)]
+        names = [path.name for path in (self._place / ".git").rglob("*") if path.is_file()]
+        # Those of Git's own, which its processes leave too, are called otherwise.
+        ours = re.compile(r"tmp_(obj|pack|idx)_\d+_\d+|.*\.(lock|keep)")
+        return [name for name in names if ours.fullmatch(name)]
 
 
 def _import(modules: list[str]) -> None:

@@ -9,7 +9,7 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .SUFFIXES:
-.PHONY: help setup demo test slow cover lint types docs check fix bench bench-million bench-hanoi clean
+.PHONY: help setup demo test slow faults cover lint types docs check fix bench bench-million bench-hanoi clean
 
 UV ?= $(shell command -v uv 2>/dev/null)
 PYTHON ?=
@@ -47,6 +47,8 @@ test: setup ## Run the tests.
 
 slow: setup ## Run the tests that take minutes each.
 	@$(BIN)/python -m pytest -n $(JOBS) -m slow $(ARGS)
+faults: setup ## Kill and fail the store at every system call that writes, and longer storms; takes some minutes.
+	@FAULTS=all $(BIN)/python -m pytest -n $(JOBS) tests/faults tests/beads/test_races.py $(ARGS)
 
 cover: setup ## Run the tests and say which lines they did not reach.
 	@$(BIN)/coverage erase

@@ -84,7 +84,7 @@ class Repository:
     """
 
     def __init__(self, start: Path, clock: Clock | None = None) -> None:
-        self._clock = clock or SystemClock()
+        self.clock = clock or SystemClock()
         self.control, self.common = discover(start)
         self.objects = Objects(self.common)
         self._trees: dict[Oid, Tree] = {}
@@ -124,17 +124,22 @@ class Repository:
         Returns False when somebody else moved it first; then nothing changed.
         """
         path = self.common / ref
-        deadline = self._clock.monotonic() + 10 * STALE_LOCK_SECONDS
+        deadline = self.clock.monotonic() + 10 * STALE_LOCK_SECONDS
         try:
             while (lock := Lock.take(path)) is None:
-                if self._clock.monotonic() > deadline:
+                if self.clock.monotonic() > deadline:
                     raise Unreadable(
                         f"{ref}.lock has been held by another process for {10 * STALE_LOCK_SECONDS:.0f} s",
                         f"See which process it is; if there is none, remove {lock_of(path)}.",
                     )
-                break_stale(lock_of(path), self._clock)
+                break_stale(lock_of(path), self.clock)
             with lock:
-                return self.head(ref) == old and lock.replace(f"{new}\n".encode(), self.objects.settings.sync_ref)
+                for shared in (path.parent, lock_of(path)):
+                    self.objects.share(str(shared))
+                moved = self.head(ref) == old and lock.replace(f"{new}\n".encode(), self.objects.settings.sync_ref)
+            if moved:
+                self.objects.assure()
+            return moved
         except OSError as error:
             raise Unreadable(f"{ref} cannot be written: {error}") from error
         finally:
@@ -315,7 +320,7 @@ class Repository:
     def sweep(self) -> None:
         """Remove what writers of ours left that were killed; call it while no other writes."""
         for lock in (self.common / "refs" / "beads").rglob("*.lock"):
-            break_stale(lock, self._clock)
+            break_stale(lock, self.clock)
         self.objects.sweep()
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 VERSION = 1
 """The version of the tables; a file of another one is made anew."""
 
-BUSY_SECONDS = 10.0
+BUSY_SECONDS = 3.0
 """How long another process's write to the index is waited for."""
 
 _KNOWN_MAX = 20_000

@@ -16,12 +16,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from beads import graph
+from beads.clock import Clock
 from beads.draft import related
 from beads.errors import InvalidInput, NotFound, TownError
 from beads.git import Oid, Replaced, Repository
 from beads.ids import natural, path_of
 from beads.index import SCHEMA, VERSION, Reader, connect, micros
 from beads.model import Bead, read_bead
+
+_MAKING_SECONDS = 30.0
+"""How long another process may take to make the index before others make their own, in memory."""
 
 _BATCH = 5_000
 """How many beads are in memory at once while the whole index is made."""
@@ -305,7 +309,8 @@ def _replace(path: Path, repository: Repository, head: Callable[[], Oid]) -> Non
     handle = os.open(path.with_name("indexer"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     before = _identity(path)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        repository.objects.share(str(path.with_name("indexer")))
+        _wait_for(handle, repository.clock)
         if _identity(path) != before:
             # Somebody else made it while we waited.
             return
@@ -322,12 +327,29 @@ def _replace(path: Path, repository: Repository, head: Callable[[], Oid]) -> Non
                 connection.execute("PRAGMA journal_mode = WAL")
             for suffix in ("-wal", "-shm"):
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
+            repository.objects.share(str(new))
             new.replace(path)
         finally:
             for suffix in ("", "-wal", "-shm", "-journal"):
                 new.with_name(new.name + suffix).unlink(missing_ok=True)
     finally:
         os.close(handle)
+
+
+def _wait_for(handle: int, clock: Clock) -> None:
+    """Take a lock whose holder may be making an index of a million beads, but may also have been stopped.
+
+    Raises:
+        BlockingIOError: it takes too long; one can do with an index of one's own.
+    """
+    deadline = clock.monotonic() + _MAKING_SECONDS
+    while True:
+        try:
+            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if clock.monotonic() > deadline:
+                raise
+        clock.sleep(0.02)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -79,6 +79,7 @@ class Objects:
         self._root = str(self._folder)
         self._packs: dict[str, Pack] = {}
         self._keeps: dict[Path, int] = {}
+        self._young: list[Raw] = []
         # Packs stay open for the life of the process; closed late, they would complain to the terminal.
         weakref.finalize(self, _close, self._packs)
 
@@ -192,6 +193,7 @@ class Objects:
             if len(objects) >= PACK_FROM:
                 self._add_pack({thing.oid: thing for thing in objects})
             else:
+                self._young = list(objects)
                 for thing in objects:
                     self._add_loose(thing)
         except BaseException as error:
@@ -221,7 +223,7 @@ class Objects:
             self._make_directory(f"{self._root}/{thing.oid[:2]}")
             # `git gc` removes directories that it finds empty.
             with contextlib.suppress(FileNotFoundError):
-                publish(path, lambda file: file.write(data), prefix="tmp_obj_", sync=said.sync_loose, share=self._share)
+                publish(path, lambda file: file.write(data), prefix="tmp_obj_", sync=said.sync_loose, share=self.share)
                 return
 
     def _add_pack(self, objects: dict[Oid, Raw]) -> None:
@@ -250,8 +252,8 @@ class Objects:
             write_pack_index_v2(file, sorted((sha, *entry) for sha, entry in entries.items()), checksum)
 
         # The index comes last: with it the pack is one.
-        publish(f"{base}.pack", write_pack, prefix="tmp_pack_", sync=said.sync_pack, share=self._share)
-        publish(f"{base}.idx", write_index, prefix="tmp_idx_", sync=said.sync_pack, share=self._share)
+        publish(f"{base}.pack", write_pack, prefix="tmp_pack_", sync=said.sync_pack, share=self.share)
+        publish(f"{base}.idx", write_index, prefix="tmp_idx_", sync=said.sync_pack, share=self.share)
         self._owners().parent.mkdir(exist_ok=True)
         self.own(name)
 
@@ -308,11 +310,20 @@ class Objects:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.pwrite(handle, _KEPT, 0)
 
+    def assure(self) -> None:
+        """Write again what somebody pruned before the ref named it: ``git gc --prune=now`` looks at no one's age."""
+        young, self._young = self._young, []
+        for thing in young:
+            if not Path(self._place(thing.oid)).exists() and self._packed(thing.oid) is None:
+                self._add_loose(thing)
+
     def let_go(self) -> None:
         """Leave the packs that were written to the garbage collection, now that a ref needs them or never will."""
         while self._keeps:
             path, handle = self._keeps.popitem()
-            path.unlink(missing_ok=True)
+            # One that stays is removed by the next writer, because nobody holds its lock any more.
+            with contextlib.suppress(OSError):
+                path.unlink()
             os.close(handle)
 
     def sweep(self) -> None:
@@ -322,9 +333,10 @@ class Objects:
     def _make_directory(self, path: str) -> None:
         with contextlib.suppress(FileExistsError):
             os.mkdir(path)  # noqa: PTH102 - Making a path would take longer.
-            self._share(path)
+            self.share(path)
 
-    def _share(self, path: str) -> None:
+    def share(self, path: str) -> None:
+        """Give a file or directory the permissions that the repository wants beyond those of the process."""
         if self.settings.shared is not None:
             from dulwich.file import adjust_shared_perm
 

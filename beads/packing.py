@@ -49,14 +49,18 @@ def pack(repository: Repository, head: Oid, *, everything: bool = False) -> Pack
         Unreadable: Git is not there, or cannot.
     """
     folder = repository.common / "beads"
-    folder.mkdir(exist_ok=True)
-    with _alone(folder / "packer") as alone:
-        if not alone:
-            return Packed(0, 0)
-        _finish(repository)
-        objects = _pack_loose(repository, folder / "packed", head)
-        owned = repository.objects.owned()
-        return Packed(objects, _roll_up(repository, [name for name, _ in owned] if everything else _too_small(owned)))
+    try:
+        folder.mkdir(exist_ok=True)
+        with _alone(folder / "packer") as alone:
+            if not alone:
+                return Packed(0, 0)
+            _finish(repository)
+            objects = _pack_loose(repository, folder / "packed", head)
+            owned = repository.objects.owned()
+            small = [name for name, _ in owned] if everything else _too_small(owned)
+            return Packed(objects, _roll_up(repository, small))
+    except OSError as error:
+        raise Unreadable(f"objects cannot be packed: {error}", "They stay as they are, which does no harm.") from error
 
 
 def _finish(repository: Repository) -> None:

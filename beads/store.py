@@ -425,8 +425,12 @@ class Store:
         long we go on without, because the compare-and-swap is what keeps the store whole.
         """
         try:
+            writer = self.directory / "writer"
+            fresh = not writer.exists()
             self.directory.mkdir(exist_ok=True)
-            handle = os.open(self.directory / "writer", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            handle = os.open(writer, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            for made in (self.directory, writer) if fresh else ():
+                self.repository.objects.share(str(made))
         except OSError as error:
             raise Unreadable(f"the store in {self.directory} cannot be written: {error}") from error
         try:

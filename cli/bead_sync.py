@@ -144,4 +144,9 @@ def _git(common: Path, *args: str) -> str:
     done = subprocess.run(
         ["git", f"--git-dir={common}", *args], stdin=subprocess.DEVNULL, capture_output=True, check=False
     )
+    if done.returncode not in (0, 1):
+        from beads.errors import Unreadable
+
+        said = done.stderr.decode(errors="replace").strip() or f"it ended with {done.returncode}"
+        raise Unreadable(f"git {args[0]} failed: {said}", "Nothing was changed; try again.")
     return done.stdout.decode("utf-8", "surrogateescape")

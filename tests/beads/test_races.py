@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import cast
 
@@ -13,14 +14,17 @@ from tests.beads.racer import race, start
 from tests.beads.strategies import NOW, bead
 from tests.world import git
 
-WRITERS = [f"writer-{number}" for number in range(8)]
+# `make faults` makes it harder.
+LONG = os.environ.get("FAULTS") == "all"
+WRITERS = [f"writer-{number}" for number in range(16 if LONG else 8)]
+BEADS = 200 if LONG else 40
 
 
 @pytest.fixture
 def store(repo: Path) -> Store:
-    """A store with forty beads."""
+    """A store with some beads."""
     store = Store.init(repo, "ada")
-    store.commit("ada", [Create(bead=bead(f"bt-{number}")) for number in range(40)])
+    store.commit("ada", [Create(bead=bead(f"bt-{number}")) for number in range(BEADS)])
     return store
 
 
@@ -38,14 +42,14 @@ def sound(store: Store, commits: int) -> None:
 def test_each_bead_is_claimed_by_exactly_one(store: Store, repo: Path, how: str) -> None:
     won = cast("list[list[str]]", race([start("claim", repo, name, how) for name in WRITERS]))
     winners = {bead_id: name for name, ids in zip(WRITERS, won, strict=True) for bead_id in ids}
-    assert sum(map(len, won)) == len(winners) == 40
+    assert sum(map(len, won)) == len(winners) == BEADS
     for found in store.snapshot():
         assert found.lease is not None
         assert (found.id, found.lease.worker, found.epoch) == (found.id, winners[found.id], 1)
-    sound(store, 2 + 40)
+    sound(store, 2 + BEADS)
 
 
-@pytest.mark.parametrize("count,how", [(20, "in turns"), (5, "unlocked")])
+@pytest.mark.parametrize("count,how", [(50 if LONG else 20, "in turns"), (5, "unlocked")])
 def test_no_comment_is_lost_while_git_tidies_up(store: Store, repo: Path, count: int, how: str) -> None:
     processes = [start("say", repo, name, how, str(count)) for name in WRITERS]
     tidying = ["pack-refs --all --prune", "gc --quiet", "repack -adq", "prune-packed --quiet"]
@@ -59,7 +63,7 @@ def test_no_comment_is_lost_while_git_tidies_up(store: Store, repo: Path, count:
     assert sorted(comments) == sorted(text for texts in said for text in texts)
     for texts in said:
         assert [text for text in comments if text in texts] == texts, "each one's are in order"
-    sound(store, 2 + 8 * count)
+    sound(store, 2 + len(WRITERS) * count)
 
 
 @pytest.mark.parametrize("how", ["in turns", "unlocked"])
@@ -91,7 +95,7 @@ def test_a_full_disk_is_said_so_and_breaks_nothing(store: Store, repo: Path, siz
     assert message == f"the store in {repo / '.git'} cannot be written: [Errno 27] File too large"
     assert hint == "Free space or mend permissions."
     assert store.repository.head(REF) == before.commit
-    assert len(Store.open(repo).snapshot()) == 40
+    assert len(Store.open(repo).snapshot()) == BEADS
     sound(store, 2)
     # Once there is room, the same goes through.
     assert store.commit("ada", [Say(id="bt-0", text="x" * 100_000)]).changed

@@ -22,12 +22,14 @@ def kill_everywhere(role: str, repo: Path) -> list[bool]:
     return seen
 
 
+# tests/faults kills at every system call in less time; this is finer.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "role,lines",
     [
         ("label", 60),
-        pytest.param("create", 60, marks=pytest.mark.slow),
-        pytest.param("init", 60, marks=pytest.mark.slow),
+        ("create", 60),
+        ("init", 60),
     ],
 )
 def test_a_kill_at_any_line_is_survived(repo: Path, role: str, lines: int) -> None:

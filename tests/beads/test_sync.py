@@ -31,7 +31,7 @@ from tests.beads.strategies import NOW, bead
 from tests.world import ROOT, git
 
 # `BEADTOWN_SYNC_EXAMPLES=500` looks longer than there is time for each time.
-EXAMPLES = int(os.environ.get("BEADTOWN_SYNC_EXAMPLES", "4"))
+EXAMPLES = int(os.environ.get("BEADTOWN_SYNC_EXAMPLES", "2"))
 
 
 @pytest.fixture
@@ -166,6 +166,7 @@ def test_clones_converge_whatever_they_do_in_whatever_order(count: int, seed: in
         assert said(clones[0]) == everything
 
 
+@pytest.mark.slow
 @settings(max_examples=EXAMPLES)
 @given(seed=st.integers(0, 2**32))
 def test_clones_converge_without_a_centre(seed: int) -> None:
@@ -214,6 +215,7 @@ def _both(ada: Clone, bob: Clone) -> tuple[str, str]:
     return str(ada.head), str(bob.head)
 
 
+@pytest.mark.slow
 def test_a_clone_that_was_offline_for_long(ada: Clone, bob: Clone) -> None:
     for number in range(60):
         ada.do(Say(id=IDS[number % 6], text=f"ada {number}"))
@@ -470,6 +472,7 @@ def test_many_clones_claim_and_each_bead_has_one_winner(hub: Path, tmp_path: Pat
             assert (found.lease.worker, found.lease.site) == (clone.name, clone.name)
 
 
+@pytest.mark.slow
 def test_processes_of_one_clone_sync_at_once(ada: Clone, bob: Clone) -> None:
     told = cast("list[list[str]]", race([start("sync", clone) for clone in (ada, ada, bob)]))
     settle([ada, bob])

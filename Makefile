@@ -43,12 +43,12 @@ demo: setup ## Watch a town land work in a temporary repository; no account, no 
 	@$(BIN)/town demo $(ARGS)
 
 test: setup ## Run the tests.
-	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal $(ARGS)
 
 slow: setup ## Run the tests that take minutes each.
 	@$(BIN)/python -m pytest -n $(JOBS) -m slow $(ARGS)
 faults: setup ## Kill and fail the store at every system call that writes, and longer storms; takes some minutes.
-	@FAULTS=all $(BIN)/python -m pytest -n $(JOBS) tests/faults tests/beads/test_races.py $(ARGS)
+	@FAULTS=all $(BIN)/python -m pytest -n $(JOBS) -m "" tests/faults tests/beads/test_races.py $(ARGS)
 
 cover: setup ## Run the tests and say which lines they did not reach.
 	@$(BIN)/coverage erase

@@ -167,7 +167,7 @@ SCENARIOS = {
         _LATER,
     ),
     "batch": Scenario(_batch, (("batch", "batch"),), _LATER),
-    "first use of the index": Scenario(_unindexed, (("ready", "--json"),)),
+    "first use of the index": Scenario(_unindexed, (("ready", "--json"),), _LATER),
     "advance of the index": Scenario(_behind, (("ready", "--json"), ("blocked", "--json"))),
     "gc": Scenario(_loose, (("gc",),), _LATER),
     "sync": Scenario(_shared, (("sync",),), _LATER),

@@ -101,6 +101,7 @@ WRITES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", WRITES)
 def test_a_full_disk_keeps_its_answers_and_takes_no_half_of_a_write(small: Path, what: str) -> None:
     lines = [json.dumps({"op": "create", "bead": {"id": f"bt-b{n}", "title": f"Work {n}"}}) for n in range(100)]

@@ -21,6 +21,9 @@ from tests.cli.commands import PROGRAM
 from tests.faults.scenarios import LONG, Outcome, done, forget
 from tests.world import git
 
+# tests/beads/test_index.py has the quick ones.
+pytestmark = pytest.mark.slow
+
 QUESTIONS = (
     ("ready", "--json"),
     ("list", "--all", "--json"),

@@ -13,7 +13,8 @@ MAKEFLAGS += --no-print-directory
 
 UV ?= $(shell command -v uv 2>/dev/null)
 PYTHON ?=
-JOBS ?= 2
+# Many tests wait for processes, so that there is room for more of them than there are cores.
+JOBS ?= 3
 ARGS ?=
 
 BIN := .venv/bin

@@ -49,7 +49,8 @@ def merge(base: Bead | None, a: Bead | None, b: Bead | None, accepted: Lease | N
         if len(there) == 1 and there[0].deleted:
             return _joined(there[0], base, a, b)
         if not any(side.deleted for side in there):
-            return _joined(_Merge(None, there[0], there[-1]).bead(accepted), base, a, b)
+            # Joined before they are merged: a comment that keeps what did not win is dated by when the bead was made.
+            return _Merge(None, *(_joined(side, base, a, b) for side in (there[0], there[-1]))).bead(accepted)
     graves = [side for side in (a, b) if side.deleted]
     if graves:
         return _joined(max(graves, key=_grave), base, a, b)

@@ -11,7 +11,7 @@ import errno
 import fcntl
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -55,6 +55,50 @@ def publish(
         raise
 
 
+@contextlib.contextmanager
+def turn(path: Path, clock: Clock, seconds: float, share: Callable[[str], object]) -> Iterator[bool]:
+    """Take turns with the other processes that name this file; the kernel lets go of it when its holder dies.
+
+    Args:
+        path: the file; it is made where it is not there, and stays.
+        clock: what the waiting goes by.
+        seconds: how long another one is waited for; 0 for not at all.
+        share: gives the file the permissions that the repository wants beyond those of the process.
+
+    Yields:
+        Whether it is our turn: not when another one had it for too long, and not on a file system without such locks.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    fresh = not path.exists()
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        if fresh:
+            share(str(path))
+        deadline = clock.monotonic() + seconds
+        while (ours := locked(handle)) is None and clock.monotonic() < deadline:
+            clock.sleep(0.002)
+        yield bool(ours)
+    finally:
+        os.close(handle)
+
+
+def locked(handle: int) -> bool | None:
+    """Take the lock of an open file, without waiting.
+
+    Returns:
+        Whether it is ours now; None when somebody else has it, False when the file system has none.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return False
+    return True
+
+
 def _new(directory: str, prefix: str) -> tuple[str, int]:
     """A new file of a name that nobody has."""
     while True:
@@ -69,7 +113,7 @@ class Lock:
     Leave the ``with`` block and the lock is gone, whether ``path`` was replaced or not.
     """
 
-    def __init__(self, path: Path, handle: int) -> None:
+    def __init__(self, path: str, handle: int) -> None:
         self._path = path
         self._handle = handle
 
@@ -80,15 +124,15 @@ class Lock:
         Raises:
             OSError: it cannot be taken by anybody.
         """
+        name = str(path)
         while True:
-            path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                return cls(path, os.open(lock_of(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+                return cls(name, os.open(f"{name}.lock", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
             except FileExistsError:
                 return None
             except FileNotFoundError:
-                # Git removes directories that it finds empty, such as that of a ref it has just packed.
-                continue
+                # Git, too, removes directories that it finds empty, such as that of a ref it has just packed.
+                path.parent.mkdir(parents=True, exist_ok=True)
 
     def replace(self, data: bytes, sync: Sync | None = os.fsync) -> bool:
         """Replace the file; False when the lock was taken from us meanwhile, and nothing happened.
@@ -104,16 +148,16 @@ class Lock:
                 sync(file.fileno())
         with contextlib.suppress(OSError):
             # Git also takes an empty directory for no ref at all.
-            self._path.rmdir()
+            os.rmdir(self._path)  # noqa: PTH106 - Making paths would take longer, here and below.
         if not self._ours():
             return False
-        lock_of(self._path).replace(self._path)
+        os.replace(f"{self._path}.lock", self._path)  # noqa: PTH105
         if sync is not None:
-            _sync_directory(self._path.parent, sync)
+            _sync_directory(os.path.dirname(self._path), sync)  # noqa: PTH120
         return True
 
     def _ours(self) -> bool:
-        return _is(self._handle, lock_of(self._path))
+        return _is(self._handle, f"{self._path}.lock")
 
     def __enter__(self) -> Lock:
         return self
@@ -121,12 +165,12 @@ class Lock:
     def __exit__(self, *_: object) -> None:
         try:
             if self._ours():
-                lock_of(self._path).unlink()
+                os.unlink(f"{self._path}.lock")  # noqa: PTH108
         finally:
             os.close(self._handle)
 
 
-def _sync_directory(path: Path, sync: Sync) -> None:
+def _sync_directory(path: str, sync: Sync) -> None:
     """Bring the names in a directory to the disk; a file system that keeps a journal brings all earlier ones along."""
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -158,19 +202,16 @@ def break_stale(lock: Path, clock: Clock) -> None:
             if not _is(handle, lock) or os.fstat(handle).st_mtime_ns != before.st_mtime_ns:
                 return
         # Others may have waited for the same file. One at a time, so that none removes the lock of the next owner.
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if _is(handle, lock):
+        if locked(handle) is not None and _is(handle, lock):
             lock.unlink()
-    except BlockingIOError:
-        return
     finally:
         os.close(handle)
 
 
-def _is(handle: int, path: Path) -> bool:
+def _is(handle: int, path: str | Path) -> bool:
     """Whether the open file is the one at ``path``."""
     try:
-        there = path.stat()
+        there = os.stat(path)  # noqa: PTH116 - Making a path would take longer.
     except FileNotFoundError:
         return False
     return os.path.samestat(os.fstat(handle), there)

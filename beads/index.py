@@ -363,9 +363,8 @@ class Index:
     def pin(self) -> tuple[sqlite3.Connection, dict[str, Any]] | None:
         """A connection that sees the index as it is now and goes on to, and what it says of itself.
 
-        That is which ``commit`` it is of, that commit's ``format.toml``, and how much ``litter`` was written since
-        objects were packed. None when there is no index that can be read. Give the connection back with
-        :meth:`release`.
+        That is which ``commit`` it is of, and that commit's ``format.toml``. None when there is no index that can be
+        read. Give the connection back with :meth:`release`.
         """
         try:
             here = self.path.stat()

@@ -7,7 +7,6 @@ in bringing it up; a process that cannot write it has one of its own in memory.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,14 +14,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from beads import graph
-from beads.clock import Clock
 from beads.draft import related
 from beads.errors import InvalidInput, NotFound, TownError
+from beads.files import turn
 from beads.git import Oid, Replaced, Repository
 from beads.ids import natural, path_of
 from beads.index import SCHEMA, VERSION, Reader, connect, micros
 from beads.model import Bead, read_bead
-from beads.objects import raw
 
 _MAKING_SECONDS = 30.0
 """How long another process may take to make the index before others make their own, in memory."""
@@ -89,13 +87,12 @@ def put(
 
 
 def _keep(connection: sqlite3.Connection, trees: Iterable[Replaced]) -> None:
-    """Keep trees near at hand: reading them from packs would cost a short command more than what it writes."""
-    for old, _, content in trees:
+    """Keep trees and the newest commit at hand: reading them from packs would cost more than what a command writes."""
+    for old, new, content in trees:
         if old is not None:
             connection.execute("DELETE FROM trees WHERE oid = ?", (bytes.fromhex(old),))
-        if content is not None:
-            oid = bytes.fromhex(raw(b"tree", content).oid)
-            connection.execute("INSERT OR REPLACE INTO trees VALUES (?, ?)", (oid, content))
+        if new is not None:
+            connection.execute("INSERT OR REPLACE INTO trees VALUES (?, ?)", (bytes.fromhex(new), content))
 
 
 def _write(connection: sqlite3.Connection, updates: Sequence[Update]) -> None:
@@ -176,17 +173,17 @@ def advance(connection: sqlite3.Connection, repository: Repository, commit: Oid,
     if old == commit:
         return
     view = Reader(connection, known)
-    before, after = (repository.commit(oid).tree for oid in (old, commit))
+    before, after = (repository.commit(oid) for oid in (old, commit))
     updates = []
-    trees: list[Replaced] = []
-    for change in repository.changes(before, after, trees=trees):
+    trees = [Replaced(before.oid, after.oid, after.raw)]
+    for change in repository.changes(before.tree, after.tree, trees=trees):
         bead_id = _bead_at(change.path)
         if bead_id is not None:
             data = _content(repository, change.new)
             new = _parsed(change.path, data)
             updates.append(Update(bead_id, _readable(view, bead_id), new, change.new, data))
     put(connection, updates, trees, commit, known)
-    _settings(connection, repository, after)
+    _settings(connection, repository, after.tree)
 
 
 def make(connection: sqlite3.Connection, repository: Repository, commit: Oid) -> bytes:
@@ -194,9 +191,9 @@ def make(connection: sqlite3.Connection, repository: Repository, commit: Oid) ->
     known: dict[bytes, Bead] = {}
     connection.executescript(SCHEMA)
     connection.execute("BEGIN")
-    tree = repository.commit(commit).tree
-    trees: list[Replaced] = []
-    for batch in _batches(_files(repository, tree, trees)):
+    head = repository.commit(commit)
+    trees = [Replaced(None, head.oid, head.raw)]
+    for batch in _batches(_files(repository, head.tree, trees)):
         _write(connection, batch)
         _keep(connection, trees)
         trees.clear()
@@ -209,7 +206,7 @@ def make(connection: sqlite3.Connection, repository: Repository, commit: Oid) ->
             break
         _stand(connection, view, (bead for bead_id, _ in rows if (bead := _readable(view, bead_id)) is not None))
         last = rows[-1][1]
-    format_ = _settings(connection, repository, tree)
+    format_ = _settings(connection, repository, head.tree)
     connection.execute("INSERT INTO meta VALUES ('version', ?), ('commit', ?)", (VERSION, commit))
     connection.execute("COMMIT")
     return format_
@@ -291,11 +288,10 @@ def catch_up(path: Path, repository: Repository, head: Callable[[], Oid], known:
 def _replace(path: Path, repository: Repository, head: Callable[[], Oid]) -> None:
     """Make the index anew beside the old one, and put it in its place. One process at a time does; others wait."""
     path.parent.mkdir(exist_ok=True)
-    handle = os.open(path.with_name("indexer"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     before = _identity(path)
-    try:
-        repository.objects.share(str(path.with_name("indexer")))
-        _wait_for(handle, repository.clock)
+    with turn(path.with_name("indexer"), repository.clock, _MAKING_SECONDS, repository.objects.share) as ours:
+        if not ours:
+            raise BlockingIOError("another process is making the index")
         if _identity(path) != before:
             # Somebody else made it while we waited.
             return
@@ -317,24 +313,6 @@ def _replace(path: Path, repository: Repository, head: Callable[[], Oid]) -> Non
         finally:
             for suffix in ("", "-wal", "-shm", "-journal"):
                 new.with_name(new.name + suffix).unlink(missing_ok=True)
-    finally:
-        os.close(handle)
-
-
-def _wait_for(handle: int, clock: Clock) -> None:
-    """Take a lock whose holder may be making an index of a million beads, but may also have been stopped.
-
-    Raises:
-        BlockingIOError: it takes too long; one can do with an index of one's own.
-    """
-    deadline = clock.monotonic() + _MAKING_SECONDS
-    while True:
-        try:
-            return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if clock.monotonic() > deadline:
-                raise
-        clock.sleep(0.02)
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

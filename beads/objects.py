@@ -1,13 +1,12 @@
 """The objects of a Git repository: read them, write them loose or as a pack. The one file that knows dulwich.
 
-Loose objects are read and written here, because importing dulwich takes longer than all that a short command does;
-packs, alternates and the configuration are its business.
+Loose objects are read and written here, and packs written (``beads/packs.py``), because importing dulwich takes longer
+than all that a short command does; reading packs, alternates and the configuration are its business.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import re
@@ -18,20 +17,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, NewType
 
+from beads import packs
 from beads.errors import NotFound, TownError, Unreadable
-from beads.files import Sync, publish
+from beads.files import Sync, locked, publish
 
 if TYPE_CHECKING:
     from dulwich.config import ConfigFile
     from dulwich.file import SharedPerm
     from dulwich.object_store import DiskObjectStore
-    from dulwich.pack import Pack, UnpackedObject
+    from dulwich.pack import Pack
 
 Oid = NewType("Oid", str)
 """The hexadecimal id of an object."""
 
-PACK_FROM = 64
-"""From this many new objects on, a transaction is written as one pack instead of loose files."""
+PACK_FROM = 4
+"""From this many new objects on they are written as one pack: what brings them to the disk is paid by the file."""
 
 _KEPT = b"beadtown\n"
 """What is in the files that keep our packs; those of others are left alone."""
@@ -48,7 +48,6 @@ _EXTENSIONS = {
 """The repository extensions that we need not care about, some only with one value. Git asks to refuse all others."""
 
 _KINDS = {1: b"commit", 2: b"tree", 3: b"blob", 4: b"tag"}
-_NUMBERS = {kind: number for number, kind in _KINDS.items()}
 
 
 class Raw(NamedTuple):
@@ -71,6 +70,9 @@ class Objects:
 
     Args:
         common: its common Git directory.
+
+    Attributes:
+        own: the packs that we wrote.
     """
 
     def __init__(self, common: Path) -> None:
@@ -78,8 +80,9 @@ class Objects:
         self._folder = common / "objects"
         self._root = str(self._folder)
         self._packs: dict[str, Pack] = {}
-        self._keeps: dict[Path, int] = {}
+        self._keeps: dict[str, int] = {}
         self._young: list[Raw] = []
+        self.own = packs.Owned(common / "beads" / "owned", self._folder / "pack", self.share)
         # Packs stay open for the life of the process; closed late, they would complain to the terminal.
         weakref.finalize(self, _close, self._packs)
 
@@ -227,88 +230,35 @@ class Objects:
                 return
 
     def _add_pack(self, objects: dict[Oid, Raw]) -> None:
-        from dulwich.object_format import SHA1
-        from dulwich.pack import write_pack_data, write_pack_index_v2
-
-        # The name is made of what is in it, as Git does.
-        name = hashlib.sha1(b"".join(map(bytes.fromhex, sorted(objects))), usedforsecurity=False).hexdigest()
-        base = self._folder / "pack" / f"pack-{name}"
-        self._make_directory(str(base.parent))
-        self._keep(base.with_suffix(".keep"))
-        if base.with_suffix(".idx").exists():
+        records = [(thing.kind, thing.data, bytes.fromhex(oid)) for oid, thing in objects.items()]
+        name = packs.name_of(sha for _, _, sha in records)
+        base = f"{self._root}/pack/{name}"
+        self._make_directory(f"{self._root}/pack")
+        self._keep(f"{base}.keep")
+        if os.path.exists(f"{base}.idx"):  # noqa: PTH110 - Making a path would take longer.
             return
         said = self.settings
-        entries: dict[bytes, tuple[int, int]] = {}
+        entries: list[packs.Entry] = []
         checksum = b""
 
         def write_pack(file: BinaryIO) -> None:
             nonlocal entries, checksum
-            records = map(_unpacked, objects.values())
-            entries, checksum = write_pack_data(
-                file.write, records, SHA1, num_records=len(objects), compression_level=said.pack_level
-            )
+            entries, checksum = packs.write(file, records, said.pack_level)
 
         def write_index(file: BinaryIO) -> None:
-            write_pack_index_v2(file, sorted((sha, *entry) for sha, entry in entries.items()), checksum)
+            file.write(packs.index(entries, checksum))
 
         # The index comes last: with it the pack is one.
         publish(f"{base}.pack", write_pack, prefix="tmp_pack_", sync=said.sync_pack, share=self.share)
         publish(f"{base}.idx", write_index, prefix="tmp_idx_", sync=said.sync_pack, share=self.share)
-        self._owners().parent.mkdir(exist_ok=True)
-        self.own(name)
 
-    def names(self, name: str) -> Iterator[Oid]:
-        """The ids of the objects in the pack of that name."""
-        from dulwich.object_format import SHA1
-        from dulwich.pack import load_pack_index
-
-        index = load_pack_index(str(self._folder / "pack" / f"pack-{name}.idx"), SHA1)
-        try:
-            yield from (Oid(entry[0].hex()) for entry in index.iterentries())
-        finally:
-            index.close()
-
-    def own(self, name: str) -> None:
-        """Remember that a pack is ours."""
-        with self._owners().open("a") as file:
-            file.write(f"pack-{name}\n")
-
-    def owned(self) -> list[tuple[str, int]]:
-        """The packs of ours that nobody is about to publish, and how large their indexes are."""
-        found = []
-        for name in dict.fromkeys(self._owned()):
-            path = self._folder / "pack" / f"{name}.idx"
-            if path.exists() and not path.with_suffix(".keep").exists():
-                found.append((name, path.stat().st_size))
-        return found
-
-    def disown(self, names: Sequence[str]) -> None:
-        """Remove packs of ours whose objects are in another one."""
-        for name in names:
-            # Without its index first, a pack is none; the other way round readers would stumble.
-            for suffix in (".idx", ".rev", ".pack"):
-                (self._folder / "pack" / f"{name}{suffix}").unlink(missing_ok=True)
-        left = [name for name in self._owned() if name not in names]
-        fresh = self._owners().with_suffix(f".{os.getpid()}")
-        fresh.write_text("".join(f"{name}\n" for name in dict.fromkeys(left)))
-        fresh.replace(self._owners())
-
-    def _owned(self) -> list[str]:
-        with contextlib.suppress(FileNotFoundError):
-            return [line for line in self._owners().read_text().splitlines() if re.fullmatch("pack-[0-9a-f]{40}", line)]
-        return []
-
-    def _owners(self) -> Path:
-        return self._common / "beads" / "packs"
-
-    def _keep(self, path: Path) -> None:
+    def _keep(self, path: str) -> None:
         """Keep ``git repack -ad`` from taking a pack for garbage as long as no ref needs it yet."""
-        _drop_keeps(path.parent)
         if path not in self._keeps:
             handle = self._keeps[path] = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            with contextlib.suppress(OSError):
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locked(handle)
             os.pwrite(handle, _KEPT, 0)
+            self.share(path)
 
     def assure(self) -> None:
         """Write again what somebody pruned before the ref named it: ``git gc --prune=now`` looks at no one's age."""
@@ -323,12 +273,16 @@ class Objects:
             path, handle = self._keeps.popitem()
             # One that stays is removed by the next writer, because nobody holds its lock any more.
             with contextlib.suppress(OSError):
-                path.unlink()
+                self.own.add(os.path.basename(path).removesuffix(".keep"), path)  # noqa: PTH119 - See above.
             os.close(handle)
 
     def sweep(self) -> None:
-        """Remove what writers of ours that were killed kept packs with. Temporary files `git gc` removes in time."""
-        _drop_keeps(self._folder / "pack")
+        """Let go of the packs of writers of ours that were killed. Temporary files `git gc` removes in time."""
+        for path in (self._folder / "pack").glob("*.keep"):
+            with contextlib.suppress(OSError), path.open("rb") as file:
+                # The kernel has let go of the lock of a dead one.
+                if locked(file.fileno()) and file.read() == _KEPT:
+                    self.own.add(path.stem, str(path))
 
     def _make_directory(self, path: str) -> None:
         with contextlib.suppress(FileExistsError):
@@ -343,24 +297,9 @@ class Objects:
             adjust_shared_perm(path, self.settings.shared)
 
 
-def _unpacked(thing: Raw) -> UnpackedObject:
-    from dulwich.pack import UnpackedObject
-
-    return UnpackedObject(_NUMBERS[thing.kind], decomp_chunks=[thing.data], sha=bytes.fromhex(thing.oid))
-
-
 def _close(packs: dict[str, Pack]) -> None:
     for pack in packs.values():
         pack.close()
-
-
-def _drop_keeps(folder: Path) -> None:
-    """Remove those of our files that keep packs whose lock nobody holds any more: the process was killed."""
-    for path in folder.glob("*.keep"):
-        with contextlib.suppress(OSError), path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if file.read() == _KEPT:
-                path.unlink()
 
 
 class Settings(NamedTuple):
@@ -394,14 +333,14 @@ def _settings(common: Path) -> Settings:
     try:
         said = place.read_bytes() if place.exists() else b""
         if re.fullmatch(_PLAIN, said) and not re.search(_TELLING, said):
-            return Settings(1, -1, os.fsync, os.fsync, os.fsync, None)
+            return Settings(1, 1, os.fsync, os.fsync, os.fsync, None)
         from dulwich.config import ConfigFile
 
         config = ConfigFile.from_path(place, expand_includes=False)
         _check_format(common, config)
-        level = _number(config, "core", "compression", -1)
+        level = _number(config, "core", "compression", 1)
         return Settings(
-            _number(config, "core", "looseCompression", level if level >= 0 else 1),
+            _number(config, "core", "looseCompression", level),
             _number(config, "pack", "compression", level),
             *_durability(config),
             _shared(config),

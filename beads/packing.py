@@ -1,23 +1,24 @@
-"""The store's own loose objects and small packs kept few, by Git's own packer, without a daemon.
+"""The store's own packs kept few, by Git's own packer, without a daemon; what is loose of the store, too, when asked.
 
-Only what the store's ref reaches is packed, and only what was found in the new pack afterwards is removed: loose
-copies, and packs that transactions of ours have written. Objects of others are never touched. Readers lose nothing:
-they look again at which packs there are when they miss an object, and so does Git.
+Only what was found in the new pack afterwards is removed: packs that the store has written, and loose copies of what
+its ref reaches. Objects of others are never touched. Readers lose nothing: they look again at which packs there are
+when they miss an object, and so does Git.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from beads.errors import Unreadable
+from beads.files import turn
 from beads.git import Oid, Repository
+from beads.packs import shas
 
 _FACTOR = 2
 """A pack is left alone that has so many times the objects of all smaller ones together."""
@@ -35,75 +36,63 @@ class Packed(NamedTuple):
     packs: int
 
 
-def pack(repository: Repository, head: Oid, *, everything: bool = False) -> Packed:
-    """Put the loose objects of the store into a pack, and its small packs into one.
+def pack(repository: Repository, head: Oid | None) -> Packed:
+    """Put the store's small packs into one.
 
     Does nothing while another process does the same.
 
     Args:
         repository: where the store is.
-        head: the newest commit of the store.
-        everything: roll up all packs of ours, also the large ones.
+        head: the newest commit of the store, to put everything that it reaches into one pack, large packs of ours and
+            loose objects included; None for what is small only.
 
     Raises:
         Unreadable: Git is not there, or cannot.
     """
-    folder = repository.common / "beads"
+    folder, own = repository.common / "beads", repository.objects.own
     try:
         folder.mkdir(exist_ok=True)
-        with _alone(folder / "packer") as alone:
+        with turn(folder / "packer", repository.clock, 0.0, repository.objects.share) as alone:
             if not alone:
                 return Packed(0, 0)
             _finish(repository)
-            objects = _pack_loose(repository, folder / "packed", head)
-            owned = repository.objects.owned()
-            small = [name for name, _ in owned] if everything else _too_small(owned)
-            return Packed(objects, _roll_up(repository, small))
-    except OSError as error:
+            objects = 0 if head is None else _pack_loose(repository, folder / "packed", head)
+            settled = own.settled()
+            return Packed(objects, _roll_up(repository, _too_small(settled) if head is None else list(settled)))
+    except (OSError, ValueError) as error:
         raise Unreadable(f"objects cannot be packed: {error}", "They stay as they are, which does no harm.") from error
 
 
 def _finish(repository: Repository) -> None:
     """End what a packer that was killed had begun."""
     folder = repository.common / "beads"
-    for left in (*folder.glob("packed.*"), *folder.glob("packs.*")):
+    repository.objects.sweep()
+    for left in folder.glob("packed.*"):
         left.unlink()
     with contextlib.suppress(FileNotFoundError):
-        _introduce(repository, (folder / "packing" / "name").read_text().strip())
+        _introduce(repository, (folder / "packing" / "name").read_text().strip(), loose=True)
     shutil.rmtree(folder / "packing", ignore_errors=True)
 
 
-def _introduce(repository: Repository, name: str) -> int:
-    """Bring a pack that was made aside to where packs are, and remove the loose copies of what is in it.
+def _introduce(repository: Repository, name: str, *, loose: bool) -> int:
+    """Bring a pack that was made aside to where packs are, and remove the ``loose`` copies of what is in it; how many.
 
     Whenever this is interrupted, doing it again ends it.
     """
     aside, packs = repository.common / "beads" / "packing", repository.common / "objects" / "pack"
     (aside / "name").write_text(name)
-    repository.objects.own(name)
+    repository.objects.own.add(name)
     # The index comes last: with it the pack is one.
     for suffix in (".pack", ".rev", ".idx"):
         with contextlib.suppress(FileNotFoundError):
-            (aside / f"pack-{name}{suffix}").replace(packs / f"pack-{name}{suffix}")
+            (aside / f"{name}{suffix}").replace(packs / f"{name}{suffix}")
     count = 0
-    for oid in repository.objects.names(name):
+    for sha in shas(packs / f"{name}.idx") if loose else ():
         with contextlib.suppress(FileNotFoundError):
-            repository.objects.path(oid).unlink()
+            repository.objects.path(Oid(sha.hex())).unlink()
             count += 1
     (aside / "name").unlink()
     return count
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[bool]:
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield True
-    except BlockingIOError:
-        yield False
-    finally:
-        os.close(handle)
 
 
 def _pack_loose(repository: Repository, mark: Path, head: Oid) -> int:
@@ -114,7 +103,7 @@ def _pack_loose(repository: Repository, mark: Path, head: Oid) -> int:
         packed = Oid(mark.read_text().strip())
         revisions.append(Oid(f"^{repository.commit(packed).oid}"))
     name = _git(repository, revisions, "--revs", "--unpacked", "--non-empty")
-    count = _introduce(repository, name) if name else 0
+    count = _introduce(repository, name, loose=True) if name else 0
     fresh = mark.with_name(f"packed.{os.getpid()}")
     fresh.write_text(f"{head}\n")
     fresh.replace(mark)
@@ -123,38 +112,39 @@ def _pack_loose(repository: Repository, mark: Path, head: Oid) -> int:
 
 def _roll_up(repository: Repository, small: Sequence[str]) -> int:
     """Put packs of ours into one."""
-    if len(small) < _FACTOR:
+    if len(small) < 2:
         return 0
     name = _git(repository, [f"{old}.pack" for old in small], "--stdin-packs", "--non-empty")
     if not name:
         return 0
-    _introduce(repository, name)
-    held = set(repository.objects.names(name))
-    others = (old for old in small if old != f"pack-{name}")
-    gone = [old for old in others if held.issuperset(repository.objects.names(old.removeprefix("pack-")))]
-    repository.objects.disown(gone)
+    _introduce(repository, name, loose=False)
+    packs = repository.common / "objects" / "pack"
+    held = set(shas(packs / f"{name}.idx"))
+    gone = [old for old in small if old != name and held.issuperset(shas(packs / f"{old}.idx"))]
+    for old in gone:
+        repository.objects.own.remove(old)
     return len(gone)
 
 
-def _too_small(packs: Sequence[tuple[str, int]]) -> list[str]:
+def _too_small(packs: Mapping[str, int]) -> list[str]:
     """The packs to roll up: the smaller ones, up to the last that is not much larger than all before it together.
 
     With that there are never more than the logarithm of the number of all objects.
 
-    >>> _too_small([("a", 1), ("b", 1), ("c", 3), ("d", 100)])
+    >>> _too_small({"a": 1, "b": 1, "c": 3, "d": 100})
     ['a', 'b', 'c']
     """
-    ordered = sorted(packs, key=lambda pack: pack[1])
+    ordered = sorted(packs, key=packs.__getitem__)
     total, until = 0, 0
-    for number, (_, size) in enumerate(ordered):
-        if number and size < _FACTOR * total:
+    for number, name in enumerate(ordered):
+        if number and packs[name] < _FACTOR * total:
             until = number + 1
-        total += size
-    return [name for name, _ in ordered[:until]]
+        total += packs[name]
+    return ordered[:until]
 
 
 def _git(repository: Repository, lines: Sequence[str], *options: str) -> str:
-    """Run Git's packer; the name of the pack, or nothing when there was nothing to pack."""
+    """Run Git's packer; the name of the pack that it made aside, or nothing when there was nothing to pack."""
     base = repository.common / "beads" / "packing" / "pack"
     base.parent.mkdir(exist_ok=True)
     command = ["git", f"--git-dir={repository.common}", "-c", "pack.threads=1", "pack-objects", "--quiet"]
@@ -167,4 +157,5 @@ def _git(repository: Repository, lines: Sequence[str], *options: str) -> str:
         raise Unreadable(f"git cannot be run: {error}", "Objects stay as they are, which does no harm.") from error
     if done.returncode:
         raise Unreadable(f"git cannot pack: {done.stderr.strip()[:500]}", "Objects stay as they are: see `git fsck`.")
-    return done.stdout.strip()
+    checksum = done.stdout.strip()
+    return checksum and f"pack-{checksum}"

@@ -13,7 +13,6 @@ the race for the ref reads the new state and decides anew.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import hashlib
 import os
@@ -28,10 +27,10 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from beads.clock import Clock, SystemClock, milliseconds
 from beads.errors import InvalidInput, LostRace, NotFound, Unreadable
+from beads.files import turn
 from beads.git import Oid, Replaced, Repository, Stale, blob_id
 from beads.ids import derived_id, path_of
 from beads.index import Index, Reader
-from beads.objects import PACK_FROM
 
 if TYPE_CHECKING:
     from beads.heartbeat import Renewed
@@ -44,11 +43,8 @@ REF = "refs/beads/main"
 FORMAT = 1
 """The version of the tree's layout; a store of a newer one is refused, never guessed at."""
 
-LOOSE_MAX = 6_000
-"""From this many loose objects on a writer packs them; some thousand transactions."""
-
-PACKS_MAX = 20
-"""How many transactions that are packs of their own count as much."""
+PACKS_MAX = 50
+"""From this many packs of ours on a writer puts the small ones into one. Git finds more of them too many, too."""
 
 _TRIES_MAX = 200
 _CATCH_UP_MAX = 50
@@ -177,7 +173,6 @@ class Store:
         self._index = Index(self.directory / f"index{other}.db")
         self._known: dict[bytes, Bead] = {}
         self._format: bytes | None = None
-        self._litter = 0
         self._past: Snapshot | None = None
         self.site = ""
         self.renewed: Callable[[], Renewed] = dict
@@ -243,22 +238,21 @@ class Store:
 
     def _made_anew(self, commit: Oid) -> sqlite3.Connection:
         """An index of one's own, instead of one that is damaged, which is thrown away."""
+        self._index.discard()
+        return self._made(commit)[0]
+
+    def _made(self, commit: Oid) -> tuple[sqlite3.Connection, bytes]:
+        """An index in memory of one commit, and that commit's ``format.toml``."""
         from beads.index import connect
         from beads.indexing import make
 
-        self._index.discard()
         connection = connect(None)
-        make(connection, self.repository, commit)
-        return connection
+        return connection, make(connection, self.repository, commit)
 
     def snapshot_at(self, commit: Oid) -> Snapshot:
         """The state at one commit of the store. For one that is not the newest, every bead of it is read."""
-        from beads.index import connect
-        from beads.indexing import make
-
         if self._past is None or self._past.commit != commit:
-            connection = connect(None)
-            format_ = make(connection, self.repository, commit)
+            connection, format_ = self._made(commit)
             self._past = self._checked(Snapshot(commit, format_, connection, self._known))
         return self._past
 
@@ -316,27 +310,24 @@ class Store:
                     break
             else:
                 raise LostRace(f"{self.ref} moved {_TRIES_MAX} times while writing", "Try again.")
-        if self._litter >= LOOSE_MAX:
+        if len(self.repository.objects.own) >= PACKS_MAX:
             # Whoever finds the mess tidies up; if that cannot be done the next one tries.
-            with contextlib.suppress(Unreadable, OSError):
+            with contextlib.suppress(Unreadable):
                 self.pack()
         return written
 
     def pack(self, *, everything: bool = False) -> Packed:
-        """Put the store's loose objects into a pack, and its small packs into one; a writer does so now and then.
+        """Put the small packs of the store into one; a writer does so now and then.
 
         Args:
-            everything: roll up the large packs of the store, too.
+            everything: the large packs and what is loose of the store, too.
 
         Raises:
             Unreadable: there is no Git to do it, or it cannot.
         """
         from beads.packing import pack
 
-        self._litter = 0
-        with contextlib.suppress(sqlite3.Error), self._index.writing() as connection:
-            connection.execute("DELETE FROM meta WHERE key = 'litter'")
-        return pack(self.repository, self._head(), everything=everything)
+        return pack(self.repository, self._head() if everything else None)
 
     def _try(self, actor: str, operations: Sequence[Operation] | Decision, reason: str) -> Written | None:
         from beads.apply import Context, apply
@@ -402,54 +393,32 @@ class Store:
             if connection.execute("SELECT value FROM meta WHERE key = 'commit'").fetchone() != (published.before,):
                 return
             put(connection, published.updates, published.trees, published.commit, self._known)
-            sql = "INSERT INTO meta VALUES ('litter', :n) ON CONFLICT DO UPDATE SET value = value + :n RETURNING value"
-            objects = len(published.updates) + len(published.trees) + 1
-            values = {"n": objects if objects < PACK_FROM else LOOSE_MAX // PACKS_MAX}
-            (self._litter,) = connection.execute(sql, values).fetchone()
 
     def sweep(self) -> None:
         """Clear away the lock files of writers that were killed. They block nobody for long, but are litter."""
         with self.turn():
             self.repository.sweep()
 
-    def turn(self) -> contextlib.AbstractContextManager[None]:
-        """This clone's writers take turns with it; whoever moves the ref without :meth:`commit` should, too."""
-        return self._writing()
-
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Take turns with the other writers of this clone.
+    def turn(self) -> Iterator[None]:
+        """This clone's writers take turns with it; whoever moves the ref without :meth:`commit` should, too.
 
-        Only an optimisation: the kernel lets go of a dead process's lock, and when a live one holds it for too
-        long we go on without, because the compare-and-swap is what keeps the store whole.
+        Only an optimisation: when a live writer holds it for too long we go on without, because the
+        compare-and-swap is what keeps the store whole.
+
+        Raises:
+            Unreadable: nothing can be written here.
         """
-        try:
-            writer = self.directory / "writer"
-            fresh = not writer.exists()
-            self.directory.mkdir(exist_ok=True)
-            handle = os.open(writer, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            for made in (self.directory, writer) if fresh else ():
-                self.repository.objects.share(str(made))
-        except OSError as error:
-            raise Unreadable(f"the store in {self.directory} cannot be written: {error}") from error
-        try:
-            deadline = self.clock.monotonic() + _WRITER_WAIT_SECONDS
-            while not _locked(handle) and self.clock.monotonic() < deadline:
-                self.clock.sleep(0.002)
+        writer, share = self.directory / "writer", self.repository.objects.share
+        with contextlib.ExitStack() as held:
+            try:
+                if not writer.exists():
+                    self.directory.mkdir(exist_ok=True)
+                    share(str(self.directory))
+                held.enter_context(turn(writer, self.clock, _WRITER_WAIT_SECONDS, share))
+            except OSError as error:
+                raise Unreadable(f"the store in {self.directory} cannot be written: {error}") from error
             yield
-        finally:
-            os.close(handle)
-
-
-def _locked(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        # Some file systems know no such locks.
-        return True
-    return True
 
 
 def _message(actor: str, reason: str, lines: list[str], operations: Sequence[Operation], ids: list[str]) -> str:

@@ -99,6 +99,17 @@ def git(path: Path, *args: str, stdin: str | bytes = b"", extra: Mapping[str, st
     return done.stdout.decode("utf-8", "surrogateescape").removesuffix("\n")
 
 
+def unpack(common: Path) -> None:
+    """Make every object of the repository a file of its own, so that a test can damage a single one."""
+    for name in [path.name for path in (common / "objects" / "pack").glob("*.pack")]:
+        content = common / name
+        for suffix in (".idx", ".rev", ".pack"):
+            path = common / "objects" / "pack" / Path(name).with_suffix(suffix)
+            if path.exists():
+                path.rename(content.with_suffix(suffix))
+        git(common, "unpack-objects", "-q", stdin=content.read_bytes())
+
+
 def make_repository(path: Path, files: Mapping[str, str] | None = None) -> Path:
     """Make a repository with one commit on ``main``; returns ``path``.
 

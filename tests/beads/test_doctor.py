@@ -8,6 +8,7 @@ from beads import Bead, Store
 from beads.doctor import examine
 from beads.model import path_of
 from beads.ops import Create
+from tests.world import unpack
 
 
 def test_a_lost_tree_is_a_finding_and_no_crash(repo: Path) -> None:
@@ -17,6 +18,7 @@ def test_a_lost_tree_is_a_finding_and_no_crash(repo: Path) -> None:
     head = store.snapshot().commit
     shard = store.repository.find(store.repository.commit(head).tree, path_of("bt-a").rsplit("/", 1)[0])
     assert shard is not None
+    unpack(repo / ".git")
     (repo / ".git" / "objects" / shard[:2] / shard[2:]).unlink()
     fresh = Store.open(repo)
     found = examine(fresh.repository, head)
@@ -33,6 +35,7 @@ def test_a_lost_file_does_not_hide_the_others(repo: Path) -> None:
     head = store.snapshot().commit
     blob = store.repository.find(store.repository.commit(head).tree, path_of("bt-b"))
     assert blob is not None
+    unpack(repo / ".git")
     (repo / ".git" / "objects" / blob[:2] / blob[2:]).unlink()
     found = examine(Store.open(repo).repository, head)
     assert found.beads == 2

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 
 from beads import packing
+from beads.clock import SystemClock
 from beads.errors import Unreadable
+from beads.files import turn
 from beads.ops import Create, Say
 from beads.store import Store
 from tests.beads.strategies import bead
@@ -51,7 +53,7 @@ def test_what_the_store_has_is_packed_and_nothing_else(store: Store, repo: Path)
     git(repo, "add", "mine")
     before, ours = loose(repo), reached(repo, store.ref)
     said = list(store.snapshot())
-    packed = store.pack()
+    packed = store.pack(everything=True)
     assert packed.objects == len(before & ours)
     assert loose(repo) == before - ours
     assert list(Store.open(repo).snapshot_at(store.snapshot().commit)) == said
@@ -69,28 +71,27 @@ def test_only_packs_that_the_store_wrote_are_rolled_up(store: Store, repo: Path)
     git(repo, "commit", "--quiet", "--allow-empty", "--message", "mine")
     git(repo, "pack-objects", "--revs", "--quiet", str(repo / ".git/objects/pack/pack"), stdin="HEAD\n")
     theirs = {name for name in packs(repo) if name.endswith(".pack")} - {
-        f"{name}.pack" for name, _ in store.repository.objects.owned()
+        f"{name}.pack" for name in store.repository.objects.own.settled()
     }
-    assert store.pack(everything=True).packs == 2
+    assert store.pack(everything=True).packs == 7
     assert theirs <= packs(repo)
-    assert len(store.repository.objects.owned()) == 1
+    assert len(store.repository.objects.own) == 1
 
 
 def test_packs_are_rolled_up_when_they_are_of_a_size() -> None:
-    assert packing._too_small([("a", 100), ("b", 10)]) == []
-    assert packing._too_small([("a", 10), ("b", 9), ("c", 100)]) == ["b", "a"]
-    assert packing._too_small([("a", 1)]) == []
-    assert packing._too_small([]) == []
+    assert packing._too_small({"a": 100, "b": 10}) == []
+    assert packing._too_small({"a": 10, "b": 9, "c": 100}) == ["b", "a"]
+    assert packing._too_small({"a": 1}) == []
+    assert packing._too_small({}) == []
 
 
 def test_a_writer_packs_when_there_is_much(store: Store, repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("beads.store.LOOSE_MAX", 60)
-    most = 0
+    monkeypatch.setattr("beads.store.PACKS_MAX", 10)
+    before = loose(repo)
     for number in range(60):
         store.commit("ada", [Say(id="bt-0", text=f"again {number}")])
-        most = max(most, len(loose(repo) & reached(repo, store.ref)))
-    assert most < 60 + 7
-    assert len(store.repository.objects.owned()) < 8
+        assert len({name for name in packs(repo) if name.endswith(".idx")}) <= 10
+    assert loose(repo) == before
     assert len(Store.open(repo).snapshot_at(store.snapshot().commit).need("bt-0").comments) == 62
     git(repo, "fsck", "--strict", "--no-dangling")
 
@@ -101,17 +102,17 @@ def test_without_git_nothing_is_packed_and_writing_goes_on(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Unreadable, match="git cannot be run"):
         store.pack()
-    monkeypatch.setattr("beads.store.LOOSE_MAX", 1)
-    before = loose(repo)
+    monkeypatch.setattr("beads.store.PACKS_MAX", 1)
+    before = packs(repo)
     assert store.commit("ada", [Say(id="bt-0", text="x")]).changed
-    assert before < loose(repo)
+    assert before < packs(repo)
 
 
 def test_one_packs_at_a_time(store: Store, repo: Path) -> None:
-    with packing._alone(store.directory / "packer") as alone:
+    with turn(store.directory / "packer", SystemClock(), 0, str) as alone:
         assert alone
-        assert store.pack() == (0, 0)
-    assert store.pack().objects > 0
+        assert store.pack(everything=True) == (0, 0)
+    assert store.pack(everything=True).objects > 0
     assert reached(repo, store.ref).isdisjoint(loose(repo))
 
 

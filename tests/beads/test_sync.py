@@ -28,7 +28,7 @@ from tests.beads.clones import IDS, Clone, anything, make_hub, said
 from tests.beads.racer import race
 from tests.beads.scratch import scratch
 from tests.beads.strategies import NOW, bead
-from tests.world import ROOT, git
+from tests.world import ROOT, git, unpack
 
 # `BEADTOWN_SYNC_EXAMPLES=500` looks longer than there is time for each time.
 EXAMPLES = int(os.environ.get("BEADTOWN_SYNC_EXAMPLES", "2"))
@@ -366,6 +366,7 @@ def test_a_missing_object_is_named(ada: Clone, bob: Clone) -> None:
     ada.do(Label(id="bt-1", add=("y",)))
     ada.sync()
     blob = git(bob.path, "rev-parse", f"refs/beads/main:{path_of('bt-1')}")
+    unpack(bob.path / ".git")
     (bob.path / ".git/objects" / blob[:2] / blob[2:]).unlink()
     before = bob.head
     with pytest.raises(TownError, match=f"object {blob} is missing"):

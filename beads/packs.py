@@ -1,0 +1,171 @@
+"""Packs: many objects in two files, written as Git's ``pack-format`` says, and which of a repository's are ours.
+
+A transaction is one pack, because what brings it to the disk is paid by the file. Deltas are left to Git's own packer
+(``beads/packing.py``), and so is reading to dulwich (``beads/objects.py``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import accumulate, count
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+_NUMBERS = {b"commit": 1, b"tree": 2, b"blob": 3, b"tag": 4}
+_INDEX = b"\377tOc\0\0\0\2"
+_FAR = 1 << 31
+_HEADS = len(_INDEX) + 4 * 256
+_TAIL = 2 * 20
+_ROW = 20 + 4 + 4
+
+
+class Entry(NamedTuple):
+    """Where an object is in a pack: its id as bytes, where its record begins, and the record's CRC-32."""
+
+    sha: bytes
+    at: int
+    crc: int
+
+
+def name_of(shas: Iterable[bytes]) -> str:
+    """What a pack of these objects is called, without an ending."""
+    return f"pack-{hashlib.sha1(b''.join(sorted(shas)), usedforsecurity=False).hexdigest()}"
+
+
+def write(file: BinaryIO, objects: Sequence[tuple[bytes, bytes, bytes]], level: int) -> tuple[list[Entry], bytes]:
+    """Write a pack.
+
+    Args:
+        file: where to.
+        objects: kind, content and id of each; none of them twice.
+        level: how hard they are compressed, for zlib.
+
+    Returns:
+        Where each object is, and the pack's checksum; :func:`index` wants both.
+    """
+    digest, entries = hashlib.sha1(usedforsecurity=False), list[Entry]()
+    record = b"PACK\0\0\0\2" + len(objects).to_bytes(4, "big")
+    digest.update(record)
+    at = file.write(record)
+    for kind, data, sha in objects:
+        record = _head(_NUMBERS[kind], len(data)) + zlib.compress(data, level)
+        entries.append(Entry(sha, at, zlib.crc32(record)))
+        digest.update(record)
+        at += file.write(record)
+    file.write(digest.digest())
+    return entries, digest.digest()
+
+
+def _head(kind: int, size: int) -> bytes:
+    """The kind and size of a record: four bits of the size, then seven in each byte that follows."""
+    head = bytearray([kind << 4 | size & 15])
+    size >>= 4
+    while size:
+        head[-1] |= 128
+        head.append(size & 127)
+        size >>= 7
+    return bytes(head)
+
+
+def index(entries: Iterable[Entry], checksum: bytes) -> bytes:
+    """The content of the index, version 2, of a pack with that checksum."""
+    ordered = sorted(entries)
+    heads = [0] * 256
+    for entry in ordered:
+        heads[entry.sha[0]] += 1
+    # What lies behind the first two gigabytes has its place in a table of its own.
+    far = [entry.at for entry in ordered if entry.at >= _FAR]
+    numbers = count(_FAR)
+    places = (entry.at if entry.at < _FAR else next(numbers) for entry in ordered)
+    content = b"".join(
+        [
+            _INDEX,
+            struct.pack(">256I", *accumulate(heads)),
+            *(entry.sha for entry in ordered),
+            struct.pack(f">{len(ordered)}I", *(entry.crc for entry in ordered)),
+            struct.pack(f">{len(ordered)}I", *places),
+            struct.pack(f">{len(far)}Q", *far),
+            checksum,
+        ]
+    )
+    return content + hashlib.sha1(content, usedforsecurity=False).digest()
+
+
+def shas(path: Path) -> Iterator[bytes]:
+    """The ids of the objects in the pack whose index is there.
+
+    Raises:
+        OSError: it is not there, or cannot be read.
+        ValueError: it is no index that we know.
+    """
+    content = path.read_bytes()
+    until = _HEADS + 20 * int.from_bytes(content[_HEADS - 4 : _HEADS], "big")
+    if not content.startswith(_INDEX) or len(content) < until:
+        raise ValueError(f"{path} is not the index of a pack, version 2")
+    return (content[at : at + 20] for at in range(_HEADS, until, 20))
+
+
+class Owned:
+    """The packs that the store wrote, and may replace: a file in a directory has the name of each.
+
+    The same file keeps a pack from being collected as garbage while no ref needs it, before it is put there.
+
+    Args:
+        marks: that directory; it need not be there.
+        packs: where the repository has its packs.
+        share: gives a file or directory the permissions that the repository wants beyond those of the process.
+    """
+
+    def __init__(self, marks: Path, packs: Path, share: Callable[[str], object]) -> None:
+        self._marks = marks
+        self._packs = packs
+        self._share = share
+
+    def add(self, name: str, keep: str | None = None) -> None:
+        """Remember that the pack of that name is ours; what kept it, if anything did, keeps it no longer."""
+        mark = f"{self._marks}/{name}"
+        if keep is None:
+            self._marks.mkdir(parents=True, exist_ok=True)
+            Path(mark).touch()
+            for made in (str(self._marks), mark):
+                self._share(made)
+            return
+        try:
+            os.rename(keep, mark)  # noqa: PTH104 - Making paths would take longer.
+        except OSError:
+            # The first one has no directory yet; and where objects are on another disk, nothing can be renamed.
+            self.add(name)
+            Path(keep).unlink(missing_ok=True)
+
+    def __len__(self) -> int:
+        """How many there are, about: some may be gone."""
+        with contextlib.suppress(OSError):
+            return len(os.listdir(self._marks))  # noqa: PTH208 - Paths would take longer.
+        return 0
+
+    def settled(self) -> dict[str, int]:
+        """The packs that nobody is about to publish, and about how many objects are in each."""
+        found = {}
+        for mark in sorted(self._marks.iterdir()) if self._marks.exists() else ():
+            path = self._packs / f"{mark.name}.idx"
+            if not re.fullmatch("pack-[0-9a-f]{40}", mark.name) or path.with_suffix(".keep").exists():
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                found[mark.name] = (path.stat().st_size - _HEADS - _TAIL) // _ROW
+                continue
+            # `git gc` took it in.
+            mark.unlink(missing_ok=True)
+        return found
+
+    def remove(self, name: str) -> None:
+        """Remove a pack of ours whose objects are in another one."""
+        # Without its index first, a pack is none; the other way round readers would stumble.
+        for suffix in (".idx", ".rev", ".pack"):
+            (self._packs / f"{name}{suffix}").unlink(missing_ok=True)
+        (self._marks / name).unlink(missing_ok=True)

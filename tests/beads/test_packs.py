@@ -1,0 +1,54 @@
+"""Packs as we write them are packs as Git writes them."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from dulwich.pack import write_pack_index_v2
+from hypothesis import given
+from hypothesis import strategies as st
+
+from beads import packs
+from beads.objects import raw
+from tests.beads.scratch import scratch
+from tests.world import git
+
+
+def record(kind: bytes, data: bytes) -> tuple[bytes, bytes, bytes]:
+    return kind, data, bytes.fromhex(raw(kind, data).oid)
+
+
+RECORDS = st.lists(
+    st.builds(record, st.just(b"blob"), st.binary(max_size=5000)),
+    unique_by=lambda one: one[2],
+    max_size=300,
+)
+
+
+@given(RECORDS, st.integers(-1, 9))
+def test_git_makes_the_same_index_of_our_pack(records: list[tuple[bytes, bytes, bytes]], level: int) -> None:
+    file = io.BytesIO()
+    entries, checksum = packs.write(file, records, level)
+    with scratch() as place:
+        (place / "x.pack").write_bytes(file.getvalue())
+        assert git(place, "index-pack", "x.pack") == checksum.hex()
+        (place / "ours").write_bytes(packs.index(entries, checksum))
+        assert (place / "x.idx").read_bytes() == (place / "ours").read_bytes()
+        assert sorted(packs.shas(place / "ours")) == sorted(sha for _, _, sha in records)
+
+
+@given(st.dictionaries(st.binary(min_size=20, max_size=20), st.integers(0, 1 << 40), max_size=50))
+def test_what_lies_far_behind_is_found(places: dict[bytes, int]) -> None:
+    entries = [packs.Entry(sha, at, at % (1 << 32)) for sha, at in places.items()]
+    expected = io.BytesIO()
+    write_pack_index_v2(expected, sorted((e.sha, e.at, e.crc) for e in entries), bytes(20))
+    assert packs.index(entries, bytes(20)) == expected.getvalue()
+
+
+@pytest.mark.parametrize("content", [b"", b"\377tOc\0\0\0\2", b"x" * 2000, b"\377tOc\0\0\0\2" + b"\1" * 1100])
+def test_what_is_no_index_is_said_so(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.idx").write_bytes(content)
+    with pytest.raises(ValueError, match=r"x\.idx is not the index of a pack"):
+        packs.shas(tmp_path / "x.idx")

@@ -56,7 +56,7 @@ def publish(
 
 
 @contextlib.contextmanager
-def turn(path: Path, clock: Clock, seconds: float, share: Callable[[str], object]) -> Iterator[bool]:
+def turn(path: Path, clock: Clock, seconds: float, share: Callable[[str], object]) -> Iterator[int | None]:
     """Take turns with the other processes that name this file; the kernel lets go of it when its holder dies.
 
     Args:
@@ -66,7 +66,8 @@ def turn(path: Path, clock: Clock, seconds: float, share: Callable[[str], object
         share: gives the file the permissions that the repository wants beyond those of the process.
 
     Yields:
-        Whether it is our turn: not when another one had it for too long, and not on a file system without such locks.
+        The open file while it is our turn; it is that of a child, too, that inherits it. None when another one had it
+        for too long, and on a file system without such locks.
 
     Raises:
         OSError: the file cannot be opened.
@@ -79,7 +80,7 @@ def turn(path: Path, clock: Clock, seconds: float, share: Callable[[str], object
         deadline = clock.monotonic() + seconds
         while (ours := locked(handle)) is None and clock.monotonic() < deadline:
             clock.sleep(0.002)
-        yield bool(ours)
+        yield handle if ours else None
     finally:
         os.close(handle)
 

@@ -10,7 +10,6 @@ import contextlib
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -29,8 +28,7 @@ _TREES_MAX = 4096
 _IDENTITY = r"(.*?) ?<[^<>]*> (-?\d+) [+-]\d{4}$"
 
 
-@dataclass(frozen=True)
-class Commit:
+class Commit(NamedTuple):
     """One transaction as Git has it; ``raw`` is all of it."""
 
     oid: Oid
@@ -42,8 +40,7 @@ class Commit:
     message: str
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(NamedTuple):
     """A file that differs between two trees; an absent side is None."""
 
     path: str
@@ -107,8 +104,11 @@ class Repository:
 
     def _loose(self, ref: str) -> bytes | None:
         try:
-            with open(f"{self.common}/{ref}", "rb") as file:  # noqa: PTH123 - Making a path would take longer.
-                return file.read().strip() or b"empty"
+            handle = os.open(f"{self.common}/{ref}", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                return os.read(handle, 4096).strip() or b"empty"
+            finally:
+                os.close(handle)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
 

@@ -439,7 +439,8 @@ def connect(path: Path | None) -> sqlite3.Connection:
     try:
         # Not waiting for the disk: after a power cut it may be of an older commit, and goes on from there.
         connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA journal_size_limit = 4000000")
+        connection.execute("PRAGMA wal_autocheckpoint = 4000")
+        connection.execute("PRAGMA journal_size_limit = 32000000")
         connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").fetchone()
     except sqlite3.OperationalError:
         connection.close()

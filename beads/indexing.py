@@ -290,7 +290,7 @@ def _replace(path: Path, repository: Repository, head: Callable[[], Oid]) -> Non
     path.parent.mkdir(exist_ok=True)
     before = _identity(path)
     with turn(path.with_name("indexer"), repository.clock, _MAKING_SECONDS, repository.objects.share) as ours:
-        if not ours:
+        if ours is None:
             raise BlockingIOError("another process is making the index")
         if _identity(path) != before:
             # Somebody else made it while we waited.

@@ -1,27 +1,32 @@
 """The store's own packs kept few, by Git's own packer, without a daemon; what is loose of the store, too, when asked.
 
-Only what was found in the new pack afterwards is removed: packs that the store has written, and loose copies of what
-its ref reaches. Objects of others are never touched. Readers lose nothing: they look again at which packs there are
-when they miss an object, and so does Git.
+A packer makes the new pack aside, and whoever comes next puts it in its place: that may be the process that began
+it, or any later one. Only what is found in the new pack is removed then: packs that the store has written, and loose
+copies of what its ref reaches. Objects of others are never touched. Readers lose nothing: they look again at which
+packs there are when they miss an object, and so does Git.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
+import re
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from beads.errors import Unreadable
 from beads.files import turn
 from beads.git import Oid, Repository
-from beads.packs import shas
+from beads.packs import Listing
 
 _FACTOR = 2
 """A pack is left alone that has so many times the objects of all smaller ones together."""
+
+_running: list[subprocess.Popen[bytes]] = []
+"""Packers that this process has begun and not waited for."""
 
 
 class Packed(NamedTuple):
@@ -36,94 +41,141 @@ class Packed(NamedTuple):
     packs: int
 
 
-def pack(repository: Repository, head: Oid | None) -> Packed:
-    """Put the store's small packs into one.
+def begin(repository: Repository) -> None:
+    """Have the store's small packs put into one, without waiting for it; end what was begun before.
 
-    Does nothing while another process does the same.
+    Does nothing while another packer is at work.
 
-    Args:
-        repository: where the store is.
-        head: the newest commit of the store, to put everything that it reaches into one pack, large packs of ours and
-            loose objects included; None for what is small only.
+    Raises:
+        Unreadable: Git is not there.
+    """
+    with _alone(repository) as lock:
+        if lock is None:
+            return
+        _finish(repository)
+        settled = repository.objects.own.settled()
+        small = _too_small(settled)
+        if len(small) > 1:
+            _running[:] = [packer for packer in _running if packer.poll() is None]
+            _running.append(_roll_up(repository, lock, small, everything=len(small) == len(settled)))
+
+
+def pack(repository: Repository, head: Oid) -> Packed:
+    """Put everything that the store has into one pack: what is loose up to ``head``, and all packs of ours.
+
+    Does nothing while another packer is at work.
 
     Raises:
         Unreadable: Git is not there, or cannot.
     """
-    folder, own = repository.common / "beads", repository.objects.own
+    with _alone(repository) as lock:
+        if lock is None:
+            return Packed(0, 0)
+        before = _finish(repository)
+        _wait(repository, _start(repository, lock, [], [head], "--revs", "--unpacked"))
+        loose = _finish(repository)
+        ours = list(repository.objects.own.settled())
+        if len(ours) > 1:
+            _wait(repository, _roll_up(repository, lock, ours, everything=True))
+        rolled = _finish(repository)
+        return Packed(loose.objects, before.packs + rolled.packs)
+
+
+@contextmanager
+def _alone(repository: Repository) -> Iterator[int | None]:
+    folder = repository.common / "beads"
     try:
         folder.mkdir(exist_ok=True)
-        with turn(folder / "packer", repository.clock, 0.0, repository.objects.share) as alone:
-            if not alone:
-                return Packed(0, 0)
-            _finish(repository)
-            objects = 0 if head is None else _pack_loose(repository, folder / "packed", head)
-            settled = own.settled()
-            return Packed(objects, _roll_up(repository, _too_small(settled) if head is None else list(settled)))
+        with turn(folder / "packer", repository.clock, 0.0, repository.objects.share) as lock:
+            yield lock
     except (OSError, ValueError) as error:
         raise Unreadable(f"objects cannot be packed: {error}", "They stay as they are, which does no harm.") from error
 
 
-def _finish(repository: Repository) -> None:
-    """End what a packer that was killed had begun."""
-    folder = repository.common / "beads"
-    repository.objects.sweep()
-    for left in folder.glob("packed.*"):
-        left.unlink()
-    with contextlib.suppress(FileNotFoundError):
-        _introduce(repository, (folder / "packing" / "name").read_text().strip(), loose=True)
-    shutil.rmtree(folder / "packing", ignore_errors=True)
+def _aside(repository: Repository) -> Path:
+    """Where a packer works: ``old`` has the packs that it replaces, ``name`` what it has put them into."""
+    return repository.common / "beads" / "packing"
 
 
-def _introduce(repository: Repository, name: str, *, loose: bool) -> int:
-    """Bring a pack that was made aside to where packs are, and remove the ``loose`` copies of what is in it; how many.
+def _roll_up(repository: Repository, lock: int, packs: Sequence[str], *, everything: bool) -> subprocess.Popen[bytes]:
+    """Begin to put packs into one.
+
+    To be told the packs, Git walks through all of the history to see what is a version of what. That is worth it when
+    all of it is packed; for a few new transactions it is told the objects.
+    """
+    if everything:
+        return _start(repository, lock, packs, [f"{name}.pack" for name in packs], "--stdin-packs")
+    folder = repository.common / "objects" / "pack"
+    oids = (sha.hex() for name in packs for sha in Listing(folder / f"{name}.idx"))
+    return _start(repository, lock, packs, oids)
+
+
+def _start(
+    repository: Repository, lock: int, old: Iterable[str], lines: Iterable[str], *options: str
+) -> subprocess.Popen[bytes]:
+    """Start Git's packer, which has ``lock`` for as long as it works, whatever becomes of us."""
+    aside = _aside(repository)
+    aside.mkdir(exist_ok=True)
+    (aside / "old").write_text("".join(f"{name}\n" for name in old))
+    with (aside / "list").open("w") as file:
+        file.writelines(f"{line}\n" for line in lines)
+    command = ["git", f"--git-dir={repository.common}", "-c", "pack.threads=1", "pack-objects", "--quiet"]
+    command += ["--delta-base-offset", "--non-empty", *options, str(aside / "pack")]
+    with (aside / "list").open("rb") as told, (aside / "name").open("wb") as name, (aside / "said").open("wb") as said:
+        try:
+            return subprocess.Popen(
+                command, stdin=told, stdout=name, stderr=said, pass_fds=(lock,), start_new_session=True
+            )
+        except OSError as error:
+            raise Unreadable(f"git cannot be run: {error}", "Packs stay as they are, which does no harm.") from error
+
+
+def _wait(repository: Repository, packer: subprocess.Popen[bytes]) -> None:
+    if packer.wait():
+        said = (_aside(repository) / "said").read_text(errors="replace").strip()
+        raise Unreadable(f"git cannot pack: {said[:500]}", "Objects stay as they are: see `git fsck`.")
+
+
+def _finish(repository: Repository) -> Packed:
+    """Bring a pack that was made aside to where packs are, and remove what it replaces; what was not ended is dropped.
 
     Whenever this is interrupted, doing it again ends it.
     """
-    aside, packs = repository.common / "beads" / "packing", repository.common / "objects" / "pack"
-    (aside / "name").write_text(name)
-    repository.objects.own.add(name)
-    # The index comes last: with it the pack is one.
-    for suffix in (".pack", ".rev", ".idx"):
-        with contextlib.suppress(FileNotFoundError):
-            (aside / f"{name}{suffix}").replace(packs / f"{name}{suffix}")
-    count = 0
-    for sha in shas(packs / f"{name}.idx") if loose else ():
+    aside, packs, own = _aside(repository), repository.common / "objects" / "pack", repository.objects.own
+    repository.objects.sweep()
+    done = Packed(0, 0)
+    with contextlib.suppress(FileNotFoundError):
+        if re.fullmatch(r"[0-9a-f]{40}\n", checksum := (aside / "name").read_text()):
+            name = f"pack-{checksum.strip()}"
+            own.add(name)
+            # The index comes last: with it the pack is one.
+            for suffix in (".pack", ".rev", ".idx"):
+                with contextlib.suppress(FileNotFoundError):
+                    (aside / f"{name}{suffix}").replace(packs / f"{name}{suffix}")
+            done = _replaced(repository, name, (aside / "old").read_text().split())
+    shutil.rmtree(aside, ignore_errors=True)
+    return done
+
+
+def _replaced(repository: Repository, name: str, old: Sequence[str]) -> Packed:
+    """Remove what is in the pack of that name, too: the packs it was made of, or else loose objects."""
+    packs = repository.common / "objects" / "pack"
+    held = Listing(packs / f"{name}.idx")
+    loose, gone = 0, 0
+    for sha in held if not old else ():
         with contextlib.suppress(FileNotFoundError):
             repository.objects.path(Oid(sha.hex())).unlink()
-            count += 1
-    (aside / "name").unlink()
-    return count
-
-
-def _pack_loose(repository: Repository, mark: Path, head: Oid) -> int:
-    """Pack what is loose of the history up to ``head``; ``mark`` says up to where everything is packed already."""
-    revisions = [head]
-    with contextlib.suppress(OSError, Unreadable):
-        # Only a commit that is there can be left out; one that is gone would make Git refuse everything.
-        packed = Oid(mark.read_text().strip())
-        revisions.append(Oid(f"^{repository.commit(packed).oid}"))
-    name = _git(repository, revisions, "--revs", "--unpacked", "--non-empty")
-    count = _introduce(repository, name, loose=True) if name else 0
-    fresh = mark.with_name(f"packed.{os.getpid()}")
-    fresh.write_text(f"{head}\n")
-    fresh.replace(mark)
-    return count
-
-
-def _roll_up(repository: Repository, small: Sequence[str]) -> int:
-    """Put packs of ours into one."""
-    if len(small) < 2:
-        return 0
-    name = _git(repository, [f"{old}.pack" for old in small], "--stdin-packs", "--non-empty")
-    if not name:
-        return 0
-    _introduce(repository, name, loose=False)
-    packs = repository.common / "objects" / "pack"
-    held = set(shas(packs / f"{name}.idx"))
-    gone = [old for old in small if old != name and held.issuperset(shas(packs / f"{old}.idx"))]
-    for old in gone:
-        repository.objects.own.remove(old)
-    return len(gone)
+            loose += 1
+    for other in old:
+        try:
+            replaced = other != name and all(sha in held for sha in Listing(packs / f"{other}.idx"))
+        except FileNotFoundError:
+            # Somebody who was killed had begun to remove it.
+            replaced = True
+        if replaced:
+            repository.objects.own.remove(other)
+            gone += 1
+    return Packed(loose, gone)
 
 
 def _too_small(packs: Mapping[str, int]) -> list[str]:
@@ -141,21 +193,3 @@ def _too_small(packs: Mapping[str, int]) -> list[str]:
             until = number + 1
         total += packs[name]
     return ordered[:until]
-
-
-def _git(repository: Repository, lines: Sequence[str], *options: str) -> str:
-    """Run Git's packer; the name of the pack that it made aside, or nothing when there was nothing to pack."""
-    base = repository.common / "beads" / "packing" / "pack"
-    base.parent.mkdir(exist_ok=True)
-    command = ["git", f"--git-dir={repository.common}", "-c", "pack.threads=1", "pack-objects", "--quiet"]
-    command += ["--delta-base-offset", *options, str(base)]
-    try:
-        done = subprocess.run(
-            command, input="".join(f"{line}\n" for line in lines), capture_output=True, text=True, check=False
-        )
-    except OSError as error:
-        raise Unreadable(f"git cannot be run: {error}", "Objects stay as they are, which does no harm.") from error
-    if done.returncode:
-        raise Unreadable(f"git cannot pack: {done.stderr.strip()[:500]}", "Objects stay as they are: see `git fsck`.")
-    checksum = done.stdout.strip()
-    return checksum and f"pack-{checksum}"

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import mmap
 import os
 import re
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate, count
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -97,18 +99,42 @@ def index(entries: Iterable[Entry], checksum: bytes) -> bytes:
     return content + hashlib.sha1(content, usedforsecurity=False).digest()
 
 
-def shas(path: Path) -> Iterator[bytes]:
-    """The ids of the objects in the pack whose index is there.
+class Listing(Sequence[bytes]):
+    """The ids of the objects in a pack, in their order, as its index has them; it is not read as a whole.
+
+    Args:
+        path: the index.
 
     Raises:
         OSError: it is not there, or cannot be read.
         ValueError: it is no index that we know.
     """
-    content = path.read_bytes()
-    until = _HEADS + 20 * int.from_bytes(content[_HEADS - 4 : _HEADS], "big")
-    if not content.startswith(_INDEX) or len(content) < until:
-        raise ValueError(f"{path} is not the index of a pack, version 2")
-    return (content[at : at + 20] for at in range(_HEADS, until, 20))
+
+    def __init__(self, path: Path) -> None:
+        with path.open("rb") as file:
+            known = file.read(len(_INDEX)) == _INDEX and os.fstat(file.fileno()).st_size >= _HEADS + _TAIL
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if known else b""
+        if not known or len(self._map) < _HEADS + _ROW * len(self) + _TAIL:
+            raise ValueError(f"{path} is not the index of a pack, version 2")
+
+    def _until(self, first: int) -> int:
+        """How many ids begin with that byte or one before it."""
+        return int.from_bytes(self._map[_HEADS - 4 * (256 - first) :][:4], "big") if first >= 0 else 0
+
+    def __len__(self) -> int:
+        return self._until(255)
+
+    def __getitem__(self, number: int) -> bytes:  # type: ignore[override]
+        if not 0 <= number < len(self):
+            raise IndexError(number)
+        return self._map[_HEADS + 20 * number : _HEADS + 20 * number + 20]
+
+    def __contains__(self, sha: object) -> bool:
+        if not isinstance(sha, bytes):
+            return False
+        low, high = self._until(sha[0] - 1), self._until(sha[0])
+        place = bisect_left(self, sha, low, high)
+        return place < high and self[place] == sha
 
 
 class Owned:
@@ -159,8 +185,8 @@ class Owned:
             with contextlib.suppress(FileNotFoundError):
                 found[mark.name] = (path.stat().st_size - _HEADS - _TAIL) // _ROW
                 continue
-            # `git gc` took it in.
-            mark.unlink(missing_ok=True)
+            # `git gc` took it in, or it was never ended.
+            self.remove(mark.name)
         return found
 
     def remove(self, name: str) -> None:

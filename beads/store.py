@@ -268,7 +268,7 @@ class Store:
         weakref.finalize(snapshot, self._index.release, connection).atexit = False
         snapshot.mend = functools.partial(self._made_anew, commit)
         # It may be ahead of what we saw of the ref before.
-        return self._checked(snapshot) if commit in (head, self._head()) else None
+        return self._checked(snapshot) if commit == head or commit == self._head() else None
 
     def _checked(self, snapshot: Snapshot) -> Snapshot:
         if snapshot._format != self._format:
@@ -311,23 +311,22 @@ class Store:
             else:
                 raise LostRace(f"{self.ref} moved {_TRIES_MAX} times while writing", "Try again.")
         if len(self.repository.objects.own) >= PACKS_MAX:
-            # Whoever finds the mess tidies up; if that cannot be done the next one tries.
+            from beads.packing import begin
+
+            # Whoever finds the mess has it tidied up; if that cannot be done the next one tries.
             with contextlib.suppress(Unreadable):
-                self.pack()
+                begin(self.repository)
         return written
 
-    def pack(self, *, everything: bool = False) -> Packed:
-        """Put the small packs of the store into one; a writer does so now and then.
-
-        Args:
-            everything: the large packs and what is loose of the store, too.
+    def pack(self) -> Packed:
+        """Put all packs of the store, and what is loose of it, into one; small ones are by themselves now and then.
 
         Raises:
             Unreadable: there is no Git to do it, or it cannot.
         """
         from beads.packing import pack
 
-        return pack(self.repository, self._head() if everything else None)
+        return pack(self.repository, self._head())
 
     def _try(self, actor: str, operations: Sequence[Operation] | Decision, reason: str) -> Written | None:
         from beads.apply import Context, apply

@@ -79,7 +79,7 @@ def gc(session: Session) -> None:
     Example:
       bead gc
     """
-    packed = session.store.pack(everything=True)
+    packed = session.store.pack()
     if session.json:
         render.echo_json({"objects": packed.objects, "packs": packed.packs})
     else:

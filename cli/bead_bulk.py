@@ -167,8 +167,9 @@ def _line(text: str, place: str, models: Mapping[str, type[Fact]]) -> Line:
 
     try:
         facts = json.loads(text)
-    except ValueError as error:
-        raise InvalidInput(f"{place}: not JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        problem = "nested too deep" if isinstance(error, RecursionError) else error
+        raise InvalidInput(f"{place}: not JSON: {problem}") from error
     name = str(facts.get("op")) if isinstance(facts, dict) else "a line without an object"
     if name not in models:
         hint = f'Write {{"op": …}} with one of {", ".join(models)}.'

@@ -147,7 +147,7 @@ def test_no_store_is_said_so(repo: Path) -> None:
     assert not (repo / ".git" / "beads").exists()
 
 
-@pytest.mark.parametrize("text", ["gitdir: /nowhere", "gitdir: ../nowhere\n", "", "what?", "\xff"])
+@pytest.mark.parametrize("text", ["gitdir: /nowhere", "gitdir: ../nowhere\n", "gitdir: .git", "", "what?", "\xff"])
 def test_a_git_file_that_leads_nowhere_is_not_passed_over(repo: Path, text: str) -> None:
     Store.init(repo, "ada")
     (repo / "inner").mkdir()

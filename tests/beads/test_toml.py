@@ -80,6 +80,14 @@ def test_lone_surrogates_are_refused(data: dict[str, Any]) -> None:
         dumps(data)
 
 
+def test_what_is_nested_too_deep_is_refused() -> None:
+    deep: list[Any] = []
+    for _ in range(5000):
+        deep = [deep]
+    with pytest.raises(InvalidInput, match="nested too deep"):
+        dumps({"x": deep})
+
+
 @given(st.binary(max_size=60))
 def test_whatever_is_read_is_a_table_or_an_error_with_a_place(data: bytes) -> None:
     try:

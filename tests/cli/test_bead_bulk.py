@@ -112,6 +112,7 @@ def test_a_batch_can_be_a_file_and_empty(beads: Beads, tmp_path: Path) -> None:
     [
         ("{", 2, ":2: not JSON: "),
         ("[]", 2, ":2: 'a line without an object' is not an operation"),
+        ('{"a":' * 5000, 2, ":2: not JSON: nested too deep"),
         ('{"op": "creat"}', 2, ":2: 'creat' is not an operation that a batch may have\nhint: Write"),
         ('{"op": "land", "ids": ["bt-a"], "commit": "c"}', 2, ":2: 'land' is not an operation that a batch may have"),
         (

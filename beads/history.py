@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import heapq
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -306,7 +307,8 @@ def differences(old: Bead | None, new: Bead | None) -> tuple[Difference, ...]:
     for field in dict.fromkeys((*before, *after)):
         was, now = _words(before.get(field)), _words(after.get(field))
         if was != now and field not in _UNTOLD:
-            removed, added = (tuple(w for w in a if w not in b) for a, b in ((was, now), (now, was)))
+            # Counted, because what came may say the same as what was there, such as a second try that failed alike.
+            removed, added = (tuple((Counter(a) - Counter(b)).elements()) for a, b in ((was, now), (now, was)))
             found.append(Difference(field, removed, added))
     return tuple(found)
 

@@ -90,11 +90,10 @@ def batch(session: Session, file: str) -> None:
 
     \b
     Example:
-      bead batch - <<'END'
-      {"op": "create", "bead": {"id": "bt-doc", "title": "Write the manual", "priority": 1}}
-      {"op": "label", "id": "bt-doc", "add": ["docs"]}
-      {"op": "depend", "id": "bt-doc", "on": "bt-7f3a9c"}
-      END
+      bead batch operations.jsonl
+      printf '%s\\n' \\
+        '{"op": "create", "bead": {"id": "bt-doc", "title": "Write the manual", "priority": 1}}' \\
+        '{"op": "label", "id": "bt-doc", "add": ["docs"]}' | bead batch -
     """
     from beads.errors import TownError
 

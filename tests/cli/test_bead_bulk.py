@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.cli.commands import Beads
+from tests.cli.commands import PROGRAM, Beads
 from tests.world import git
 
 PLAN = """\
@@ -95,6 +97,14 @@ def test_a_batch_is_one_transaction(beads: Beads) -> None:
     assert found[1]["id"] != found[2]["id"]
     assert int(git(beads.repository, "rev-list", "--count", "refs/beads/main")) == before + 1
     assert beads.show(one)["status"] == "open"
+
+
+def test_the_example_of_a_batch_can_be_pasted(beads: Beads, environ: dict[str, str]) -> None:
+    typed = beads.run("batch", "--help").partition("operations.jsonl\n")[2].partition("\n\n")[0]
+    script = f'bead() {{ {shlex.join(PROGRAM)} "$@"; }}\n{typed}'
+    said = subprocess.check_output(["sh", "-c", script], cwd=beads.repository, env=environ, text=True)
+    assert said == "2 operations, done as one transaction\n"
+    assert beads.show("bt-doc")["labels"] == ["docs"]
 
 
 def test_a_batch_can_be_a_file_and_empty(beads: Beads, tmp_path: Path) -> None:

@@ -182,7 +182,8 @@ class Store:
         store = cls(Repository(start, clock), clock or SystemClock(), ref)
         if store.repository.head(ref) is None:
             raise NotFound(
-                f"there is no store at {ref} in {store.repository.common}", "Run `town init` or `bead init`."
+                f"there is no store at {ref} in {store.repository.common}",
+                "`town init` or `bead init` begins one, `bead sync` brings that of a remote.",
             )
         return store
 

@@ -92,6 +92,7 @@ def test_the_moves_are_those_of_the_puzzle(discs: int) -> None:
         judge.see("c", [(number, move(number, text, "open", 0))])
         judge.see("c", [(number, move(number, text, "closed", 1))])
     judge.end()
+    assert judge.commits == 2**discs - 1
 
 
 def titles(discs: int) -> list[str]:

@@ -31,11 +31,6 @@ from tests.world import git, unpack
 
 
 @pytest.fixture
-def clock() -> Virtual:
-    return Virtual()
-
-
-@pytest.fixture
 def store(repo: Path, clock: Virtual) -> Store:
     """A store with three beads."""
     store = Store.init(repo, "ada", clock=clock)

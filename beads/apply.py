@@ -344,9 +344,18 @@ def _reopen(op: Reopen, draft: Draft, context: Context) -> Bead:
 
 
 def _delete(op: Delete, draft: Draft, context: Context) -> Bead:
-    bead = draft.get(op.id) or draft.need(op.id)
+    gone, left = _bury(op, op.id, draft, context)
+    # Without recursion, because parts of parts may be many levels deep.
+    while left:
+        left += _bury(op, left.pop(), draft, context)[1]
+    return gone
+
+
+def _bury(op: Delete, bead_id: str, draft: Draft, context: Context) -> tuple[Bead, list[str]]:
+    """Delete one bead and its merge requests; its tombstone, and the parts that are to go next."""
+    bead = draft.get(bead_id) or draft.need(bead_id)
     if bead.deleted:
-        return bead
+        return bead, []
     if bead.outcome == "landed" or (bead.merge and bead.merge.landing):
         raise Refused(f"{bead.id} has landed on main, or is about to", "Its record stays.")
     molecule = graph.molecule_of(draft, bead)
@@ -361,10 +370,7 @@ def _delete(op: Delete, draft: Draft, context: Context) -> Bead:
     for request in graph.merge_requests(draft, bead):
         _put(draft, context, request, request.tombstone(op.reason, context.now))
     gone = _put(draft, context, bead, bead.tombstone(op.reason, context.now))
-    for part in parts:
-        if part.merge is None:
-            _delete(Delete(id=part.id, reason=op.reason, cascade=op.cascade), draft, context)
-    return gone
+    return gone, [part.id for part in reversed(parts) if part.merge is None]
 
 
 def _restore(op: Restore, draft: Draft, context: Context) -> Bead | None:

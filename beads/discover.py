@@ -29,10 +29,13 @@ def _control(path: Path) -> Path | None:
     """The Git directory that ``path`` is, or that the ``.git`` file at ``path`` points to."""
     if path.name == ".git" and path.is_file():
         kind, _, target = path.read_text().strip().partition(":")
-        found = _control((path.parent / target.strip()).resolve()) if kind == "gitdir" else None
-        if found is None:
+        control = (path.parent / target.strip()).resolve()
+        if kind != "gitdir" or not _is_git(control):
             # Going on to a repository further out, as if this file were not there, would be another one's store.
             raise Unreadable(f"{path} does not lead to a Git repository", "`git worktree repair` may mend it.")
-        return found
-    is_git = (path / "HEAD").exists() and ((path / "objects").is_dir() or (path / "commondir").is_file())
-    return path.resolve() if is_git else None
+        return control
+    return path.resolve() if _is_git(path) else None
+
+
+def _is_git(path: Path) -> bool:
+    return (path / "HEAD").exists() and ((path / "objects").is_dir() or (path / "commondir").is_file())

@@ -12,10 +12,6 @@ from beads.errors import Fenced
 from beads.model import Bead, Lease
 
 
-def _nothing_renewed() -> heartbeat.Renewed:
-    return {}
-
-
 @dataclass(frozen=True)
 class Context:
     """Who acts, when, and where.
@@ -30,7 +26,7 @@ class Context:
     actor: str
     now: datetime
     site: str = ""
-    renewed: Callable[[], heartbeat.Renewed] = _nothing_renewed
+    renewed: Callable[[], heartbeat.Renewed] = dict
 
 
 def until(bead_id: str, lease: Lease, context: Context) -> datetime:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import heapq
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from typing import Any
 
 from beads import graph, undo
 from beads.apply import Context, Draft, apply
-from beads.errors import InvalidInput, NotFound, Refused, TownError, Unreadable
+from beads.errors import NotFound, Refused, TownError, Unreadable
 from beads.git import Commit, Oid, Repository
 from beads.model import Attempt, Bead, Comment, Dependency, Evidence, Lease, path_of, read_bead
 from beads.ops import Changed, Restore
@@ -220,11 +221,8 @@ def changed(repository: Repository, commit: Oid) -> Iterator[Changed]:
         if change.path.startswith("beads/"):
             if change.new is None:
                 raise Unreadable(f"{commit[:12]} removed {change.path}", "Take it from the commit before with Git.")
-            try:
-                before = read_bead(repository.read(change.old), change.path) if change.old else None
-                yield Changed(before=before, after=read_bead(repository.read(change.new), change.path))
-            except InvalidInput as error:
-                raise Unreadable(f"{commit[:12]} cannot be read: {error.message}", "Run `bead doctor`.") from error
+            before = read_bead(repository.read(change.old), change.path) if change.old else None
+            yield Changed(before=before, after=read_bead(repository.read(change.new), change.path))
 
 
 def last_own(repository: Repository, head: Oid, view: graph.View, actor: str) -> Entry:
@@ -309,7 +307,8 @@ def differences(old: Bead | None, new: Bead | None) -> tuple[Difference, ...]:
     for field in dict.fromkeys((*before, *after)):
         was, now = _words(before.get(field)), _words(after.get(field))
         if was != now and field not in _UNTOLD:
-            removed, added = (tuple(w for w in a if w not in b) for a, b in ((was, now), (now, was)))
+            # Counted, because what came may say the same as what was there, such as a second try that failed alike.
+            removed, added = (tuple((Counter(a) - Counter(b)).elements()) for a, b in ((was, now), (now, was)))
             found.append(Difference(field, removed, added))
     return tuple(found)
 
@@ -317,7 +316,7 @@ def differences(old: Bead | None, new: Bead | None) -> tuple[Difference, ...]:
 def _differences(repository: Repository, path: str, old: Oid | None, new: Oid | None) -> tuple[Difference, ...]:
     try:
         before, after = (read_bead(repository.read(oid), path) if oid else None for oid in (old, new))
-    except (InvalidInput, Unreadable):
+    except Unreadable:
         # That a file was damaged is for `bead doctor` to say; the history goes on.
         return ()
     return differences(before, after)

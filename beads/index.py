@@ -135,15 +135,11 @@ class Reader:
 
     def get(self, bead_id: str) -> Bead | None:
         """The bead of that id, or None."""
-        if not bead_id.isascii():
-            return None
         found = self._all("SELECT id, oid, data FROM beads WHERE id = ?", (bead_id,))
         return self._bead(*found[0]) if found else None
 
     def children(self, bead_id: str) -> list[Bead]:
         """The beads whose parent it is, in the order of their ids."""
-        if not bead_id.isascii():
-            return []
         # What a bead's parts are is asked several times to say where it stands.
         found = self._parts.get(bead_id)
         if found is None:
@@ -156,8 +152,6 @@ class Reader:
 
     def dependents(self, bead_id: str) -> list[Bead]:
         """The beads that depend on it in any other way, in the order of their ids."""
-        if not bead_id.isascii():
-            return []
         sql = "SELECT id, oid, data FROM edges JOIN beads ON id = source WHERE target = ? ORDER BY place"
         return [self._bead(*row) for row in self._all(sql, (bead_id,))]
 
@@ -238,7 +232,7 @@ class Reader:
 
     def row(self, bead_id: str, now: datetime) -> Row | None:
         """The row of a bead."""
-        found = self._all(f"{_ROW} WHERE id = :id", {"id": bead_id, "now": micros(now)}) if bead_id.isascii() else []
+        found = self._all(f"{_ROW} WHERE id = :id", {"id": bead_id, "now": micros(now)})
         return Row._make(found[0]) if found else None
 
     def tree(self, oid: Oid) -> bytes | None:
@@ -255,11 +249,7 @@ class Reader:
         return (self._bead(*row) for row in self._stream(sql))
 
     def _all(self, sql: str, values: Any = ()) -> list[Any]:
-        try:
-            return self._connection.execute(sql, values).fetchall()
-        except sqlite3.DatabaseError as error:
-            self._mend(error)
-        return self._connection.execute(sql, values).fetchall()
+        return list(self._stream(sql, values))
 
     def _stream(self, sql: str, values: Any = ()) -> Iterator[Any]:
         given = 0
@@ -267,6 +257,9 @@ class Reader:
             for row in self._connection.execute(sql, values):
                 given += 1
                 yield row
+            return
+        except UnicodeEncodeError:
+            # What is no text, such as an argument that is no UTF-8, is in no bead.
             return
         except sqlite3.DatabaseError as error:
             self._mend(error)

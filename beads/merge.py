@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
-from beads.model import Attempt, Bead, Comment, Dependency, Evidence, Fact, Lease, MergeRequest
+from beads.model import Attempt, Bead, Comment, Dependency, Evidence, Fact, Lease, MergeRequest, same_holder
 
 T = TypeVar("T")
 
@@ -161,12 +161,12 @@ class _Merge:
         """Who holds it. Moving a lease's end is no change of the holder, so that giving back wins over renewing."""
         was = self.base.lease if self.base else None
         sides = [self.a.lease, self.b.lease]
-        changed = [lease for lease in sides if _holder(lease) != _holder(was)]
+        changed = [lease for lease in sides if not same_holder(lease, was)]
         held = [lease for lease in changed if lease is not None]
         if changed and not held:
             return None
         best = max(held, key=lambda lease: _claim_rank(lease, accepted)) if held else was
-        ends = [lease.until for lease in (was, *sides) if lease is not None and _holder(lease) == _holder(best)]
+        ends = [lease.until for lease in (was, *sides) if lease is not None and same_holder(lease, best)]
         return best.model_copy(update={"until": max(ends)}) if best else None
 
     def _assignee(self, life: _Life, lease: Lease | None) -> str:
@@ -174,8 +174,8 @@ class _Merge:
         sides = [self.a, self.b]
         if life.status == "closed" and life != self._began():
             sides = [side for side in sides if _Life.of(side) == life]
-        elif lease is not None and _holder(lease) != _holder(self.base.lease if self.base else None):
-            sides = [side for side in sides if _holder(side.lease) == _holder(lease)]
+        elif lease is not None and not same_holder(lease, self.base.lease if self.base else None):
+            sides = [side for side in sides if same_holder(side.lease, lease)]
         else:
             found: str = self._pick("assignee", _length)
             return found
@@ -309,14 +309,10 @@ def _intact(bead: Bead) -> bool:
     return bool(bead.seal) and bead.seal == bead.digest()
 
 
-def _holder(lease: Lease | None) -> tuple[str, int, str, datetime] | None:
-    return (lease.worker, lease.epoch, lease.site, lease.since) if lease else None
-
-
 def _claim_rank(lease: Lease, accepted: Lease | None) -> tuple[bool, int, float, str]:
     """The one that the remote has, then the one of the latest epoch, then the one that was first."""
     who = lease.model_copy(update={"until": lease.since})
-    return _holder(lease) == _holder(accepted), lease.epoch, -lease.since.timestamp(), _mark(who)
+    return same_holder(lease, accepted), lease.epoch, -lease.since.timestamp(), _mark(who)
 
 
 def _progress(merge: MergeRequest) -> tuple[bool, bool]:

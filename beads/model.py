@@ -153,6 +153,16 @@ class Lease(Fact):
         """The clone that the holder writes in."""
         return self.site.partition("/")[0]
 
+    @property
+    def holder(self) -> tuple[str, int, str, datetime]:
+        """Who holds it and since when. How long it holds is all that may change of a lease."""
+        return self.worker, self.epoch, self.site, self.since
+
+
+def same_holder(one: Lease | None, other: Lease | None) -> bool:
+    """Whether these are one lease, renewed or not, or none at all."""
+    return (one and one.holder) == (other and other.holder)
+
 
 AttemptEnd = Literal["satisfied", "unmet", "died", "stopped"]
 

@@ -126,7 +126,8 @@ class Remote:
         if _ABSENT.search(done.err):
             return None
         raise Unreadable(
-            f"the remote {self.name!r} cannot be read: {done.said}", "Nothing was changed here; try again later."
+            f"the remote {self.name!r} cannot be read: {done.said}",
+            "Nothing was changed here. Try again later, or see with `git remote -v` whether it is the right one.",
         )
 
     def push(self, new: Oid, old: Oid | None) -> bool:

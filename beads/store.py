@@ -19,7 +19,7 @@ import os
 import re
 import sqlite3
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -47,6 +47,7 @@ PACKS_MAX = 50
 """From this many packs of ours on a writer puts the small ones into one. Git finds more of them too many, too."""
 
 _TRIES_MAX = 200
+_TOLD_MAX = 100
 _CATCH_UP_MAX = 50
 _WRITER_WAIT_SECONDS = 10.0
 
@@ -81,14 +82,7 @@ class Snapshot(Reader):
         Raises:
             Unreadable: the store is of another version.
         """
-        from beads.toml import loads
-
-        found: dict[str, object] = loads(self._format, "format.toml")
-        if found.get("format") != FORMAT:
-            raise Unreadable(
-                f"the store has format {found.get('format')!r}, this program reads {FORMAT}", "Update beadtown."
-            )
-        return found
+        return settings_of(self._format)
 
     @property
     def prefix(self) -> str:
@@ -188,7 +182,8 @@ class Store:
         store = cls(Repository(start, clock), clock or SystemClock(), ref)
         if store.repository.head(ref) is None:
             raise NotFound(
-                f"there is no store at {ref} in {store.repository.common}", "Run `town init` or `bead init`."
+                f"there is no store at {ref} in {store.repository.common}",
+                "`town init` or `bead init` begins one, `bead sync` brings that of a remote.",
             )
         return store
 
@@ -213,7 +208,7 @@ class Store:
                 parents=(),
                 author=author_of(actor),
                 when=now,
-                message=f"begin the store\n\nActor: {one_line(actor)}\nOperation: init\n",
+                message=message_of("begin the store", actor, ["init"]),
             )
             # Losing this race means that there is a store now, which is what was asked for.
             store.repository.swap(ref, None, commit)
@@ -425,11 +420,35 @@ def _message(actor: str, reason: str, lines: list[str], operations: Sequence[Ope
     more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
     # A line that starts with three dashes would end the message for `git interpret-trailers`.
     subject = one_line(reason).lstrip("- ") or one_line(lines[0]) + more
-    body = "".join(f"{one_line(line)}\n" for line in lines[:100]) + "\n" if len(lines) > 1 else ""
-    trailers = [f"Bead: {i}" for i in ids[:100]] + [f"Actor: {one_line(actor)}"]
-    trailers += [f"Operation: {name}" for name in dict.fromkeys(o.op for o in operations)]
-    trailers += [f"Undoes: {o.commit}" for o in operations if o.op == "restore"]
-    return f"{subject}\n\n{body}" + "\n".join(trailers) + "\n"
+    body = "".join(f"{one_line(line)}\n" for line in lines[:_TOLD_MAX]) + "\n" if len(lines) > 1 else ""
+    undone = [o.commit for o in operations if o.op == "restore"]
+    return message_of(f"{subject}\n\n{body}".rstrip("\n"), actor, [o.op for o in operations], ids, undone)
+
+
+def message_of(
+    text: str, actor: str, operations: Iterable[str], beads: Sequence[str] = (), undoes: Iterable[str] = ()
+) -> str:
+    """The message of a commit of the store: what happened, and the trailers that say so to a program."""
+    trailers = [f"Bead: {bead_id}" for bead_id in beads[:_TOLD_MAX]] + [f"Actor: {one_line(actor)}"]
+    trailers += [f"Operation: {name}" for name in dict.fromkeys(operations)]
+    trailers += [f"Undoes: {commit}" for commit in undoes]
+    return f"{text}\n\n" + "\n".join(trailers) + "\n"
+
+
+def settings_of(data: bytes) -> Mapping[str, object]:
+    """What a ``format.toml`` says.
+
+    Raises:
+        Unreadable: it is of another version of the format.
+    """
+    from beads.toml import loads
+
+    found: dict[str, object] = loads(data, "format.toml")
+    if found.get("format") != FORMAT:
+        raise Unreadable(
+            f"the store has format {found.get('format')!r}, this program reads {FORMAT}", "Update beadtown."
+        )
+    return found
 
 
 def one_line(text: str) -> str:

@@ -15,11 +15,10 @@ from beads import heartbeat
 from beads.errors import Fenced, InvalidInput, LostRace, NotFound, Refused, TownError, Unreadable
 from beads.git import Change, Oid, Repository
 from beads.merge import merge
-from beads.model import Bead, Lease, milliseconds, path_of, read_bead, write_bead
+from beads.model import Bead, Lease, milliseconds, path_of, read_bead, same_holder, write_bead
 from beads.ops import Claim, Release
 from beads.remote import Remote
-from beads.store import FORMAT, Store, Written, author_of, one_line
-from beads.toml import loads
+from beads.store import Store, Written, author_of, message_of, one_line, settings_of
 
 TRIES_MAX = 30
 """How often one sync starts again because somebody else was faster."""
@@ -29,7 +28,6 @@ BEAD_BYTES_MAX = 16 * 2**20
 
 _PAUSE_SECONDS_MAX = 2.0
 _FORMAT_FILE = "format.toml"
-_SUBJECTS_MAX = 100
 
 
 @dataclass(frozen=True)
@@ -117,8 +115,7 @@ def _publish(store: Store, remote: Remote, actor: str, bead: Bead, chance: rando
         _give_back(store, actor, bead)
         raise type(error)(f"{bead.id} was not claimed: {error.message}", error.hint) from error
     now = store.snapshot().get(bead.id)
-    same = now is not None and now.lease is not None and _who(now.lease) == _who(bead.lease)
-    return None if same else now or bead
+    return None if now and same_holder(now.lease, bead.lease) else now or bead
 
 
 def _give_back(store: Store, actor: str, bead: Bead) -> None:
@@ -134,10 +131,6 @@ def _named(bead: Bead) -> str:
     if bead.lease is None:
         return f"nobody any more ({bead.status})"
     return f"{bead.lease.worker} of {bead.lease.site or 'another clone'}, epoch {bead.lease.epoch}"
-
-
-def _who(lease: Lease | None) -> tuple[object, ...] | None:
-    return (lease.worker, lease.epoch, lease.site, lease.since) if lease else None
 
 
 def _lease(bead: Bead) -> Lease:
@@ -203,7 +196,7 @@ def _unrelated(store: Store, ours: Oid, incoming: _Incoming) -> TownError:
     )
 
 
-def _settings(repository: Repository, commit: Oid) -> dict[str, object]:
+def _settings(repository: Repository, commit: Oid) -> Mapping[str, object]:
     """What ``format.toml`` says at a commit.
 
     Raises:
@@ -212,12 +205,7 @@ def _settings(repository: Repository, commit: Oid) -> dict[str, object]:
     oid = repository.find(repository.commit(commit).tree, _FORMAT_FILE)
     if oid is None:
         raise Unreadable(f"{commit[:12]} is no store: it has no {_FORMAT_FILE}", "Is it the right ref?")
-    found: dict[str, object] = loads(repository.read(oid), _FORMAT_FILE)
-    if found.get("format") != FORMAT:
-        raise Unreadable(
-            f"the store has format {found.get('format')!r}, this program reads {FORMAT}", "Update beadtown."
-        )
-    return found
+    return settings_of(repository.read(oid))
 
 
 class _Incoming:
@@ -338,15 +326,13 @@ def _merged(store: Store, remote: Remote, ours: Oid, incoming: _Incoming, bases:
     subject = (
         f"sync with {one_line(incoming.name)}: {beads} beads from there, {len(taken.mixed)} of them changed here, too"
     )
-    trailers = [f"Bead: {bead_id}" for bead_id in taken.mixed[:_SUBJECTS_MAX]]
-    trailers += [f"Actor: {one_line(actor)}", "Operation: sync"]
     return repository.write(
         repository.commit(ours).tree,
         taken.files,
         parents=(ours, incoming.commit),
         author=author_of(actor),
         when=milliseconds(store.clock.now()),
-        message=f"{subject}\n\n" + "\n".join(trailers) + "\n",
+        message=message_of(subject, actor, ["sync"], taken.mixed),
     )
 
 

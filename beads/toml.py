@@ -31,11 +31,13 @@ def dumps(data: dict[str, Any]) -> bytes:
     import tomli_w
 
     # TOML folds CR LF inside multi-line strings to LF, so text with a CR goes on one escaped line instead.
-    multiline = not any("\r" in s for s in _strings(data))
     try:
+        multiline = not any("\r" in s for s in _strings(data))
         text = tomli_w.dumps(data, multiline_strings=multiline)
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"this cannot be written as TOML: {error}") from error
+    except RecursionError as error:
+        raise InvalidInput("this cannot be written as TOML: arrays or tables are nested too deep") from error
     try:
         return text.encode()
     except UnicodeEncodeError as error:

@@ -16,7 +16,7 @@ from typing import Any
 from beads import graph
 from beads.draft import Draft
 from beads.errors import Fenced, Refused
-from beads.model import BLOCKING, Bead, Lease
+from beads.model import BLOCKING, Bead, Lease, same_holder
 from beads.ops import Changed, Delete, Operation, Release, Reopen, Restore
 
 FINAL: Mapping[str, tuple[str, str]] = {
@@ -51,7 +51,7 @@ def overtaken(change: Changed, there: Bead) -> tuple[str, ...]:
         return ()
     if there.deleted != change.after.deleted:
         return ("outcome",)
-    if there.lease and _given(change) and not _same_holder(there.lease, _given(change)):
+    if there.lease and _given(change) and not same_holder(there.lease, _given(change)):
         # Whoever holds it now is no matter of fields: the release is fenced.
         return ()
     if _gone(change.before) or change.after.deleted:
@@ -82,7 +82,7 @@ def restore(op: Restore, draft: Draft, now: datetime, do: Callable[[Operation], 
             _check_alone(draft, change, before)
     for change in left:
         lease, now_held = _given(change), before[change.after.id].lease
-        if lease and now_held and not _same_holder(lease, now_held):
+        if lease and now_held and not same_holder(lease, now_held):
             raise Fenced(
                 f"{lease.worker} no longer holds {change.after.id} under epoch {lease.epoch}: "
                 f"{now_held.worker} holds it under epoch {now_held.epoch}"
@@ -143,8 +143,8 @@ def _result(change: Changed, there: Bead) -> tuple[Bead, tuple[str, ...]]:
     """A bead that was changed with the fields as they were, and those that cannot be because of later changes."""
     assert change.before is not None, "a created bead is deleted"
     before, after = change.before, change.after
-    if not _same_holder(before.lease, after.lease):
-        there = _released(there) if _same_holder(there.lease, _given(change)) else there
+    if not same_holder(before.lease, after.lease):
+        there = _released(there) if same_holder(there.lease, _given(change)) else there
         before, after = _released(before), _released(after)
     was, did, now = dict(before), dict(after), dict(there)
     fields = dict(now)
@@ -202,14 +202,7 @@ def _changed_since(then: Bead, now: Bead) -> tuple[str, ...]:
 def _given(change: Changed) -> Lease | None:
     """The lease that the transaction gave."""
     before = change.before.lease if change.before else None
-    return None if _same_holder(before, change.after.lease) else change.after.lease
-
-
-def _same_holder(one: Lease | None, other: Lease | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    # How long it holds is all that may change of a lease.
-    return one == other.model_copy(update={"until": one.until})
+    return None if same_holder(before, change.after.lease) else change.after.lease
 
 
 def _released(bead: Bead) -> Bead:
@@ -227,7 +220,7 @@ def _check(change: Changed, there: Bead) -> None:
     if (after.merge or (before and before.merge)) and not (before and after.deleted != before.deleted):
         raise Refused(f"{after.id} is a merge request, which only the Refinery changes", "`town queue` shows it.")
     if before and not before.deleted and not after.deleted:
-        renewed = before.lease != after.lease and _same_holder(before.lease, after.lease)
+        renewed = before.lease != after.lease and same_holder(before.lease, after.lease)
         if renewed or (before.lease and not after.lease and not after.closed):
             reason, hint = FINAL["renew" if renewed else "release"]
             raise Refused(f"the lease of {after.id} cannot be taken back: {reason}", hint)

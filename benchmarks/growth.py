@@ -41,7 +41,7 @@ def grow(place: Path, beads: int, changes: int, packer: str, seed: int) -> Itera
     after = _sizes(place)
     kept = {part: (after[part] - before[part]) / changes for part in after}
     what = f"a change, {beads:,} beads, packed by {packer}"
-    yield Figure(what, sum(kept.values()) - kept[BESIDE], "bytes", at_most=AT_MOST)
+    yield Figure(what, sum(kept.values()) - kept.get(BESIDE, 0), "bytes", at_most=AT_MOST)
     for part, size in sorted(kept.items()):
         yield Figure(f"beside that: {part}" if part == BESIDE else f"of that: {part}", size, "bytes")
     yield Figure("the same before packing", (loose.total() - before.total()) / changes, "bytes")
@@ -85,7 +85,7 @@ def add(parser: ArgumentParser) -> None:
         "--beads", type=int, nargs="+", default=[1000, 100_000], help="how many there are (1000 100000)"
     )
     parser.add_argument("--changes", type=int, default=2000, help="how many changes are made (2000)")
-    parser.add_argument("--packer", choices=sorted(PACKERS), default="git", help="what packs the store (git)")
+    parser.add_argument("--packer", choices=sorted(PACKERS), default="bead", help="what packs the store (bead)")
     parser.add_argument("--seed", type=int, default=0, help="of the graph and of the changes (0)")
 
 

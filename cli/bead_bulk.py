@@ -90,11 +90,10 @@ def batch(session: Session, file: str) -> None:
 
     \b
     Example:
-      bead batch - <<'END'
-      {"op": "create", "bead": {"id": "bt-doc", "title": "Write the manual", "priority": 1}}
-      {"op": "label", "id": "bt-doc", "add": ["docs"]}
-      {"op": "depend", "id": "bt-doc", "on": "bt-7f3a9c"}
-      END
+      bead batch operations.jsonl
+      printf '%s\\n' \\
+        '{"op": "create", "bead": {"id": "bt-doc", "title": "Write the manual", "priority": 1}}' \\
+        '{"op": "label", "id": "bt-doc", "add": ["docs"]}' | bead batch -
     """
     from beads.errors import TownError
 
@@ -167,8 +166,9 @@ def _line(text: str, place: str, models: Mapping[str, type[Fact]]) -> Line:
 
     try:
         facts = json.loads(text)
-    except ValueError as error:
-        raise InvalidInput(f"{place}: not JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
+        problem = "nested too deep" if isinstance(error, RecursionError) else error
+        raise InvalidInput(f"{place}: not JSON: {problem}") from error
     name = str(facts.get("op")) if isinstance(facts, dict) else "a line without an object"
     if name not in models:
         hint = f'Write {{"op": …}} with one of {", ".join(models)}.'

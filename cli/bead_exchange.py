@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TextIO, TypeVar
+from typing import IO, TYPE_CHECKING, BinaryIO, TypeVar
 
 import click
 
@@ -83,10 +83,10 @@ def import_(session: Session, file: str, origin: str, dry_run: bool) -> None:
 
 
 @command("export")
-@click.option("-o", "--output", metavar="FILE", type=click.File("w", "utf-8", atomic=True), help="Write there.")
+@click.option("-o", "--output", metavar="FILE", type=click.Path(dir_okay=False), help="Write there.")
 @click.option("--to", "target", type=click.Choice(["bd"]), help="Only what that program knows, in its words.")
 @click.pass_obj
-def export(session: Session, output: TextIO | None, target: str | None) -> None:
+def export(session: Session, output: str | None, target: str | None) -> None:
     """Print every bead as a line of JSON.
 
     The names of the fields are those of bd, and ours beside them; what is empty is left out. With --to bd the lines
@@ -99,14 +99,29 @@ def export(session: Session, output: TextIO | None, target: str | None) -> None:
       bead export --to bd -o .beads/issues.jsonl
     """
     snapshot = session.store.snapshot()
-    for bead in snapshot:
-        if target == "bd":
-            from beads.interchange.bd import name_in, row_of
+    with _written(output) as file:
+        for bead in snapshot:
+            if target == "bd":
+                from beads.interchange.bd import name_in, row_of
 
-            line = render.json_text(row_of(bead, name_in(snapshot.get)))
-        else:
-            line = render.json_text(dict(render.without_empty(render.bead_json(bead))))
-        click.echo(line, file=output)
+                line = render.json_text(row_of(bead, name_in(snapshot.get)))
+            else:
+                line = render.json_text(dict(render.without_empty(render.bead_json(bead))))
+            click.echo(line, file=file)
+
+
+def _written(output: str | None) -> AbstractContextManager[IO[str] | None]:
+    """The file to write, which takes its place only when all of it is written; None is standard output."""
+    from beads.errors import NotFound
+
+    if output is None:
+        return nullcontext()
+    try:
+        return click.open_file(output, "w", "utf-8", atomic=True)
+    except OSError as error:
+        raise NotFound(
+            f"{output} cannot be written: {error.strerror}", "Make its directory, or name another file."
+        ) from error
 
 
 def _bd(session: Session, file: str) -> Callable[[Snapshot], Said]:

@@ -301,7 +301,7 @@ town = Root(
     \b
     Example:
       town init
-      town mayor "Add slugify() and use it in the router"
+      town mayor --plan plan.toml
       town up --until-idle
     """,
 )

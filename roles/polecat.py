@@ -181,7 +181,9 @@ class Polecat:
             self._attempt(begun, worktree, self.site.settings.agent(agent_name), evidence)
             evidence = self._evaluate(step, worktree)
             if not holds(step.criteria, evidence):
-                self._held(Finish, step, end="unmet", reason=_why(evidence), evidence=evidence)
+                nothing = not step.run and self.site.settings.agent(agent_name).runtime == "command"
+                idle = "nothing was done, as it has no `run` line and no agent: " if nothing else ""
+                self._held(Finish, step, end="unmet", reason=idle + _why(evidence), evidence=evidence)
         self._settle(step, worktree, evidence)
         return True
 

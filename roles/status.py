@@ -46,7 +46,7 @@ class Need:
 
 def rows(snapshot: Snapshot, now: datetime) -> list[Row]:
     """Every unit of work that a polecat can do, in the order it was made."""
-    units = [b for b in snapshot if b.issue_type not in ("step", "merge-request", "message", "epic")]
+    units = [b for b in snapshot if b.issue_type not in graph.UNLISTED]
     found = [_row(snapshot, bead, now) for bead in units if graph.workable(snapshot, bead)]
     return sorted(found, key=lambda row: (row.bead.created_at, graph.natural(row.bead.id)))
 

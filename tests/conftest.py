@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.beads.clocks import Virtual
 from tests.world import environment, make_repository
 
 # Real Git and two cores: how long an example takes says nothing about the code.
@@ -55,6 +56,12 @@ def home(environ: dict[str, str]) -> Path:
 def repo(tmp_path: Path) -> Path:
     """A real Git repository with one commit on ``main``."""
     return make_repository(tmp_path / "repo")
+
+
+@pytest.fixture
+def clock() -> Virtual:
+    """A clock that is told what time it is."""
+    return Virtual()
 
 
 @contextmanager

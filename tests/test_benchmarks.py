@@ -59,9 +59,10 @@ def test_contention_is_measured(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_growth_is_measured(tmp_path: Path) -> None:
-    found = measured(growth, tmp_path, "--beads 50 --changes 5")
-    total = found["a change, 50 beads, packed by git"]
+@pytest.mark.parametrize("packer", ["bead", "git"])
+def test_growth_is_measured(tmp_path: Path, packer: str) -> None:
+    found = measured(growth, tmp_path, f"--beads 50 --changes 5 --packer {packer}")
+    total = found[f"a change, 50 beads, packed by {packer}"]
     parts = [figure.ours for name, figure in found.items() if name.startswith("of that")]
     assert total.ours == pytest.approx(sum(parts))
 
@@ -91,6 +92,7 @@ def test_the_moves_are_those_of_the_puzzle(discs: int) -> None:
         judge.see("c", [(number, move(number, text, "open", 0))])
         judge.see("c", [(number, move(number, text, "closed", 1))])
     judge.end()
+    assert judge.commits == 2**discs - 1
 
 
 def titles(discs: int) -> list[str]:

@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
+from click.testing import CliRunner
 
 from beads import Snapshot, Store
+from cli.main import town
 from tests.world import git, make_repository
 
 TOWN = [sys.executable, "-P", "-c", "from cli.main import town; town()"]
@@ -43,8 +45,14 @@ def make_town(path: Path, settings: str = SETTINGS) -> Path:
     """A repository with a gate and an empty store; returns its path."""
     files = {"check.sh": CHECK, "parts/first": "ok\n", "shared.txt": "top\n", "town.toml": settings}
     repository = make_repository(path / "project", files)
-    run(repository, "init")
+    prepare(repository, "init")
     return repository
+
+
+def prepare(repository: Path, *args: str) -> None:
+    """Run ``town ARGS`` there in this process, which saves the start of one where that is not what is tested."""
+    done = CliRunner().invoke(town, ["-C", str(repository), *args])
+    assert done.exit_code == 0, f"{args} ended with {done.exit_code}:\n{done.stdout}\n{done.stderr}"
 
 
 def run(
@@ -79,7 +87,7 @@ def pour(repository: Path, *molecules: str) -> None:
     """Give the town a plan of these molecules."""
     path = repository.parent / "plan.toml"
     path.write_text('plan = "test"\n' + "\n".join(molecules))
-    run(repository, "mayor", "--plan", str(path), "--yes")
+    prepare(repository, "mayor", "--plan", str(path), "--yes")
 
 
 def snapshot(repository: Path) -> Snapshot:

@@ -105,35 +105,38 @@ def _tuples(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.lists(inner, max_size=3).map(tuple)
 
 
+# Made once, because making it costs more than drawing from it.
+_FIELDS = st.fixed_dictionaries(
+    {"id": IDS, "title": TITLES, "created_at": MOMENTS, "updated_at": MOMENTS},
+    optional={
+        "issue_type": st.from_regex(r"[a-z][a-z0-9_-]{0,9}", fullmatch=True),
+        "status": st.sampled_from(STATUSES),
+        "outcome": st.sampled_from([None, *OUTCOMES]),
+        "priority": st.integers(0, 4),
+        **dict.fromkeys(
+            ("description", "run", "rework", "agent", "assignee", "source", "seal", "created_by", "close_reason"),
+            WORDS,
+        ),
+        "labels": _tuples(WORDS),
+        "attempts_max": st.integers(0),
+        "epoch": st.integers(0),
+        "defer_until": st.none() | MOMENTS,
+        "closed_at": st.none() | MOMENTS,
+        "lease": st.none() | LEASES,
+        "merge": st.none() | _REQUESTS,
+        "dependencies": _tuples(_DEPENDENCIES),
+        "criteria": _tuples(_CRITERIA),
+        "attempts": _tuples(_ATTEMPTS),
+        "evidence": _tuples(EVIDENCE),
+        "comments": _tuples(_COMMENTS),
+    },
+)
+
+
 @st.composite
 def beads(draw: st.DrawFn) -> Bead:
     """Any bead that is allowed, every field in use."""
-    known = st.fixed_dictionaries(
-        {"id": IDS, "title": TITLES, "created_at": MOMENTS, "updated_at": MOMENTS},
-        optional={
-            "issue_type": st.from_regex(r"[a-z][a-z0-9_-]{0,9}", fullmatch=True),
-            "status": st.sampled_from(STATUSES),
-            "outcome": st.sampled_from([None, *OUTCOMES]),
-            "priority": st.integers(0, 4),
-            **dict.fromkeys(
-                ("description", "run", "rework", "agent", "assignee", "source", "seal", "created_by", "close_reason"),
-                WORDS,
-            ),
-            "labels": _tuples(WORDS),
-            "attempts_max": st.integers(0),
-            "epoch": st.integers(0),
-            "defer_until": st.none() | MOMENTS,
-            "closed_at": st.none() | MOMENTS,
-            "lease": st.none() | LEASES,
-            "merge": st.none() | _REQUESTS,
-            "dependencies": _tuples(_DEPENDENCIES),
-            "criteria": _tuples(_CRITERIA),
-            "attempts": _tuples(_ATTEMPTS),
-            "evidence": _tuples(EVIDENCE),
-            "comments": _tuples(_COMMENTS),
-        },
-    )
-    return Bead.model_validate({**draw(known), **draw(_EXTRA)})
+    return Bead.model_validate({**draw(_FIELDS), **draw(_EXTRA)})
 
 
 def bead(bead_id: str, **fields: Any) -> Bead:

@@ -819,6 +819,15 @@ def test_parts_that_are_work_of_their_own_are_not_deleted_by_the_way() -> None:
     assert [b.id for b in world.view if not b.deleted] == ["b"]
 
 
+def test_a_long_chain_of_parts_is_deleted_as_a_whole() -> None:
+    draft = Draft(Beads(()))
+    for one in (bead("b-0"), *(bead(f"b-{n}", dependencies=part_of(f"b-{n - 1}")) for n in range(1, 5001))):
+        draft.put(one)
+    gone = apply(Delete(id="b-0", cascade=True), draft, Context("ada", NOW))
+    assert gone == draft.get("b-0")
+    assert all(one.deleted for one in draft.changed.values())
+
+
 @pytest.mark.parametrize(
     "world, bead_id, reason",
     [

@@ -127,6 +127,8 @@ def test_differences_are_in_words(store: Store) -> None:
         Difference("comments", (), ("nux: hm",)),
     )
     assert differences(new, new) == ()
+    again = new.evolve(criteria=(*new.criteria, *new.criteria))
+    assert differences(new, again) == (Difference("criteria", (), ("run: true",)),)
     assert {d.field for d in differences(None, new)} >= {"title", "priority"}
     assert "issue_type" not in {d.field for d in differences(None, new)}
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from beads.errors import Unreadable
+from beads.git import Oid
 from beads.ops import Label
-from beads.remote import Remote
+from beads.remote import REMOTE_REF, Remote
 from tests.beads.clones import Clone, make_hub
 from tests.towns import until
 from tests.world import git
@@ -96,8 +97,8 @@ def server(tmp_path: Path) -> Iterator[Server]:
         thread.join()
 
 
-def to_and_fro(url: str, place: Path) -> None:
-    """Everything there is between two clones and a remote at that address."""
+def to_and_fro(url: str, place: Path) -> Oid | None:
+    """Everything there is between two clones and a remote at that address; where both are in the end."""
     ada, bob = (Clone.make(url, name, place) for name in ("ada", "bob"))
     ada.begin().sync()
     bob.sync()
@@ -110,26 +111,35 @@ def to_and_fro(url: str, place: Path) -> None:
     assert ada.head == bob.head
     assert ada.get("bt-1").labels == ("x", "y")
     assert ada.get("bt-2").lease is not None
+    return ada.head
+
+
+def head(hub: Path) -> str:
+    """Where the store of a remote is, as Git says."""
+    return git(hub, "rev-parse", REMOTE_REF)
 
 
 def test_by_path_and_url(tmp_path: Path) -> None:
-    to_and_fro(f"file://{make_hub(tmp_path)}", tmp_path)
+    hub = make_hub(tmp_path)
+    assert to_and_fro(f"file://{hub}", tmp_path) == head(hub)
 
 
 def test_by_smart_http(server: Server, tmp_path: Path) -> None:
-    git(make_hub(tmp_path), "config", "http.receivepack", "true")
-    to_and_fro(f"http://127.0.0.1:{server.server_port}/hub.git", tmp_path)
+    hub = make_hub(tmp_path)
+    git(hub, "config", "http.receivepack", "true")
+    assert to_and_fro(f"http://127.0.0.1:{server.server_port}/hub.git", tmp_path) == head(hub)
 
 
 def test_with_the_credentials_that_git_knows(server: Server, tmp_path: Path, home: Path) -> None:
-    git(make_hub(tmp_path), "config", "http.receivepack", "true")
+    hub = make_hub(tmp_path)
+    git(hub, "config", "http.receivepack", "true")
     server.password = True
     url = f"http://127.0.0.1:{server.server_port}/hub.git"
     with pytest.raises(Unreadable, match=r"cannot be read: fatal: could not read Username .*terminal prompts disabled"):
         Clone.make(url, "eve", tmp_path).begin().sync()
     git(home, "config", "--global", "credential.helper", f"store --file={home / 'secrets'}")
     (home / "secrets").write_text(f"http://ada:secret@127.0.0.1:{server.server_port}\n")
-    to_and_fro(url, tmp_path)
+    assert to_and_fro(url, tmp_path) == head(hub)
 
 
 def test_by_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,22 +149,25 @@ def test_by_ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\nfor last; do :; done\nexec sh -c "$last"\n')
     script.chmod(0o755)
     monkeypatch.setenv("GIT_SSH_COMMAND", str(script))
-    to_and_fro(f"ada@example.org:{hub}", tmp_path)
+    assert to_and_fro(f"ada@example.org:{hub}", tmp_path) == head(hub)
     assert "ada@example.org git-receive-pack" in (tmp_path / "calls").read_text()
 
 
 def test_the_url_that_git_makes_of_it(tmp_path: Path, home: Path) -> None:
-    git(home, "config", "--global", f"url.{make_hub(tmp_path)}.insteadOf", "hub:beads")
-    to_and_fro("hub:beads", tmp_path)
+    hub = make_hub(tmp_path)
+    git(home, "config", "--global", f"url.{hub}.insteadOf", "hub:beads")
+    assert to_and_fro("hub:beads", tmp_path) == head(hub)
 
 
 def test_a_pre_push_hook_is_about_code(tmp_path: Path) -> None:
-    ada = Clone.make(make_hub(tmp_path), "ada", tmp_path).begin()
+    hub = make_hub(tmp_path)
+    ada = Clone.make(hub, "ada", tmp_path).begin()
     path = ada.path / ".git/hooks/pre-push"
     path.parent.mkdir(exist_ok=True)
     path.write_text("#!/bin/sh\nexit 1\n")
     path.chmod(0o755)
     ada.sync()
+    assert head(hub) == ada.head
 
 
 def test_a_remote_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,3 +198,5 @@ def test_what_a_hook_has_told_git_is_not_heard(tmp_path: Path, monkeypatch: pyte
     Clone.make(hub, "ada", tmp_path).begin()
     monkeypatch.setenv("GIT_DIR", "/nowhere")
     ada.sync()
+    monkeypatch.delenv("GIT_DIR")
+    assert head(hub) == ada.head

@@ -20,6 +20,7 @@ from beads import graph
 from beads.doctor import examine
 from beads.errors import InvalidInput, LostRace, NotFound, Refused, TownError, Unreadable
 from beads.git import Oid
+from beads.index import Choice
 from beads.model import Bead, Dependency, path_of, write_bead
 from beads.ops import Claim, Close, Create, Depend, Label, Operation, Release, Reopen, Say, Update
 from beads.store import REF, Snapshot, Store
@@ -27,11 +28,6 @@ from tests.beads.clocks import Virtual
 from tests.beads.scratch import scratch
 from tests.beads.strategies import NOW, bead, needs, part_of
 from tests.world import git, unpack
-
-
-@pytest.fixture
-def clock() -> Virtual:
-    return Virtual()
 
 
 @pytest.fixture
@@ -338,6 +334,8 @@ def test_what_is_not_there_is_none(store: Store, text: str, loaded: bool) -> Non
     with pytest.raises(NotFound):
         snapshot.need(text)
     assert list(snapshot.children(text)) == list(snapshot.dependents(text)) == []
+    assert snapshot.row(text, NOW) is None
+    assert list(snapshot.rows(Choice(assignee=text, text="anything"), NOW)) == []
 
 
 def test_relations_have_each_bead_once_and_in_order(store: Store) -> None:

@@ -384,6 +384,7 @@ def test_a_shallow_clone_of_the_store_is_said_so(ada: Clone, bob: Clone, tmp_pat
     bob.sync()
     eve.sync()
     settle([eve, ada, bob])
+    assert [bob.get(f"bt-{number}").labels for number in (1, 2, 3)] == [("x",), ("y",), ("y",)]
 
 
 # Two stores.

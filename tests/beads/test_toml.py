@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from beads.errors import InvalidDocument, InvalidInput
+from beads.lines import places
 from beads.toml import Place, dotted, dumps, line_of, loads, validate
 
 # What has gone wrong in one TOML library or another, more often than chance would bring it up.
@@ -78,6 +79,14 @@ def test_text_of_several_lines_is_written_as_lines() -> None:
 def test_lone_surrogates_are_refused(data: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput, match="not Unicode text"):
         dumps(data)
+
+
+def test_what_is_nested_too_deep_is_refused() -> None:
+    deep: list[Any] = []
+    for _ in range(5000):
+        deep = [deep]
+    with pytest.raises(InvalidInput, match="nested too deep"):
+        dumps({"x": deep})
 
 
 @given(st.binary(max_size=60))
@@ -404,16 +413,19 @@ def _value(draw: st.DrawFn, document: Written, place: Place, depth: int) -> None
         document.text += "}"
 
 
-@given(documents())
+@given(documents(), st.data())
 @settings(max_examples=60)
-def test_the_line_is_never_wrong(document: Written) -> None:
-    data = tomllib.loads(document.text)
+def test_the_line_is_never_wrong(document: Written, draw: st.DataObject) -> None:
+    data, found = tomllib.loads(document.text), places(document.text)
     for place, line in document.lines.items():
         value: Any = data
         for part in place:
             value = value[part]
-        assert line_of(document.text.encode(), place) == line, f"{dotted(place)} in\n{document.text}"
-        assert line_of(document.text.encode(), (*place, "not", 0, "there")) == line
+        assert found[place] == line, f"{dotted(place)} in\n{document.text}"
+    # Each asks for all places anew, so one of them must do.
+    for place in [draw.draw(st.sampled_from(list(document.lines)))] if document.lines else []:
+        assert line_of(document.text.encode(), place) == document.lines[place]
+        assert line_of(document.text.encode(), (*place, "not", 0, "there")) == document.lines[place]
 
 
 @given(st.binary(max_size=80))

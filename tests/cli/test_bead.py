@@ -41,7 +41,8 @@ def test_not_a_repository(tmp_path: Path) -> None:
 
 def test_no_store(repo: Path) -> None:
     for command in (["list"], ["create", "x"], ["doctor"], ["claim", "--next"]):
-        assert "hint: Run `town init` or `bead init`." in Beads(repo).run(*command, code=3)
+        said = Beads(repo).run(*command, code=3)
+        assert "hint: `town init` or `bead init` begins one, `bead sync` brings that of a remote." in said
 
 
 def test_create_prints_an_id_that_does_not_repeat(beads: Beads) -> None:

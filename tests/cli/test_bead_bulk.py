@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.cli.commands import Beads
+from tests.cli.commands import PROGRAM, Beads
 from tests.world import git
 
 PLAN = """\
@@ -97,6 +99,14 @@ def test_a_batch_is_one_transaction(beads: Beads) -> None:
     assert beads.show(one)["status"] == "open"
 
 
+def test_the_example_of_a_batch_can_be_pasted(beads: Beads, environ: dict[str, str]) -> None:
+    typed = beads.run("batch", "--help").partition("operations.jsonl\n")[2].partition("\n\n")[0]
+    script = f'bead() {{ {shlex.join(PROGRAM)} "$@"; }}\n{typed}'
+    said = subprocess.check_output(["sh", "-c", script], cwd=beads.repository, env=environ, text=True)
+    assert said == "2 operations, done as one transaction\n"
+    assert beads.show("bt-doc")["labels"] == ["docs"]
+
+
 def test_a_batch_can_be_a_file_and_empty(beads: Beads, tmp_path: Path) -> None:
     path = tmp_path / "batch.jsonl"
     path.write_text('{"op": "claim", "worker": "nux"}\n')
@@ -112,6 +122,7 @@ def test_a_batch_can_be_a_file_and_empty(beads: Beads, tmp_path: Path) -> None:
     [
         ("{", 2, ":2: not JSON: "),
         ("[]", 2, ":2: 'a line without an object' is not an operation"),
+        ('{"a":' * 5000, 2, ":2: not JSON: nested too deep"),
         ('{"op": "creat"}', 2, ":2: 'creat' is not an operation that a batch may have\nhint: Write"),
         ('{"op": "land", "ids": ["bt-a"], "commit": "c"}', 2, ":2: 'land' is not an operation that a batch may have"),
         (

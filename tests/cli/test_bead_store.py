@@ -164,3 +164,17 @@ def test_ids_are_completed(beads: Beads, environ: dict[str, str]) -> None:
     assert complete(f"bead -C {beads.repository} show bt-s", 4, Path("/")) == ["plain,bt-slug"]
     assert "plain,ready" in complete("bead re", 1, beads.repository)
     assert complete("bead show bt-s", 2, Path("/")) == [""]
+
+
+def test_an_export_takes_its_place_as_a_whole_or_not_at_all(beads: Beads, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    beads.run("export", "-o", str(out))
+    assert out.read_bytes() == b""
+    beads.create("One", "--id", "bt-one")
+    beads.run("export", "-o", str(out))
+    before = out.read_bytes()
+    damage(beads, {path_of("bt-two"): "not a bead"})
+    beads.run("export", "-o", str(out), code=6)
+    assert out.read_bytes() == before
+    said = beads.run("export", "-o", str(tmp_path / "no" / "out.jsonl"), code=3)
+    assert said.startswith(f"error: {tmp_path}/no/out.jsonl cannot be written: No such file or directory\nhint: Make")

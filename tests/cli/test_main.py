@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -271,18 +270,20 @@ def test_answers_are_utf8_in_every_locale(beads: Beads, environ: dict[str, str])
     assert json.loads(done.stdout)[0]["title"] == "Pfeil → über"
 
 
-def test_control_c_is_130(beads: Beads, environ: dict[str, str]) -> None:
+def test_control_c_is_130(beads: Beads, environ: dict[str, str], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "batch")
     with subprocess.Popen(
-        [*PROGRAM, "create", "One", "-d", "-"],
+        [*PROGRAM, "batch", str(tmp_path / "batch")],
         cwd=beads.repository,
         env=environ,
-        stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # Tests that run in the background are started with it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as running:
         assert running.stderr is not None
-        # It waits for its standard input as soon as it has started; a signal before that would test the interpreter.
-        time.sleep(1.0)
-        running.send_signal(signal.SIGINT)
+        # Opened as soon as it is there to read; a signal before that would test the interpreter.
+        with (tmp_path / "batch").open("wb"):
+            running.send_signal(signal.SIGINT)
         assert running.stderr.read() == b"\nerror: interrupted\n"
         assert running.wait() == 130
 

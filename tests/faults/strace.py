@@ -118,22 +118,14 @@ def run(work: Callable[[Tell], object], log: Path, how: str = "") -> Run:
     Raises:
         Unavailable: strace is missing, or may not.
     """
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        child = os.fork()
-        if child == 0:
-            ours.close()
-            _child(work, theirs)
-        theirs.close()
+    with _forked(work) as (child, line):
         try:
             tracer = _attach(child, log, how)
         except Unavailable:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
             raise
-        ours.send(b"g")
-        told = [json.loads(line) for line in _lines(ours)]
-        _, status = os.waitpid(child, 0)
+        told, status = _ended(child, line)
         _finish(tracer)
     lines = log.read_text(errors="replace").splitlines()
     return Run(status, told, list(_calls(lines)), _struck(lines))
@@ -141,6 +133,15 @@ def run(work: Callable[[Tell], object], log: Path, how: str = "") -> Run:
 
 def fork(work: Callable[[Tell], object]) -> list[Any]:
     """Do some work in a child that nobody watches; what it told."""
+    with _forked(work) as (child, line):
+        told, status = _ended(child, line)
+    assert status == 0, f"the child ended with {status}"
+    return told
+
+
+@contextlib.contextmanager
+def _forked(work: Callable[[Tell], object]) -> Iterator[tuple[int, socket.socket]]:
+    """A child that will do some work, and the line to it."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         child = os.fork()
@@ -148,11 +149,14 @@ def fork(work: Callable[[Tell], object]) -> list[Any]:
             ours.close()
             _child(work, theirs)
         theirs.close()
-        ours.send(b"g")
-        told = [json.loads(line) for line in _lines(ours)]
-        _, status = os.waitpid(child, 0)
-    assert status == 0, f"the child ended with {status}"
-    return told
+        yield child, ours
+
+
+def _ended(child: int, line: socket.socket) -> tuple[list[Any], int]:
+    """Let a child begin; what it told until its end, and its status."""
+    line.send(b"g")
+    told = [json.loads(text) for text in _lines(line)]
+    return told, os.waitpid(child, 0)[1]
 
 
 def _child(work: Callable[[Tell], object], end: socket.socket) -> None:

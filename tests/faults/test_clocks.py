@@ -21,11 +21,6 @@ HOURS = timedelta(hours=1)
 
 
 @pytest.fixture
-def clock() -> Virtual:
-    return Virtual()
-
-
-@pytest.fixture
 def store(repo: Path, clock: Virtual) -> Store:
     """A store with one bead, on a clock that is told what time it is."""
     store = Store.init(repo, "ada", clock=clock)

@@ -63,6 +63,14 @@ def test_an_agent_program_works_a_molecule_to_main(
         assert found.stdout == ""
 
 
+def test_a_step_that_nobody_works_on_says_so(tmp_path: Path) -> None:
+    repository = make_town(tmp_path)
+    pour(repository, molecule("idle", ""))
+    run(repository, "polecat", "run", ok=[7])
+    reasons = {attempt.reason for attempt in only(repository, "step").attempts}
+    assert reasons == {"nothing was done, as it has no `run` line and no agent: run: test -f parts/idle: exit 1"}
+
+
 def test_what_holds_already_is_closed_without_work(tmp_path: Path) -> None:
     repository = make_town(tmp_path)
     pour(repository, molecule("done", "echo worked > parts/worked", "test -f parts/first"))

@@ -51,11 +51,11 @@ class Change:
 
 
 class Replaced(NamedTuple):
-    """A tree and the one that takes its place; None where there is none. ``content`` is the new one's, if at hand."""
+    """A tree, the one that takes its place, and what is in that; None where there is none."""
 
     old: Oid | None
     new: Oid | None
-    content: bytes | None = None
+    content: bytes | None
 
 
 class Stale(LostRace):
@@ -215,10 +215,6 @@ class Repository:
         finally:
             self._near = _nothing
 
-    def tree(self, oid: Oid) -> bytes:
-        """The content of a tree."""
-        return self._tree(oid).raw
-
     def changes(
         self, old: Oid | None, new: Oid | None, prefix: str = "", *, trees: list[Replaced] | None = None
     ) -> Iterator[Change]:
@@ -231,7 +227,7 @@ class Repository:
             trees: gets the trees that differ, each with the one in its place.
         """
         if trees is not None:
-            trees.append(Replaced(old, new))
+            trees.append(Replaced(old, new, self._tree(new).raw if new else None))
         before, after = (dict(self._tree(side).items()) for side in (old, new))
         for name in sorted(before.keys() | after.keys()):
             was, now = before.get(name), after.get(name)

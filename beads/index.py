@@ -8,7 +8,6 @@ short command next to nothing, so that what a bead is (``beads/model.py``) is im
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from beads.errors import Unreadable
 from beads.ids import natural, path_of
+from beads.objects import raw
 
 if TYPE_CHECKING:
     from beads.git import Oid
@@ -280,13 +280,13 @@ class Reader:
         mend, self.mend = self.mend, None
         self._connection = mend()
 
-    def _bead(self, bead_id: str, oid: bytes, data: bytes) -> Bead:
+    def _bead(self, bead_id: str, oid: bytes, data: Any) -> Bead:
         bead = self._known.get(oid)
         if bead is None:
             if not data:
                 raise Unreadable(f"{path_of(bead_id)} cannot be read: object {oid.hex()} is missing", "Run `git fsck`.")
             # Not what Git has is not what anybody wrote.
-            if not _is_blob(oid, data):
+            if not isinstance(data, bytes) or raw(b"blob", data).oid != oid.hex():
                 self._mend(f"the row of {bead_id} is damaged")
                 [row] = self._all("SELECT id, oid, data FROM beads WHERE id = ?", (bead_id,))
                 return self._bead(*row)
@@ -299,12 +299,6 @@ class Reader:
         if bead.id != bead_id:
             raise Unreadable(f"{path_of(bead_id)} holds bead {bead.id}, which belongs elsewhere", "Run `bead doctor`.")
         return bead
-
-
-def _is_blob(oid: bytes, data: object) -> bool:
-    if not isinstance(data, bytes):
-        return False
-    return hashlib.sha1(b"blob %d\0%b" % (len(data), data), usedforsecurity=False).digest() == oid
 
 
 class Damaged(Unreadable):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +22,7 @@ from beads.git import Oid, Replaced, Repository
 from beads.ids import natural, path_of
 from beads.index import SCHEMA, VERSION, Reader, connect, micros
 from beads.model import Bead, read_bead
+from beads.objects import raw
 
 _MAKING_SECONDS = 30.0
 """How long another process may take to make the index before others make their own, in memory."""
@@ -36,6 +36,17 @@ ON CONFLICT (id) DO UPDATE SET oid = excluded.oid, status = excluded.status, out
 type = excluded.type, priority = excluded.priority, assignee = excluded.assignee, parent = excluded.parent,
 created = excluded.created, merge = excluded.merge, work = excluded.work, kind = excluded.kind,
 held = excluded.held, deferred = excluded.deferred, reason = excluded.reason, waits = NULL, data = excluded.data"""
+
+_N = "n FROM beads WHERE id = ?"
+_FOUND_BY = (
+    ("DELETE FROM edges WHERE target = ? AND source = ?", "INSERT OR IGNORE INTO edges VALUES (?, ?)"),
+    (f"DELETE FROM labels WHERE label = ? AND n = (SELECT {_N})", f"INSERT OR IGNORE INTO labels SELECT ?, {_N}"),
+    (
+        f"INSERT INTO words (words, title, body, rowid) SELECT 'delete', ?, ?, {_N}",
+        f"INSERT INTO words (title, body, rowid) SELECT ?, ?, {_N}",
+    ),
+)
+"""How to remove and how to add a row of what beads are found by: relations, labels, words."""
 
 _STANDING = "UPDATE beads SET kind = ?, deferred = ?, reason = ?, waits = ? WHERE id = ?"
 
@@ -53,7 +64,7 @@ class Update(NamedTuple):
 def put(
     connection: sqlite3.Connection,
     updates: Sequence[Update],
-    trees: Iterable[tuple[Oid | None, bytes | None]],
+    trees: Iterable[Replaced],
     commit: Oid,
     known: dict[bytes, Bead],
 ) -> None:
@@ -62,7 +73,7 @@ def put(
     Args:
         connection: to the index.
         updates: the beads that changed.
-        trees: the ids of the trees that changed, and the contents of those that took their places.
+        trees: those that changed, with what took their places.
         commit: what all that leads to.
         known: beads that were read before.
     """
@@ -77,30 +88,24 @@ def put(
     connection.execute("INSERT OR REPLACE INTO meta VALUES ('commit', ?)", (commit,))
 
 
-def _keep(connection: sqlite3.Connection, trees: Iterable[tuple[Oid | None, bytes | None]]) -> None:
+def _keep(connection: sqlite3.Connection, trees: Iterable[Replaced]) -> None:
     """Keep trees near at hand: reading them from packs would cost a short command more than what it writes."""
-    for old, new in trees:
+    for old, _, content in trees:
         if old is not None:
             connection.execute("DELETE FROM trees WHERE oid = ?", (bytes.fromhex(old),))
-        if new is not None:
-            sha = hashlib.sha1(b"tree %d\0%b" % (len(new), new), usedforsecurity=False).digest()
-            connection.execute("INSERT OR REPLACE INTO trees VALUES (?, ?)", (sha, new))
+        if content is not None:
+            oid = bytes.fromhex(raw(b"tree", content).oid)
+            connection.execute("INSERT OR REPLACE INTO trees VALUES (?, ?)", (oid, content))
 
 
 def _write(connection: sqlite3.Connection, updates: Sequence[Update]) -> None:
     """Put the rows in, and what is found by way of them; not yet where the beads stand."""
     connection.executemany(_UPSERT, (_row(update) for update in updates if update.oid is not None))
-    for update in updates:
-        if update.old is not None:
-            _relate(connection, update.old, update.new)
+    changes = [(_found_by(update.old), _found_by(update.new)) for update in updates]
+    for kind, (leave, enter) in enumerate(_FOUND_BY):
+        connection.executemany(leave, (row for old, new in changes for row in old[kind] - new[kind]))
+        connection.executemany(enter, (row for old, new in changes for row in new[kind] - old[kind]))
     connection.executemany("DELETE FROM beads WHERE id = ?", ((u.id,) for u in updates if u.oid is None))
-    added = [update.new for update in updates if update.old is None and update.new is not None]
-    edges = ((on, bead.id) for bead in added for child, on in related(bead) if not child)
-    connection.executemany("INSERT OR IGNORE INTO edges VALUES (?, ?)", edges)
-    sql = "INSERT OR IGNORE INTO labels SELECT ?, n FROM beads WHERE id = ?"
-    connection.executemany(sql, ((label, bead.id) for bead in added for label in bead.labels))
-    sql = "INSERT INTO words (rowid, title, body) SELECT n, ?, ? FROM beads WHERE id = ?"
-    connection.executemany(sql, ((*_words(bead), bead.id) for bead in added))
 
 
 def _row(update: Update) -> tuple[object, ...]:
@@ -130,31 +135,15 @@ def _row(update: Update) -> tuple[object, ...]:
     )
 
 
-def _relate(connection: sqlite3.Connection, old: Bead, new: Bead | None) -> None:
-    """Change what a bead is found by, where that changed."""
-    before, after = ({on for child, on in related(bead) if not child} if bead else set() for bead in (old, new))
-    connection.executemany("DELETE FROM edges WHERE target = ? AND source = ?", ((on, old.id) for on in before - after))
-    connection.executemany("INSERT OR IGNORE INTO edges VALUES (?, ?)", ((on, old.id) for on in after - before))
-    labels = new.labels if new else ()
-    if old.labels != labels:
-        number = "(SELECT n FROM beads WHERE id = ?)"
-        sql = f"DELETE FROM labels WHERE label = ? AND n = {number}"
-        connection.executemany(sql, ((label, old.id) for label in old.labels))
-        sql = f"INSERT OR IGNORE INTO labels VALUES (?, {number})"
-        connection.executemany(sql, ((label, old.id) for label in labels))
-    was, now = _words(old), _words(new) if new else None
-    if was != now:
-        sql = "INSERT INTO words (words, rowid, title, body) SELECT 'delete', n, ?, ? FROM beads WHERE id = ?"
-        connection.execute(sql, (*was, old.id))
-        if now is not None:
-            sql = "INSERT INTO words (rowid, title, body) SELECT n, ?, ? FROM beads WHERE id = ?"
-            connection.execute(sql, (*now, old.id))
-
-
-def _words(bead: Bead) -> tuple[str, str]:
-    """What of a bead is searched: the title and the id, and everything else that somebody wrote."""
+def _found_by(bead: Bead | None) -> tuple[set[tuple[str, ...]], ...]:
+    """What a bead is found by: the rows for its relations, its labels, and its words, as :data:`_FOUND_BY` has them."""
+    if bead is None:
+        return set(), set(), set()
+    edges: set[tuple[str, ...]] = {(on, bead.id) for child, on in related(bead) if not child}
+    # The title and the id count for more than everything else that somebody wrote.
     said = [bead.description, bead.run, *bead.labels, *(comment.text for comment in bead.comments), bead.close_reason]
-    return f"{bead.title}\n{bead.id}", "\n".join(filter(None, said))
+    words = (f"{bead.title}\n{bead.id}", "\n".join(filter(None, said)), bead.id)
+    return edges, {(label, bead.id) for label in bead.labels}, {words}
 
 
 def _stand(connection: sqlite3.Connection, view: Reader, beads: Iterable[Bead]) -> None:
@@ -196,7 +185,7 @@ def advance(connection: sqlite3.Connection, repository: Repository, commit: Oid,
             data = _content(repository, change.new)
             new = _parsed(change.path, data)
             updates.append(Update(bead_id, _readable(view, bead_id), new, change.new, data))
-    put(connection, updates, _contents(repository, trees), commit, known)
+    put(connection, updates, trees, commit, known)
     _settings(connection, repository, after)
 
 
@@ -209,7 +198,7 @@ def make(connection: sqlite3.Connection, repository: Repository, commit: Oid) ->
     trees: list[Replaced] = []
     for batch in _batches(_files(repository, tree, trees)):
         _write(connection, batch)
-        _keep(connection, _contents(repository, trees))
+        _keep(connection, trees)
         trees.clear()
     view = Reader(connection, known)
     last = ""
@@ -231,10 +220,6 @@ def _settings(connection: sqlite3.Connection, repository: Repository, tree: Oid)
     data = repository.read(oid) if oid else b""
     connection.execute("INSERT OR REPLACE INTO meta VALUES ('format', ?)", (data,))
     return data
-
-
-def _contents(repository: Repository, trees: Iterable[Replaced]) -> Iterator[tuple[Oid | None, bytes | None]]:
-    return ((old, content or (repository.tree(new) if new else None)) for old, new, content in trees)
 
 
 def _files(repository: Repository, tree: Oid, trees: list[Replaced]) -> Iterator[Update]:

@@ -401,8 +401,7 @@ class Store:
         with contextlib.suppress(sqlite3.Error, Unreadable), self._index.writing() as connection:
             if connection.execute("SELECT value FROM meta WHERE key = 'commit'").fetchone() != (published.before,):
                 return
-            contents = ((old, content) for old, _, content in published.trees)
-            put(connection, published.updates, contents, published.commit, self._known)
+            put(connection, published.updates, published.trees, published.commit, self._known)
             sql = "INSERT INTO meta VALUES ('litter', :n) ON CONFLICT DO UPDATE SET value = value + :n RETURNING value"
             objects = len(published.updates) + len(published.trees) + 1
             values = {"n": objects if objects < PACK_FROM else LOOSE_MAX // PACKS_MAX}

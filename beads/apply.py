@@ -320,9 +320,9 @@ def _check_closable(op: Close, draft: Draft, bead: Bead) -> None:
             f"Let a polecat evaluate it (`town polecat run {graph.molecule_of(draft, bead).id}`), "
             "or decide yourself with --force --reason.",
         )
-    open_steps = [s.id for s in graph.steps(draft, bead) if not s.closed and s.id != bead.id]
-    if open_steps:
-        raise Refused(f"{bead.id} cannot close: step {open_steps[0]} is open")
+    left = graph.next_step(draft, bead)
+    if left is not None and left.id != bead.id:
+        raise Refused(f"{bead.id} cannot close: step {left.id} is open")
 
 
 def _reopen(op: Reopen, draft: Draft, context: Context) -> Bead:

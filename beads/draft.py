@@ -13,9 +13,10 @@ from beads.model import BLOCKING, Bead, check_id
 
 def related(bead: Bead) -> Iterator[tuple[bool, str]]:
     """The beads that this one is related to, each once: whether as its child, and the other's id."""
-    if bead.parent is not None:
-        yield True, bead.parent
-    others = dict.fromkeys(d.on for d in bead.dependencies if (d.type, d.on) != ("parent-child", bead.parent))
+    parent = bead.parent
+    if parent is not None:
+        yield True, parent
+    others = dict.fromkeys(d.on for d in bead.dependencies if (d.type, d.on) != ("parent-child", parent))
     yield from ((False, on) for on in others)
 
 
@@ -85,6 +86,19 @@ class Draft:
         """As :meth:`graph.View.children`."""
         return self._merged(self._base.children(bead_id), (True, bead_id))
 
+    def steps(self, bead_id: str, *, unclosed: bool = False) -> Iterator[Bead]:
+        """As :meth:`graph.View.steps`."""
+        base = (bead for bead in self._base.steps(bead_id, unclosed=unclosed) if bead.id not in self._changed)
+        steps = (bead for bead in self._put((True, bead_id)) if bead.issue_type == "step")
+        fresh = [bead for bead in steps if not (unclosed and bead.closed)]
+        return heapq.merge(base, sorted(fresh, key=_order), key=_order)
+
+    def merges(self, bead_id: str) -> Sequence[Bead]:
+        """As :meth:`graph.View.merges`."""
+        found = [bead for bead in self._base.merges(bead_id) if bead.id not in self._changed]
+        found.extend(bead for bead in self._put((True, bead_id)) if bead.merge is not None)
+        return sorted(found, key=_order)
+
     def dependents(self, bead_id: str) -> Sequence[Bead]:
         """As :meth:`graph.View.dependents`."""
         return self._merged(self._base.dependents(bead_id), (False, bead_id))
@@ -109,9 +123,16 @@ class Draft:
 
     def _merged(self, base: Iterable[Bead], relation: tuple[bool, str]) -> list[Bead]:
         found = [bead for bead in base if bead.id not in self._changed]
+        return sorted([*found, *self._put(relation)], key=_order)
+
+    def _put(self, relation: tuple[bool, str]) -> Iterator[Bead]:
+        """The beads put on top that are in a relation."""
         put = (self._changed[bead_id] for bead_id in self._related.get(relation, ()))
-        found.extend(bead for bead in put if relation in related(bead))
-        return sorted(found, key=lambda bead: graph.natural(bead.id))
+        return (bead for bead in put if relation in related(bead))
+
+
+def _order(bead: Bead) -> str:
+    return graph.natural(bead.id)
 
 
 def _waits(bead: Bead | None) -> list[str]:

@@ -9,6 +9,7 @@ there; and a lease that ran out no longer holds anything.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
@@ -48,6 +49,14 @@ class View(Protocol):
         """The beads whose parent it is, in the order of their ids."""
         ...
 
+    def steps(self, bead_id: str, *, unclosed: bool = False) -> Iterable[Bead]:
+        """Those of the children that are steps, in the order of their ids; only the first ones need be taken."""
+        ...
+
+    def merges(self, bead_id: str) -> Sequence[Bead]:
+        """Those of the children that are merge requests, in the order of their ids."""
+        ...
+
     def dependents(self, bead_id: str) -> Sequence[Bead]:
         """The beads that depend on it in any other way, in the order of their ids."""
         ...
@@ -70,31 +79,46 @@ def steps(view: View, molecule: Bead) -> list[Bead]:
 
     A step comes after the steps it needs, and otherwise in the order of the ids.
     """
-    found = [child for child in view.children(molecule.id) if child.issue_type == "step"]
+    found = {step.id: step for step in view.steps(molecule.id)}
     if not found:
         return [molecule] if molecule.criteria else []
+    needs = {step.id: {need for need in step.needs if need in found} for step in found.values()}
+    freed: dict[str, list[str]] = {}
+    for step_id, needed in needs.items():
+        for need in needed:
+            freed.setdefault(need, []).append(step_id)
+    free = [(natural(step_id), step_id) for step_id, needed in needs.items() if not needed]
     placed: dict[str, Bead] = {}
-    inside = {step.id for step in found}
-    waiting = found
-    while waiting:
-        left = []
-        for step in waiting:
-            # In a chain each step finds the one before it placed in this same pass.
-            if any(need in inside and need not in placed for need in step.needs):
-                left.append(step)
-            else:
-                placed[step.id] = step
-        if len(left) == len(waiting):
-            # A ring, which only a damaged store has: any order is as good.
-            placed.update((step.id, step) for step in left)
-            break
-        waiting = left
-    return list(placed.values())
+    while free:
+        _, here = heapq.heappop(free)
+        placed[here] = found[here]
+        for step_id in freed.get(here, ()):
+            needs[step_id].discard(here)
+            if not needs[step_id]:
+                heapq.heappush(free, (natural(step_id), step_id))
+    # What is left is in a ring, which only a damaged store has: any order is as good.
+    return list((placed | found).values())
 
 
 def next_step(view: View, molecule: Bead) -> Bead | None:
-    """The first step that is not closed, or None when all work on the molecule is done."""
-    return next((step for step in steps(view, molecule) if not step.closed), None)
+    """The step to be worked on, or None when all work on the molecule is done.
+
+    Of the steps that are not closed it is the first one that needs no other such step. Neither the closed ones nor
+    those after it are looked at, so that working off a molecule costs the same for each step.
+    """
+    first: Bead | None = None
+    for step in view.steps(molecule.id, unclosed=True):
+        first = first or step
+        needed = (view.get(need) for need in step.needs)
+        if not any(n and not n.closed and (n.parent, n.issue_type) == (molecule.id, "step") for n in needed):
+            return step
+    # In a ring any of them is as good.
+    return first or (molecule if _is_step(view, molecule) and not molecule.closed else None)
+
+
+def _is_step(view: View, bead: Bead) -> bool:
+    """Whether a bead is its own only step."""
+    return bool(bead.criteria) and not any(True for _ in view.steps(bead.id))
 
 
 def molecule_of(view: View, bead: Bead) -> Bead:
@@ -106,7 +130,7 @@ def molecule_of(view: View, bead: Bead) -> Bead:
 
 def merge_requests(view: View, molecule: Bead) -> list[Bead]:
     """A molecule's merge requests, oldest first."""
-    return [child for child in view.children(molecule.id) if child.merge is not None]
+    return list(view.merges(molecule.id))
 
 
 def reworks(view: View, molecule: Bead) -> int:
@@ -265,7 +289,7 @@ def _work_state(view: View, bead: Bead) -> State:
     if changed:
         return State("needs_person", f"the goal or criteria of {changed} were changed after they were sealed")
     if step is None:
-        return State("ready", "all steps closed, not yet submitted" if steps(view, bead) else "nothing in its way")
+        return State("ready", "all steps closed, not yet submitted" if workable(view, bead) else "nothing in its way")
     if len(failed(step)) >= step.attempts_max:
         return State("needs_person", f"step {step.id} failed {len(failed(step))} of {step.attempts_max} attempts")
     if len(deaths(step)) >= DEATHS_MAX:
@@ -314,11 +338,22 @@ def affected(view: View, changes: Iterable[tuple[Bead | None, Bead | None]]) -> 
     """
     found: set[str] = set()
     below: list[str] = []
+    above: set[str] = set()
     for old, new in changes:
         for bead in (old, new):
             if bead is not None:
                 found.update((bead.id,) if is_unit(bead) or not bead.parent else (bead.id, bead.parent))
-        below += _watchers(view, old, new)
+        bead = new or old
+        if bead is None:
+            continue
+        if _inherited(old) != _inherited(new):
+            below.append(bead.id)
+        parents = {side.parent for side in (old, new) if side is not None}
+        if _ending(old) != _ending(new) or len(parents) > 1:
+            below += [other.id for other in view.dependents(bead.id)]
+            above.update(filter(None, parents))
+    for parent in above:
+        below += [o.id for o in view.dependents(parent) if any(d.type == "waits-for" for d in o.dependencies)]
     seen: set[str] = set()
     while below:
         here = below.pop()
@@ -326,20 +361,6 @@ def affected(view: View, changes: Iterable[tuple[Bead | None, Bead | None]]) -> 
             seen.add(here)
             below += [child.id for child in view.children(here) if is_unit(child)]
     return found | seen
-
-
-def _watchers(view: View, old: Bead | None, new: Bead | None) -> Iterator[str]:
-    """The beads to whom this change means something, and to everything below them."""
-    bead = new or old
-    if bead is None:
-        return
-    if _inherited(old) != _inherited(new):
-        yield bead.id
-    if _ending(old) == _ending(new) and (old and old.parent) == (new and new.parent):
-        return
-    yield from (other.id for other in view.dependents(bead.id))
-    for parent in {side.parent for side in (old, new) if side is not None and side.parent}:
-        yield from (o.id for o in view.dependents(parent) if any(d.type == "waits-for" for d in o.dependencies))
 
 
 def _inherited(bead: Bead | None) -> object:
@@ -354,7 +375,7 @@ def _ending(bead: Bead | None) -> object:
 
 def workable(view: View, bead: Bead) -> bool:
     """Whether a polecat can work on it: there is at least one criterion that could prove it done."""
-    return bool(steps(view, bead))
+    return bool(bead.criteria) or any(True for _ in view.steps(bead.id))
 
 
 def waits_on(view: View, start: str) -> Iterator[str]:

@@ -8,6 +8,7 @@ short command next to nothing, so that what a bead is (``beads/model.py``) is im
 from __future__ import annotations
 
 import contextlib
+import heapq
 import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from beads.git import Oid
     from beads.model import Bead
 
-VERSION = 1
+VERSION = 2
 """The version of the tables; a file of another one is made anew."""
 
 BUSY_SECONDS = 3.0
@@ -36,7 +37,10 @@ _PARTS_MAX = 64
 _IDLE_MAX = 4
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-SCHEMA = """
+_RANKED_MAX = 2_000
+"""Of how many beads that hold the words the best are looked for: to compare them takes a look at each."""
+
+TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE beads (
     n INTEGER PRIMARY KEY,
@@ -48,23 +52,66 @@ CREATE TABLE beads (
     kind TEXT, held INTEGER NOT NULL DEFAULT 0, deferred INTEGER NOT NULL DEFAULT 0, reason TEXT, waits TEXT,
     data BLOB NOT NULL
 );
-CREATE INDEX unclosed ON beads (place) WHERE status <> 'closed';
-CREATE INDEX ready ON beads (priority, created, place, held, deferred) WHERE kind = 'ready' AND work;
-CREATE INDEX standing ON beads (kind, place) WHERE status <> 'closed';
-CREATE INDEX parts ON beads (parent, place) WHERE parent IS NOT NULL;
-CREATE INDEX queue ON beads (place) WHERE merge AND status <> 'closed';
-CREATE INDEX assigned ON beads (assignee, place) WHERE assignee <> '' AND status <> 'closed';
 CREATE TABLE edges (target TEXT, source TEXT, PRIMARY KEY (target, source)) WITHOUT ROWID;
-CREATE TABLE labels (label TEXT, n INTEGER, PRIMARY KEY (label, n)) WITHOUT ROWID;
+CREATE TABLE labels (label TEXT, at TEXT, n INTEGER, PRIMARY KEY (label, at, n)) WITHOUT ROWID;
 CREATE TABLE trees (oid BLOB PRIMARY KEY, raw BLOB) WITHOUT ROWID;
 CREATE VIRTUAL TABLE words USING fts5 (title, body, content = '', detail = full);
+CREATE TABLE counts (
+    status TEXT, state TEXT, type TEXT, outcome TEXT, number INTEGER, PRIMARY KEY (status, state, type, outcome)
+) WITHOUT ROWID;
 """
+
+INDEXES = """
+CREATE INDEX places ON beads (place);
+CREATE INDEX unclosed ON beads (place) WHERE status <> 'closed';
+CREATE INDEX statuses ON beads (status, place);
+CREATE INDEX types ON beads (type, place) WHERE status <> 'closed';
+CREATE INDEX ready ON beads (priority, created, place, held, deferred) WHERE kind = 'ready' AND work;
+CREATE INDEX standing ON beads (kind, place) WHERE status <> 'closed';
+CREATE INDEX timed ON beads (held, deferred) WHERE held > 0 OR deferred > 0;
+CREATE INDEX parts ON beads (parent, place, status, merge, outcome) WHERE parent IS NOT NULL;
+CREATE INDEX steps ON beads (parent, place) WHERE type = 'step';
+CREATE INDEX steps_left ON beads (parent, place) WHERE type = 'step' AND status <> 'closed';
+CREATE INDEX merges ON beads (parent, place) WHERE merge;
+CREATE INDEX queue ON beads (place) WHERE merge AND status <> 'closed';
+CREATE INDEX assigned ON beads (assignee, place) WHERE assignee <> '' AND status <> 'closed';
+"""
+
+# How many beads there are of a kind, but for those whose state changes with the time.
+_UNCOUNT = """UPDATE counts SET number = number - 1 WHERE old.held <= 0 AND old.deferred <= 0
+AND (status, state, type, outcome) = (old.status, ifnull(old.kind, ''), ifnull(old.type, ''), ifnull(old.outcome, ''));
+"""
+_COUNT = """INSERT INTO counts
+SELECT new.status, ifnull(new.kind, ''), ifnull(new.type, ''), ifnull(new.outcome, ''), 1
+WHERE new.held <= 0 AND new.deferred <= 0 ON CONFLICT DO UPDATE SET number = number + 1;
+"""
+
+COUNTS = f"""
+INSERT INTO counts SELECT status, ifnull(kind, ''), ifnull(type, ''), ifnull(outcome, ''), count(*) FROM beads
+WHERE held <= 0 AND deferred <= 0 GROUP BY 1, 2, 3, 4;
+CREATE TRIGGER added AFTER INSERT ON beads BEGIN {_COUNT} END;
+CREATE TRIGGER removed AFTER DELETE ON beads BEGIN {_UNCOUNT} END;
+CREATE TRIGGER changed AFTER UPDATE OF status, kind, type, outcome, held, deferred ON beads
+BEGIN {_UNCOUNT} {_COUNT} END;
+"""
+
+SCHEMA = TABLES + INDEXES + COUNTS
 
 # Where a unit stands at a moment: time can only put before what its row says for all time.
 _KIND = """CASE WHEN kind IS NULL OR kind = 'closed' THEN kind WHEN held > :now THEN 'running'
 WHEN kind IN ('running', 'queued') OR deferred <= :now THEN kind ELSE 'deferred' END"""
 
-_ROW = f"SELECT id, oid, data, {_KIND} AS stands, reason, waits FROM beads"
+_ROW = f"SELECT id, oid, data, {_KIND} AS stands, reason, waits"
+
+# Some states may come of any other one with the time.
+_TIMED = """n IN (SELECT n FROM beads WHERE held > 0 OR deferred > 0
+UNION ALL SELECT n FROM beads WHERE kind = :state AND status <> 'closed')"""
+_MAY_STAND_SO = {"running": _TIMED, "deferred": _TIMED, "closed": "status = 'closed'"}
+
+# A step stands where its molecule does, or waits for another one.
+_PART_STANDS_SO = f"""kind IS NULL AND CASE WHEN status = 'closed' THEN :state = 'closed'
+WHEN merge OR type = 'merge-request' THEN :state IN ('queued', 'needs_person')
+ELSE :state = 'waiting' OR ifnull((SELECT {_KIND} FROM beads AS own WHERE id = beads.parent), :state) = :state END"""
 
 
 class Row(NamedTuple):
@@ -150,6 +197,17 @@ class Reader:
             self._parts[bead_id] = found
         return found
 
+    def steps(self, bead_id: str, *, unclosed: bool = False) -> Iterator[Bead]:
+        """Those of the children that are steps, in the order of their ids."""
+        left = "AND status <> 'closed'" if unclosed else ""
+        sql = f"SELECT id, oid, data FROM beads WHERE parent = ? AND type = 'step' {left} ORDER BY place"
+        return self._beads(sql, (bead_id,))
+
+    def merges(self, bead_id: str) -> list[Bead]:
+        """Those of the children that are merge requests, in the order of their ids."""
+        sql = "SELECT id, oid, data FROM beads WHERE parent = ? AND merge ORDER BY place"
+        return [self._bead(*row) for row in self._all(sql, (bead_id,))]
+
     def dependents(self, bead_id: str) -> list[Bead]:
         """The beads that depend on it in any other way, in the order of their ids."""
         sql = "SELECT id, oid, data FROM edges JOIN beads ON id = source WHERE target = ? ORDER BY place"
@@ -179,38 +237,53 @@ class Reader:
 
     def ready_rows(self, now: datetime, limit: int | None = None) -> Iterator[Row]:
         """The rows of what may be taken at ``now``, best first."""
-        sql = f"{_ROW} WHERE kind = 'ready' AND work AND held <= :now AND deferred <= :now "
+        sql = f"{_ROW} FROM beads WHERE kind = 'ready' AND work AND held <= :now AND deferred <= :now "
         sql += "ORDER BY priority, created, place LIMIT :limit"
         return map(Row._make, self._stream(sql, {"now": micros(now), "limit": -1 if limit is None else limit}))
 
     def rows(self, choice: Choice, now: datetime) -> Iterator[Row]:
         """The rows of what was asked for: the best match first where words were, else in the order of the ids.
 
-        Where a part of a molecule stands is not kept, so that a choice of a state lets all parts through, and the
-        limit is the caller's to keep then.
+        Of more than two thousand beads with these words the best of two thousand come. Where a part of a molecule
+        stands is not kept, so that a choice of a state lets through all parts that could stand so, and the limit is
+        the caller's to keep then.
         """
         values: dict[str, Any] = {"now": micros(now), "limit": -1 if choice.limit is None else choice.limit}
-        conditions = list(_conditions(choice, values))
-        order = "place"
-        source = _ROW
+        conditions = " AND ".join(_conditions(choice, values))
+        if choice.state is None:
+            return self._chosen(choice, conditions, values)
+        values |= {"state": choice.state, "limit": -1}
+        units = f"{_KIND} = :state AND {_MAY_STAND_SO.get(choice.state, 'kind = :state')}"
         if choice.text:
-            source = f"{_ROW} JOIN (SELECT rowid AS hit, rank AS good FROM words WHERE words MATCH :text) ON hit = n"
-            values["text"], order = _match(choice.text), "good, place"
-        limit = "LIMIT :limit" if choice.state is None else ""
-        return map(
-            Row._make, self._stream(f"{source} WHERE {' AND '.join(conditions)} ORDER BY {order} {limit}", values)
-        )
+            return self._chosen(choice, f"{conditions} AND ({units} OR {_PART_STANDS_SO})", values)
+        # Each comes in the order of an index, where one condition for both would take a look at every bead.
+        both = (self._chosen(choice, f"{conditions} AND {kind}", values) for kind in (units, _PART_STANDS_SO))
+        return heapq.merge(*both, key=lambda row: natural(row.id))
+
+    def _chosen(self, choice: Choice, conditions: str, values: dict[str, Any]) -> Iterator[Row]:
+        source, order = "beads", "place"
+        if choice.text:
+            values["text"] = _match(choice.text)
+            hits = f"words CROSS JOIN beads ON n = words.rowid WHERE words MATCH :text AND {conditions}"
+            hits = f"SELECT n AS hit, rank AS good FROM {hits} LIMIT {_RANKED_MAX}"
+            source, order, conditions = f"({hits}) CROSS JOIN beads ON n = hit", "good, place", "TRUE"
+        elif choice.labels:
+            source, order = "labels CROSS JOIN beads USING (n)", "at"
+            conditions += " AND label = :label0" + (" AND at > :after" if choice.after is not None else "")
+        sql = f"{_ROW} FROM {source} WHERE {conditions} ORDER BY {order} LIMIT :limit"
+        return map(Row._make, self._stream(sql, values))
 
     def counts(self, now: datetime) -> dict[str, dict[str, int]]:
         """How many beads there are of each status, state, type and outcome; deleted ones do not count.
 
         A state is where a unit stands: parts of molecules are not counted among them.
         """
-        sql = f"SELECT status, {_KIND} AS state, type, outcome, count(*) FROM beads WHERE outcome IS NOT 'deleted'"
+        sql = f"""SELECT status, {_KIND}, type, outcome, 1 FROM beads WHERE held > 0 OR deferred > 0
+        UNION ALL SELECT * FROM counts"""
         found: dict[str, dict[str, int]] = {"status": {}, "state": {}, "type": {}, "outcome": {}}
-        for *whats, number in self._all(f"{sql} GROUP BY status, state, type, outcome", {"now": micros(now)}):
+        for *whats, number in self._all(sql, {"now": micros(now)}):
             for counts, what in zip(found.values(), whats, strict=True):
-                if what is not None:
+                if what and number and whats[-1] != "deleted":
                     counts[what] = counts.get(what, 0) + number
         return found
 
@@ -226,13 +299,14 @@ class Reader:
         return int(self._all(sql, {"id": bead_id})[0][0])
 
     def ids(self, beginning: str = "", limit: int = -1) -> list[tuple[str, bytes]]:
-        """The ids that begin so, and their blobs, in their order."""
-        sql = "SELECT id, data FROM beads WHERE substr(id, 1, ?) = ? AND outcome IS NOT 'deleted'"
-        return self._all(f"{sql} ORDER BY place LIMIT ?", (len(beginning), beginning, limit))
+        """The ids that begin so, and their blobs."""
+        # Every character of an id comes before a tilde.
+        sql = "SELECT id, data FROM beads WHERE id >= ? AND id < ? AND outcome IS NOT 'deleted' ORDER BY id LIMIT ?"
+        return self._all(sql, (beginning, f"{beginning}~", limit))
 
     def row(self, bead_id: str, now: datetime) -> Row | None:
         """The row of a bead."""
-        found = self._all(f"{_ROW} WHERE id = :id", {"id": bead_id, "now": micros(now)})
+        found = self._all(f"{_ROW} FROM beads WHERE id = :id", {"id": bead_id, "now": micros(now)})
         return Row._make(found[0]) if found else None
 
     def tree(self, oid: Oid) -> bytes | None:
@@ -245,8 +319,8 @@ class Reader:
         found = self._all("SELECT oid FROM beads WHERE id = ?", (bead_id,))
         return cast("Oid", found[0][0].hex()) if found else None
 
-    def _beads(self, sql: str) -> Iterator[Bead]:
-        return (self._bead(*row) for row in self._stream(sql))
+    def _beads(self, sql: str, values: Any = ()) -> Iterator[Bead]:
+        return (self._bead(*row) for row in self._stream(sql, values))
 
     def _all(self, sql: str, values: Any = ()) -> list[Any]:
         return list(self._stream(sql, values))
@@ -311,9 +385,6 @@ def _conditions(choice: Choice, values: dict[str, Any]) -> Iterator[str]:
     yield "outcome IS NOT 'deleted'"
     if not choice.closed and "closed" not in (choice.status, choice.state):
         yield "status <> 'closed'"
-    if choice.state is not None:
-        values["state"] = choice.state
-        yield f"({_KIND} = :state OR (kind IS NULL AND status <> 'closed'))"
     for column, value in (
         ("status", choice.status),
         ("type", choice.issue_type),
@@ -327,7 +398,7 @@ def _conditions(choice: Choice, values: dict[str, Any]) -> Iterator[str]:
         yield "assignee <> ''"
     for number, label in enumerate(choice.labels):
         values[f"label{number}"] = label
-        yield f"EXISTS (SELECT 1 FROM labels WHERE label = :label{number} AND labels.n = beads.n)"
+        yield f"EXISTS (SELECT 1 FROM labels WHERE label = :label{number} AND at = beads.place AND n = beads.n)"
     if choice.after is not None:
         values["after"] = natural(choice.after)
         yield "place > :after"
@@ -420,13 +491,14 @@ class Index:
 
 
 def connect(path: Path | None) -> sqlite3.Connection:
-    """A connection to the index at ``path``, or to an empty one in memory.
+    """A connection to the index at ``path``, or to an empty one that nobody else sees.
 
     Raises:
         sqlite3.Error: there is none, or it cannot be opened.
     """
     if path is None:
-        return _connect(":memory:")
+        # In memory, and in a temporary file when it becomes larger than what SQLite keeps there.
+        return _connect("")
     uri = path.absolute().as_uri()
     connection = _connect(f"{uri}?mode=rw")
     try:

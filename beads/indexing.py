@@ -19,14 +19,17 @@ from beads.errors import InvalidInput, NotFound, TownError
 from beads.files import turn
 from beads.git import Oid, Replaced, Repository
 from beads.ids import natural, path_of
-from beads.index import SCHEMA, VERSION, Reader, connect, micros
+from beads.index import COUNTS, INDEXES, TABLES, VERSION, Reader, connect, micros
 from beads.model import Bead, read_bead
 
 _MAKING_SECONDS = 30.0
 """How long another process may take to make the index before others make their own, in memory."""
 
 _BATCH = 5_000
-"""How many beads are in memory at once while the whole index is made."""
+"""How many changed beads are in memory at once."""
+
+_CACHE_KIB = 64 * 1024
+"""How much of the index is in memory while the whole of it is made; what does not fit has to be read again."""
 
 _UPSERT = """INSERT INTO beads (id, place, oid, status, outcome, type, priority, assignee, parent, created, merge, work,
 kind, held, deferred, reason, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -38,7 +41,10 @@ held = excluded.held, deferred = excluded.deferred, reason = excluded.reason, wa
 _N = "n FROM beads WHERE id = ?"
 _FOUND_BY = (
     ("DELETE FROM edges WHERE target = ? AND source = ?", "INSERT OR IGNORE INTO edges VALUES (?, ?)"),
-    (f"DELETE FROM labels WHERE label = ? AND n = (SELECT {_N})", f"INSERT OR IGNORE INTO labels SELECT ?, {_N}"),
+    (
+        f"DELETE FROM labels WHERE label = ? AND (at, n) = (SELECT place, {_N})",
+        f"INSERT OR IGNORE INTO labels SELECT ?, place, {_N}",
+    ),
     (
         f"INSERT INTO words (words, title, body, rowid) SELECT 'delete', ?, ?, {_N}",
         f"INSERT INTO words (title, body, rowid) SELECT ?, ?, {_N}",
@@ -174,29 +180,26 @@ def advance(connection: sqlite3.Connection, repository: Repository, commit: Oid,
         return
     view = Reader(connection, known)
     before, after = (repository.commit(oid) for oid in (old, commit))
-    updates = []
     trees = [Replaced(before.oid, after.oid, after.raw)]
-    for change in repository.changes(before.tree, after.tree, trees=trees):
-        bead_id = _bead_at(change.path)
-        if bead_id is not None:
-            data = _content(repository, change.new)
-            new = _parsed(change.path, data)
-            updates.append(Update(bead_id, _readable(view, bead_id), new, change.new, data))
-    put(connection, updates, trees, commit, known)
+    for batch in _batches(_changed(repository, before.tree, after.tree, trees, view)):
+        put(connection, batch, trees, commit, known)
+        trees.clear()
     _settings(connection, repository, after.tree)
 
 
 def make(connection: sqlite3.Connection, repository: Repository, commit: Oid) -> bytes:
     """Fill an empty database with the index of a commit; returns that's ``format.toml``."""
     known: dict[bytes, Bead] = {}
-    connection.executescript(SCHEMA)
-    connection.execute("BEGIN")
+    connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+    connection.executescript(f"{TABLES} BEGIN")
     head = repository.commit(commit)
     trees = [Replaced(None, head.oid, head.raw)]
-    for batch in _batches(_files(repository, head.tree, trees)):
+    for batch in _batches(_changed(repository, None, head.tree, trees)):
         _write(connection, batch)
         _keep(connection, trees)
         trees.clear()
+    # To sort what is there takes less than to put each into its place in turn. A script first ends the transaction.
+    connection.executescript(f"{INDEXES} BEGIN")
     view = Reader(connection, known)
     last = ""
     while True:
@@ -206,9 +209,9 @@ def make(connection: sqlite3.Connection, repository: Repository, commit: Oid) ->
             break
         _stand(connection, view, (bead for bead_id, _ in rows if (bead := _readable(view, bead_id)) is not None))
         last = rows[-1][1]
+    connection.executescript(COUNTS)
     format_ = _settings(connection, repository, head.tree)
     connection.execute("INSERT INTO meta VALUES ('version', ?), ('commit', ?)", (VERSION, commit))
-    connection.execute("COMMIT")
     return format_
 
 
@@ -219,12 +222,16 @@ def _settings(connection: sqlite3.Connection, repository: Repository, tree: Oid)
     return data
 
 
-def _files(repository: Repository, tree: Oid, trees: list[Replaced]) -> Iterator[Update]:
-    for change in repository.changes(None, tree, trees=trees):
+def _changed(
+    repository: Repository, before: Oid | None, after: Oid, trees: list[Replaced], view: Reader | None = None
+) -> Iterator[Update]:
+    """The beads that differ between two trees; ``view`` has those of the first one, and ``trees`` gets what differs."""
+    for change in repository.changes(before, after, trees=trees):
         bead_id = _bead_at(change.path)
-        if bead_id is not None and change.new is not None:
+        if bead_id is not None:
             data = _content(repository, change.new)
-            yield Update(bead_id, None, _parsed(change.path, data), change.new, data)
+            old = _readable(view, bead_id) if view else None
+            yield Update(bead_id, old, _parsed(change.path, data), change.new, data)
 
 
 def _content(repository: Repository, oid: Oid | None) -> bytes:

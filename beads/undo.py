@@ -277,9 +277,9 @@ def _check_over(draft: Draft, bead: Bead, change: Changed) -> None:
     then = change.after
     if (bead.attempts, bead.evidence, bead.criteria) != (then.attempts, then.evidence, then.criteria):
         raise Refused(f"{bead.id} was worked on since it was reopened", f"`bead close {bead.id}` closes it.")
-    open_steps = [step.id for step in graph.steps(draft, bead) if not step.closed and step.id != bead.id]
-    if open_steps and bead.outcome == "done":
-        raise Refused(f"{bead.id} cannot close: step {open_steps[0]} is open")
+    left = graph.next_step(draft, bead)
+    if left is not None and left.id != bead.id and bead.outcome == "done":
+        raise Refused(f"{bead.id} cannot close: step {left.id} is open")
 
 
 def _check_cycles(draft: Draft, ids: Collection[str]) -> None:

@@ -13,7 +13,7 @@ from random import Random
 
 from beads import Store
 from benchmarks import graph
-from benchmarks.common import BEAD, IMPORTS, Figure, Launcher, Ran, progress, repository, run, timed
+from benchmarks.common import BEAD, IMPORTS, Figure, Launcher, Ran, git, progress, repository, run, timed
 
 FLOOR = "import click, sqlite3"
 AT_MOST = {"ready": 2.0, "create": 4.0}
@@ -37,16 +37,41 @@ def everyday(place: Path, beads: int, times: int, seed: int) -> dict[str, list[R
             progress(f"round {number} of {times}")
             for name, ran in _round(launcher, graph.name(chance.randrange(beads // graph.CLUSTER), 1)):
                 found.setdefault(name, []).append(ran)
+        # A store that has a remote asks it for every claim, so that this comes last.
+        _share(place)
+        launcher.run(*BEAD, "sync", "--remote", "shared")
+        found["sync"] = [launcher.run(*BEAD, "sync", "--json") for _ in range(times)]
     return found
+
+
+def _share(place: Path) -> None:
+    """Give the store a remote that has all of it: one that borrows its objects, as pushing them takes long."""
+    shared = place.parent / "shared.git"
+    git(place, "init", "--quiet", "--bare", str(shared))
+    (shared / "objects" / "info" / "alternates").write_text(f"{place.resolve()}/.git/objects\n")
+    git(shared, "update-ref", Store.open(place).ref, git(place, "rev-parse", Store.open(place).ref).strip())
+    git(place, "remote", "add", "shared", str(shared))
 
 
 def _round(launcher: Launcher, some: str) -> Iterator[tuple[str, Ran]]:
     """Each command once, ``some`` being a bead that is there."""
     yield FLOOR, launcher.run(*IMPORTS)
-    yield "ready", launcher.run(*BEAD, "ready", "--limit", "10", "--json")
-    yield "show", launcher.run(*BEAD, "show", some, "--json")
-    yield "list", launcher.run(*BEAD, "list", "--limit", "50", "--json")
-    yield "search", launcher.run(*BEAD, "search", "unicode", "--limit", "20", "--json")
+    for name, arguments in {
+        "ready": ("--limit", "10", "--json"),
+        "show": (some, "--json"),
+        "why": (some, "--json"),
+        "list": ("--limit", "50", "--json"),
+        "list --all": ("--after", some, "--limit", "50", "--json"),
+        "list --label": ("api", "--limit", "50", "--json"),
+        "list --state": ("needs_person", "--limit", "50", "--json"),
+        "blocked": ("--limit", "50", "--json"),
+        "search": ("unicode", "--limit", "20", "--json"),
+        "stats": ("--json",),
+        "log": ("--limit", "10", "--json"),
+        "log ID": (some, "--json"),
+    }.items():
+        words = ["log"] if name == "log ID" else name.split()
+        yield name, launcher.run(*BEAD, *words, *arguments)
     created = launcher.run(*BEAD, "create", "one more", "--json")
     yield "create", created
     new = json.loads(created.output)["id"]

@@ -173,6 +173,13 @@ class Beads:
     def children(self, bead_id: str) -> Sequence[Bead]:
         return [bead for bead in self if bead.parent == bead_id]
 
+    def steps(self, bead_id: str, *, unclosed: bool = False) -> list[Bead]:
+        steps = (bead for bead in self.children(bead_id) if bead.issue_type == "step")
+        return [bead for bead in steps if not (unclosed and bead.closed)]
+
+    def merges(self, bead_id: str) -> list[Bead]:
+        return [bead for bead in self.children(bead_id) if bead.merge is not None]
+
     def dependents(self, bead_id: str) -> Sequence[Bead]:
         others = ((bead, {d.on for d in bead.dependencies if d.type != "parent-child"}) for bead in self)
         seconds = {bead.id for bead in self if bead_id in _parents(bead)[1:] and bead_id != bead.parent}

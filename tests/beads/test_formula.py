@@ -85,6 +85,13 @@ class Beads(dict[str, Bead]):
     def children(self, bead_id: str) -> list[Bead]:
         return [b for b in self.values() if b.parent == bead_id]
 
+    def steps(self, bead_id: str, *, unclosed: bool = False) -> list[Bead]:
+        steps = (bead for bead in self.children(bead_id) if bead.issue_type == "step")
+        return [bead for bead in steps if not (unclosed and bead.closed)]
+
+    def merges(self, bead_id: str) -> list[Bead]:
+        return [bead for bead in self.children(bead_id) if bead.merge is not None]
+
     def dependents(self, bead_id: str) -> list[Bead]:
         return [b for b in self.values() if bead_id in b.needs]
 

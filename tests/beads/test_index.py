@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beads import graph
+from beads import graph, indexing
 from beads.index import SCHEMA, Choice, Reader, connect
 from beads.indexing import Update, put
 from beads.model import BLOCKING, Bead, Criterion, Dependency, Lease, MergeRequest, write_bead
 from beads.objects import Oid, raw
-from beads.ops import Claim, Create, Depend, Label, Say
+from beads.ops import Claim, Close, Create, Depend, Label, Say
 from beads.ops import Update as UpdateBead
 from beads.store import Store
 from tests.beads.strategies import NOW, OUTCOMES, STATUSES, Beads, bead, needs, part_of
@@ -81,6 +83,9 @@ def test_an_index_that_is_kept_up_to_date_answers_as_looking_at_everything_does(
     for bead_id in ("a", "b", "c", "a.1", "gone", "\ud800"):
         assert index.get(bead_id) == view.get(bead_id)
         assert index.children(bead_id) == list(view.children(bead_id))
+        assert index.merges(bead_id) == list(view.merges(bead_id))
+        for unclosed in (False, True):
+            assert list(index.steps(bead_id, unclosed=unclosed)) == list(view.steps(bead_id, unclosed=unclosed))
         assert index.dependents(bead_id) == list(view.dependents(bead_id))
     for row in index.rows(Choice(closed=True), now):
         found = view.beads[row.id]
@@ -124,14 +129,28 @@ def test_a_choice_is_what_all_its_conditions_hold_for(
     assert [row.id for row in index.rows(choice, NOW)] == expected[:2]
 
 
-@given(_transactions)
-def test_counts_and_progress_are_those_of_the_beads(transactions: list[dict[str, Any]]) -> None:
+@given(_transactions, st.sampled_from(get_args(graph.Kind)), st.sampled_from(["", "alpha"]), _moments)
+def test_a_choice_of_a_state_leaves_out_none_that_stands_so(
+    transactions: list[dict[str, Any]], kind: str, text: str, now: datetime
+) -> None:
+    index, view = _indexed(transactions)
+    rows = list(index.rows(Choice(state=kind, text=text), now))
+    there = [found for found in view if not found.deleted and text in found.description]
+    expected = [found.id for found in there if graph._state(view, found, now).kind == kind]
+    found = [row.id for row in rows if graph._state(view, view.beads[row.id], now).kind == kind]
+    assert (sorted(found) if text else found) == (sorted(expected) if text else expected)
+    assert {row.kind for row in rows} <= {kind, None}
+
+
+@given(_transactions, _moments)
+def test_counts_and_progress_are_those_of_the_beads(transactions: list[dict[str, Any]], now: datetime) -> None:
     index, view = _indexed(transactions)
     there = [found for found in view if not found.deleted]
-    counts = index.counts(NOW)
-    assert sum(counts["status"].values()) == len(there)
-    assert counts["type"].get("step", 0) == sum(found.issue_type == "step" for found in there)
-    assert sum(counts["state"].values()) == sum(graph.is_unit(found) for found in there)
+    counts = index.counts(now)
+    assert counts["status"] == Counter(found.status for found in there)
+    assert counts["type"] == Counter(found.issue_type for found in there)
+    assert counts["outcome"] == Counter(found.outcome for found in there if found.outcome)
+    assert counts["state"] == Counter(graph._state(view, found, now).kind for found in there if graph.is_unit(found))
     parts = [found for found in there if found.parent == "a" and found.merge is None]
     assert index.progress("a") == (len(parts), sum(found.closed for found in parts))
 
@@ -213,6 +232,42 @@ def test_a_damaged_index_is_made_anew_and_nobody_notices(store: Store, name: str
     assert _answers(Store.open(store.repository.common)) == found
 
 
+def _content(path: Path) -> dict[str, list[Any]]:
+    """Everything in an index, whatever order it was put in."""
+    columns = {
+        "beads": "id, place, oid, status, outcome, type, parent, kind, held, deferred, reason, waits, data",
+        "edges": "*",
+        "trees": "*",
+        "counts WHERE number > 0": "*",
+        "labels JOIN beads USING (n)": "label, at, id",
+    }
+    with closing(sqlite3.connect(path)) as connection:
+        return {
+            name: sorted(connection.execute(f"SELECT {said} FROM {name}"), key=str) for name, said in columns.items()
+        }
+
+
+@pytest.mark.parametrize("batch", [2, 1000])
+def test_it_is_the_same_made_anew_kept_up_to_date_and_brought_up_to_date(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    monkeypatch.setattr(indexing, "_BATCH", batch)
+    with closing(sqlite3.connect(index_of(store))) as connection, closing(sqlite3.connect(tmp_path / "old")) as copy:
+        connection.backup(copy)
+    store.commit("nux", [Claim(worker="nux", id="e.1"), UpdateBead(id="e", priority=0), Label(id="b", remove=("x",))])
+    steps = [bead(f"e.{n}", issue_type="step", dependencies=part_of("e"), labels=("y",)) for n in range(2, 8)]
+    store.commit("ada", [Create(bead=step) for step in steps])
+    store.commit("ada", [Close(id="e.3", force=True, reason="over"), Depend(id="e", on="b", type="related")])
+    store._index.close()
+    kept = _content(index_of(store))
+    index_of(store).write_bytes((tmp_path / "old").read_bytes())
+    assert Store.open(store.repository.common).snapshot().need("e.3").closed
+    assert _content(index_of(store)) == kept
+    index_of(store).unlink()
+    assert Store.open(store.repository.common).snapshot().need("e.3").closed
+    assert _content(index_of(store)) == kept
+
+
 def test_an_index_that_says_less_than_git_has_loses_nothing(store: Store) -> None:
     store._index.close()
     _execute("UPDATE beads SET oid = x'00', data = x'00' WHERE id = 'b'")(index_of(store))
@@ -240,3 +295,14 @@ def test_a_snapshot_sees_nothing_of_what_comes_later(store: Store) -> None:
         other.commit("nux", [Say(id="b", text=f"{number}")])
     ready = [found.id for found in before.ready(NOW + timedelta(days=9999))]
     assert [list(before), ready] == said[:2]
+
+
+@pytest.mark.parametrize("kind", ["task", "step"])
+def test_to_close_one_of_many_parts_none_of_the_others_is_read(store: Store, kind: str) -> None:
+    parts = [bead(f"m.{n}", issue_type=kind, dependencies=part_of("m")) for n in range(1, 200)]
+    store.commit("ada", [Create(bead=bead("m", issue_type="molecule")), *(Create(bead=part) for part in parts)])
+    other = Store.open(store.repository.common)
+    other.commit("ada", [Close(id="m.1", force=True, reason="over")])
+    other.commit("ada", [Close(id="m", force=True, reason="over")])
+    assert other.snapshot().need("m").closed
+    assert len(other._known) < 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -192,8 +193,29 @@ def _chain(look: Look, bead: Bead) -> list[tuple[int, Bead, State]]:
         if here.id in seen:
             continue
         seen.add(here.id)
-        state = look.state(here)
+        row = look.snapshot.row(here.id, look.now)
+        state = look.stands(row) if row else look.state(here)
         found.append((depth, here, state))
         below = [target for i in reversed(state.waits_for) if (target := look.snapshot.get(i)) is not None]
         stack += [(depth + 1, target) for target in below]
-    return found
+    # Whether a bead waits for itself takes a look at everything below it, from each of them only if one does.
+    return [(depth, one, look.state(one)) for depth, one, _ in found] if _has_ring(look, bead) else found
+
+
+def _has_ring(look: Look, bead: Bead) -> bool:
+    """Whether something that a bead waits for, in the end, waits for itself."""
+    from beads.graph import blockers
+
+    below: dict[str, list[str]] = {}
+    stack = [bead]
+    while stack:
+        here = stack.pop()
+        if here.id not in below:
+            waits_for = blockers(look.snapshot, here)
+            below[here.id] = [target.id for target in waits_for]
+            stack += waits_for
+    try:
+        TopologicalSorter(below).prepare()
+    except CycleError:
+        return True
+    return False

@@ -392,3 +392,15 @@ def test_what_is_no_text_is_refused(beads: Beads, environ: dict[str, str]) -> No
     assert "the description on standard input is not UTF-8: byte 1 is 0xff" in said
     done = process("create", b"One \xff".decode("utf-8", "surrogateescape"), cwd=beads.repository, environ=environ)
     assert (done.returncode, b"unicode string" in done.stderr) == (2, True)
+
+
+def test_why_tells_of_a_ring_wherever_it_is(beads: Beads) -> None:
+    ring = {"bt-a": "bt-b", "bt-b": "bt-a", "bt-c": "bt-a"}
+    rows = (
+        {"id": one, "title": "x", "status": "open", "dependencies": [{"depends_on_id": on, "type": "blocks"}]}
+        for one, on in ring.items()
+    )
+    beads.run("import", "-", stdin="\n".join(map(json.dumps, rows)))
+    beads.run("update", "bt-b", "--defer-until", "9999-01-01")
+    said = beads.json("why", "bt-c")
+    assert [one["state"]["kind"] for one in (said, *said["chain"])] == ["blocked", "needs_person", "deferred"]

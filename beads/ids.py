@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from functools import lru_cache
 
 from beads.errors import InvalidInput
 
@@ -13,6 +14,7 @@ _ID_LENGTH_MAX = 128
 _DIGITS = re.compile(r"\d+")
 
 
+@lru_cache(100_000)
 def check_id(text: str) -> str:
     """``text`` if it is a bead id: letters, digits, ``_``, ``-``, and dots between parts.
 

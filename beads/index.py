@@ -34,6 +34,8 @@ BUSY_SECONDS = 3.0
 
 _KNOWN_MAX = 20_000
 _PARTS_MAX = 64
+_ANSWERS_MAX = 1_000
+_ROWS_MAX = 8
 _IDLE_MAX = 4
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -178,6 +180,7 @@ class Reader:
         self._connection = connection
         self._known = known
         self._parts: dict[str, list[Bead]] = {}
+        self._answers: dict[tuple[str, tuple[object, ...]], list[Any]] = {}
         self.mend: Callable[[], sqlite3.Connection] | None = None
 
     def get(self, bead_id: str) -> Bead | None:
@@ -188,7 +191,7 @@ class Reader:
     def children(self, bead_id: str) -> list[Bead]:
         """The beads whose parent it is, in the order of their ids."""
         # What a bead's parts are is asked several times to say where it stands.
-        found = self._parts.get(bead_id)
+        found = self._parts.get(bead_id) if self._has_parts(bead_id) else []
         if found is None:
             sql = "SELECT id, oid, data FROM beads WHERE parent = ? ORDER BY place"
             found = [self._bead(*row) for row in self._all(sql, (bead_id,))]
@@ -199,12 +202,16 @@ class Reader:
 
     def steps(self, bead_id: str, *, unclosed: bool = False) -> Iterator[Bead]:
         """Those of the children that are steps, in the order of their ids."""
+        if not self._has_parts(bead_id):
+            return iter(())
         left = "AND status <> 'closed'" if unclosed else ""
         sql = f"SELECT id, oid, data FROM beads WHERE parent = ? AND type = 'step' {left} ORDER BY place"
         return self._beads(sql, (bead_id,))
 
     def merges(self, bead_id: str) -> list[Bead]:
         """Those of the children that are merge requests, in the order of their ids."""
+        if not self._has_parts(bead_id):
+            return []
         sql = "SELECT id, oid, data FROM beads WHERE parent = ? AND merge ORDER BY place"
         return [self._bead(*row) for row in self._all(sql, (bead_id,))]
 
@@ -323,7 +330,19 @@ class Reader:
         return (self._bead(*row) for row in self._stream(sql, values))
 
     def _all(self, sql: str, values: Any = ()) -> list[Any]:
-        return list(self._stream(sql, values))
+        """All rows of an answer, which is the same however often it is asked for."""
+        key = (sql, tuple(values.values()) if isinstance(values, dict) else values)
+        found = self._answers.get(key)
+        if found is None:
+            found = list(self._stream(sql, values))
+            if len(self._answers) >= _ANSWERS_MAX:
+                self._answers.clear()
+            if len(found) <= _ROWS_MAX:
+                self._answers[key] = found
+        return found
+
+    def _has_parts(self, bead_id: str) -> bool:
+        return bool(self._all("SELECT 1 FROM beads WHERE parent = ? LIMIT 1", (bead_id,)))
 
     def _stream(self, sql: str, values: Any = ()) -> Iterator[Any]:
         given = 0
@@ -346,6 +365,7 @@ class Reader:
             raise Damaged(f"the index cannot be read: {error}", "Remove it; it is made anew.")
         mend, self.mend = self.mend, None
         self._connection = mend()
+        self._answers.clear()
 
     def _bead(self, bead_id: str, oid: bytes, data: Any) -> Bead:
         bead = self._known.get(oid)

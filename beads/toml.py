@@ -51,14 +51,14 @@ def loads(data: bytes, source: str) -> dict[str, Any]:
     Raises:
         InvalidDocument: not UTF-8 or not TOML; names ``source`` and the line.
     """
-    import tomllib
+    import tomli
 
     try:
-        return tomllib.loads(data.decode())
+        return tomli.loads(data.decode())
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise InvalidDocument(source, line, "", "not UTF-8 text") from error
-    except tomllib.TOMLDecodeError as error:
+    except tomli.TOMLDecodeError as error:
         import re
 
         problem = str(error)
@@ -66,7 +66,7 @@ def loads(data: bytes, source: str) -> dict[str, Any]:
         line = int(found.group(1)) if found else data.count(b"\n") + 1
         raise InvalidDocument(source, line, "", problem[: found.start()] if found else problem) from error
     except ValueError as error:
-        # Python refuses to convert numbers of thousands of digits, and tomllib lets that through.
+        # Python refuses to convert numbers of thousands of digits, and tomli lets that through.
         raise InvalidDocument(source, 0, "", f"a number cannot be read: {error}") from error
     except RecursionError as error:
         raise InvalidDocument(source, 0, "", "arrays or tables are nested too deep") from error

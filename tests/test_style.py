@@ -34,6 +34,7 @@ LIBRARIES = {
     "litellm": "roles/llm.py",
     "psutil": "refinery/strays.py",
     "pydantic": "*",  # The language our types are written in.
+    "tomli": "beads/toml.py",
     "tomli_w": "beads/toml.py",
     "watchfiles": "roles/town.py",
 }

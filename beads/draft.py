@@ -84,24 +84,25 @@ class Draft:
 
     def children(self, bead_id: str) -> Sequence[Bead]:
         """As :meth:`graph.View.children`."""
-        return self._merged(self._base.children(bead_id), (True, bead_id))
+        return self._merged(self._base.children(bead_id), list(self._put((True, bead_id))))
 
     def steps(self, bead_id: str, *, unclosed: bool = False) -> Iterator[Bead]:
         """As :meth:`graph.View.steps`."""
         base = (bead for bead in self._base.steps(bead_id, unclosed=unclosed) if bead.id not in self._changed)
+        if (True, bead_id) not in self._related:
+            return base
         steps = (bead for bead in self._put((True, bead_id)) if bead.issue_type == "step")
         fresh = [bead for bead in steps if not (unclosed and bead.closed)]
         return heapq.merge(base, sorted(fresh, key=_order), key=_order)
 
     def merges(self, bead_id: str) -> Sequence[Bead]:
         """As :meth:`graph.View.merges`."""
-        found = [bead for bead in self._base.merges(bead_id) if bead.id not in self._changed]
-        found.extend(bead for bead in self._put((True, bead_id)) if bead.merge is not None)
-        return sorted(found, key=_order)
+        put = [bead for bead in self._put((True, bead_id)) if bead.merge is not None]
+        return self._merged(self._base.merges(bead_id), put)
 
     def dependents(self, bead_id: str) -> Sequence[Bead]:
         """As :meth:`graph.View.dependents`."""
-        return self._merged(self._base.dependents(bead_id), (False, bead_id))
+        return self._merged(self._base.dependents(bead_id), list(self._put((False, bead_id))))
 
     def unclosed(self) -> Iterable[Bead]:
         """As :meth:`graph.View.unclosed`."""
@@ -121,9 +122,9 @@ class Draft:
         rest = (bead for bead in self._base.ready(now) if bead.id not in moved)
         return heapq.merge(rest, fresh, key=graph.rank)
 
-    def _merged(self, base: Iterable[Bead], relation: tuple[bool, str]) -> list[Bead]:
+    def _merged(self, base: Iterable[Bead], put: list[Bead]) -> list[Bead]:
         found = [bead for bead in base if bead.id not in self._changed]
-        return sorted([*found, *self._put(relation)], key=_order)
+        return sorted([*found, *put], key=_order) if put else found
 
     def _put(self, relation: tuple[bool, str]) -> Iterator[Bead]:
         """The beads put on top that are in a relation."""

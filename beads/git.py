@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import EllipsisType
 from typing import NamedTuple
 
 from beads.clock import Clock, SystemClock
@@ -54,6 +55,13 @@ class Replaced(NamedTuple):
     old: Oid | None
     new: Oid | None
     content: bytes | None
+
+
+class _File(NamedTuple):
+    """What is to be in a file, and what the writer takes it for: a blob's id, None for no file, or ... for anything."""
+
+    data: bytes
+    was: str | EllipsisType | None
 
 
 class Stale(LostRace):
@@ -282,12 +290,10 @@ class Repository:
             Stale: a file is not that.
             Unreadable: it cannot be written.
         """
-        for path, expected in (was or {}).items():
-            if base is not None and self.find(base, path) != expected:
-                raise Stale(f"{path} is not what it was taken for")
         new: list[Raw] = []
         made: list[Replaced] = [] if trees is None else trees
-        tree = self._graft(base, {tuple(path.split("/")): data for path, data in files.items()}, new, made)
+        wanted = {tuple(path.split("/")): _File(data, was[path] if was else ...) for path, data in files.items()}
+        tree = self._graft(base, wanted, new, made)
         stamp = f"{author} {max(0, int(when.timestamp()))} +0000"
         lines = [f"tree {tree}", *(f"parent {parent}" for parent in parents)]
         lines += [f"author {stamp}", f"committer {stamp}", "", message]
@@ -297,18 +303,21 @@ class Repository:
         return commit.oid
 
     def _graft(
-        self, base: Oid | None, files: Mapping[tuple[str, ...], bytes], new: list[Raw], trees: list[Replaced]
+        self, base: Oid | None, files: Mapping[tuple[str, ...], _File], new: list[Raw], trees: list[Replaced]
     ) -> Oid:
         """The tree ``base`` with ``files`` put in; every object made on the way is appended to ``new``."""
         tree = self._tree(base)
         entries: dict[bytes, Entry] = {}
-        below: dict[str, dict[tuple[str, ...], bytes]] = {}
-        for (name, *rest), data in files.items():
+        below: dict[str, dict[tuple[str, ...], _File]] = {}
+        for (name, *rest), file in files.items():
             if rest:
-                below.setdefault(name, {})[tuple(rest)] = data
-            else:
-                new.append(raw(b"blob", data))
-                entries[os.fsencode(name)] = Entry(FILE, bytes.fromhex(new[-1].oid))
+                below.setdefault(name, {})[tuple(rest)] = file
+                continue
+            there = tree.get(os.fsencode(name))
+            if file.was is not ... and (there and there.sha.hex()) != file.was:
+                raise Stale(f"{name} is not what it was taken for")
+            new.append(raw(b"blob", file.data))
+            entries[os.fsencode(name)] = Entry(FILE, bytes.fromhex(new[-1].oid))
         for name, inner in below.items():
             there = tree.get(os.fsencode(name))
             subtree = Oid(there.sha.hex()) if there is not None and there.is_tree else None

@@ -323,8 +323,8 @@ class Reader:
 
     def blob(self, bead_id: str) -> Oid | None:
         """The id of the blob that a bead is in."""
-        found = self._all("SELECT oid FROM beads WHERE id = ?", (bead_id,))
-        return cast("Oid", found[0][0].hex()) if found else None
+        found = self._all("SELECT id, oid, data FROM beads WHERE id = ?", (bead_id,))
+        return cast("Oid", found[0][1].hex()) if found else None
 
     def _beads(self, sql: str, values: Any = ()) -> Iterator[Bead]:
         return (self._bead(*row) for row in self._stream(sql, values))

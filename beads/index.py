@@ -32,7 +32,7 @@ VERSION = 2
 BUSY_SECONDS = 3.0
 """How long another process's write to the index is waited for."""
 
-_KNOWN_MAX = 20_000
+_KNOWN_MAX = 10_000
 _PARTS_MAX = 64
 _IDLE_MAX = 4
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -27,7 +27,7 @@ from beads.objects import raw
 _MAKING_SECONDS = 30.0
 """How long another process may take to make the index before others make their own, in memory."""
 
-_BATCH = 5_000
+_BATCH = 2_000
 """How many changed beads are in memory at once."""
 
 _CACHE_KIB = 64 * 1024

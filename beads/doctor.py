@@ -5,7 +5,8 @@ Whoever reads a damaged bead is told of that one; here every file is looked at, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -46,20 +47,22 @@ class Examination:
 
 def examine(repository: Repository, commit: Oid) -> Examination:
     """Look at every file of the store at ``commit``."""
-    beads: dict[str, Bead] = {}
+    graph = _Graph()
     findings: list[Finding] = []
+    seals: list[Finding] = []
     try:
         for change in repository.changes(None, repository.commit(commit).tree):
             found = _read(repository, change)
             if isinstance(found, Bead):
-                beads[found.id] = found
+                graph.add(found)
+                seals += _seal(found)
             elif found is not None:
                 findings.append(found)
     except TownError as error:
         # A tree that is missing takes everything below it along, and the walk cannot go on.
         findings.append(Finding("unreadable", str(commit), error.message, error.hint))
-    findings += [*_seals(beads.values()), *_missing(beads), *_cycles(beads)]
-    return Examination(commit, len(beads), tuple(findings))
+    findings += [*seals, *_missing(graph), *_cycles(graph)]
+    return Examination(commit, graph.there.count(1), tuple(findings))
 
 
 def _read(repository: Repository, change: Change) -> Bead | Finding | None:
@@ -79,48 +82,88 @@ def _read(repository: Repository, change: Change) -> Bead | Finding | None:
     return bead
 
 
-def _seals(beads: Iterable[Bead]) -> Iterator[Finding]:
-    for bead in beads:
-        if bead.seal and not bead.deleted and bead.seal != bead.digest():
-            problem = "its goal or criteria were changed after they were sealed"
-            yield Finding("seal", bead.id, problem, f"`bead log {bead.id}` shows by whom.")
+def _seal(bead: Bead) -> Iterator[Finding]:
+    if bead.seal and not bead.deleted and bead.seal != bead.digest():
+        problem = "its goal or criteria were changed after they were sealed"
+        yield Finding("seal", bead.id, problem, f"`bead log {bead.id}` shows by whom.")
 
 
-def _missing(beads: Mapping[str, Bead]) -> Iterator[Finding]:
-    for bead in beads.values():
-        for dependency in bead.dependencies:
-            if dependency.on not in beads:
-                hint = f"`bead dep remove {bead.id} {dependency.on} --type {dependency.type}` takes it away."
-                yield Finding("missing", bead.id, f"{dependency.type} {dependency.on}, which is not there", hint)
+def _missing(graph: _Graph) -> Iterator[Finding]:
+    for bead_id, number in graph.numbers.items():
+        for edge in range(graph.first[number], graph.last[number]):
+            if not graph.there[graph.targets[edge]]:
+                on, kind = graph.names[graph.targets[edge]], graph.names[graph.kinds[edge]].strip()
+                hint = f"`bead dep remove {bead_id} {on} --type {kind}` takes it away."
+                yield Finding("missing", bead_id, f"{kind} {on}, which is not there", hint)
 
 
-def _cycles(beads: Mapping[str, Bead]) -> Iterator[Finding]:
+def _cycles(graph: _Graph) -> Iterator[Finding]:
     """One finding for each ring of beads, whichever of them it is found from."""
-    edges = {b.id: [d.on for d in b.dependencies if d.type in BLOCKING and d.on in beads] for b in beads.values()}
-    for ring in _rings(edges):
+    for numbers in graph.rings():
+        ring = [graph.names[number] for number in numbers]
         path = " → ".join([*ring, ring[0]])
         hint = f"`bead dep remove {ring[0]} {ring[1] if len(ring) > 1 else ring[0]}` opens it."
         yield Finding("cycle", ring[0], f"waits for itself: {path}", hint)
 
 
-def _rings(edges: Mapping[str, list[str]]) -> Iterator[list[str]]:
-    """A ring through each back edge of a depth-first walk; without recursion, because chains may be long."""
-    done: set[str] = set()
-    for start in sorted(edges):
-        path: list[str] = []
-        place: dict[str, int] = {}
-        stack = [] if start in done else [(start, iter(edges[start]))]
-        while stack:
-            here, rest = stack[-1]
-            if here not in place:
+class _Graph:
+    """Which bead depends on which, in numbers: a million beads themselves would need gigabytes.
+
+    Attributes:
+        numbers: the number of each name: of a bead, of what a bead depends on, or of a type of dependency.
+        names: the name of each number.
+        there: for each number, whether there is a bead of that name.
+        first: for each number, where its dependencies begin in ``targets`` and ``kinds``.
+        last: likewise where they end.
+        targets: what is depended on.
+        kinds: and how.
+    """
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, int] = {}
+        self.names: list[str] = []
+        self.there = bytearray()
+        self.first, self.last, self.targets, self.kinds = (array("l") for _ in range(4))
+
+    def _number(self, name: str) -> int:
+        number = self.numbers.setdefault(name, len(self.names))
+        if number == len(self.names):
+            self.names.append(name)
+            self.there.append(0)
+            self.first.append(0)
+            self.last.append(0)
+        return number
+
+    def add(self, bead: Bead) -> None:
+        """Put a bead in, with what it depends on."""
+        number = self._number(bead.id)
+        self.there[number] = 1
+        self.first[number] = len(self.targets)
+        for dependency in bead.dependencies:
+            self.targets.append(self._number(dependency.on))
+            # A type has a blank before it, as no id has.
+            self.kinds.append(self._number(f" {dependency.type}"))
+        self.last[number] = len(self.targets)
+
+    def rings(self) -> Iterator[list[int]]:
+        """A ring through each back edge of a depth-first walk; without recursion, because chains may be long."""
+        blocking = {self.numbers.get(f" {kind}") for kind in BLOCKING}
+        done, place, following = bytearray(len(self.names)), array("l", [0]) * len(self.names), array("l", self.first)
+        for start in sorted(range(len(self.names)), key=self.names.__getitem__):
+            path = [] if done[start] else [start]
+            while path:
+                here = path[-1]
                 place[here] = len(path)
-                path.append(here)
-            target = next(rest, None)
-            if target is None:
-                stack.pop()
-                done.add(path.pop())
-                del place[here]
-            elif target in place:
-                yield path[place[target] :]
-            elif target not in done:
-                stack.append((target, iter(edges[target])))
+                edge = following[here]
+                if edge == self.last[here]:
+                    done[path.pop()] = 1
+                    place[here] = 0
+                    continue
+                following[here] += 1
+                target = self.targets[edge]
+                if self.kinds[edge] not in blocking or not self.there[target]:
+                    continue
+                if place[target]:
+                    yield path[place[target] - 1 :]
+                elif not done[target]:
+                    path.append(target)

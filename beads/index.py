@@ -32,8 +32,7 @@ VERSION = 2
 BUSY_SECONDS = 3.0
 """How long another process's write to the index is waited for."""
 
-_KNOWN_MAX = 20_000
-_PARTS_MAX = 64
+_KNOWN_MAX = 10_000
 _ANSWERS_MAX = 1_000
 _ROWS_MAX = 8
 _IDLE_MAX = 4
@@ -41,63 +40,6 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _RANKED_MAX = 2_000
 """Of how many beads that hold the words the best are looked for: to compare them takes a look at each."""
-
-TABLES = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE beads (
-    n INTEGER PRIMARY KEY,
-    id TEXT NOT NULL UNIQUE,
-    place TEXT NOT NULL,
-    oid BLOB NOT NULL,
-    status TEXT, outcome TEXT, type TEXT, priority INTEGER, assignee TEXT, parent TEXT, created INTEGER,
-    merge INTEGER, work INTEGER,
-    kind TEXT, held INTEGER NOT NULL DEFAULT 0, deferred INTEGER NOT NULL DEFAULT 0, reason TEXT, waits TEXT,
-    data BLOB NOT NULL
-);
-CREATE TABLE edges (target TEXT, source TEXT, PRIMARY KEY (target, source)) WITHOUT ROWID;
-CREATE TABLE labels (label TEXT, at TEXT, n INTEGER, PRIMARY KEY (label, at, n)) WITHOUT ROWID;
-CREATE TABLE trees (oid BLOB PRIMARY KEY, raw BLOB) WITHOUT ROWID;
-CREATE VIRTUAL TABLE words USING fts5 (title, body, content = '', detail = full);
-CREATE TABLE counts (
-    status TEXT, state TEXT, type TEXT, outcome TEXT, number INTEGER, PRIMARY KEY (status, state, type, outcome)
-) WITHOUT ROWID;
-"""
-
-INDEXES = """
-CREATE INDEX places ON beads (place);
-CREATE INDEX unclosed ON beads (place) WHERE status <> 'closed';
-CREATE INDEX statuses ON beads (status, place);
-CREATE INDEX types ON beads (type, place) WHERE status <> 'closed';
-CREATE INDEX ready ON beads (priority, created, place, held, deferred) WHERE kind = 'ready' AND work;
-CREATE INDEX standing ON beads (kind, place) WHERE status <> 'closed';
-CREATE INDEX timed ON beads (held, deferred) WHERE held > 0 OR deferred > 0;
-CREATE INDEX parts ON beads (parent, place, status, merge, outcome) WHERE parent IS NOT NULL;
-CREATE INDEX steps ON beads (parent, place) WHERE type = 'step';
-CREATE INDEX steps_left ON beads (parent, place) WHERE type = 'step' AND status <> 'closed';
-CREATE INDEX merges ON beads (parent, place) WHERE merge;
-CREATE INDEX queue ON beads (place) WHERE merge AND status <> 'closed';
-CREATE INDEX assigned ON beads (assignee, place) WHERE assignee <> '' AND status <> 'closed';
-"""
-
-# How many beads there are of a kind, but for those whose state changes with the time.
-_UNCOUNT = """UPDATE counts SET number = number - 1 WHERE old.held <= 0 AND old.deferred <= 0
-AND (status, state, type, outcome) = (old.status, ifnull(old.kind, ''), ifnull(old.type, ''), ifnull(old.outcome, ''));
-"""
-_COUNT = """INSERT INTO counts
-SELECT new.status, ifnull(new.kind, ''), ifnull(new.type, ''), ifnull(new.outcome, ''), 1
-WHERE new.held <= 0 AND new.deferred <= 0 ON CONFLICT DO UPDATE SET number = number + 1;
-"""
-
-COUNTS = f"""
-INSERT INTO counts SELECT status, ifnull(kind, ''), ifnull(type, ''), ifnull(outcome, ''), count(*) FROM beads
-WHERE held <= 0 AND deferred <= 0 GROUP BY 1, 2, 3, 4;
-CREATE TRIGGER added AFTER INSERT ON beads BEGIN {_COUNT} END;
-CREATE TRIGGER removed AFTER DELETE ON beads BEGIN {_UNCOUNT} END;
-CREATE TRIGGER changed AFTER UPDATE OF status, kind, type, outcome, held, deferred ON beads
-BEGIN {_UNCOUNT} {_COUNT} END;
-"""
-
-SCHEMA = TABLES + INDEXES + COUNTS
 
 # Where a unit stands at a moment: time can only put before what its row says for all time.
 _KIND = """CASE WHEN kind IS NULL OR kind = 'closed' THEN kind WHEN held > :now THEN 'running'
@@ -179,7 +121,6 @@ class Reader:
     def __init__(self, connection: sqlite3.Connection, known: dict[bytes, Bead]) -> None:
         self._connection = connection
         self._known = known
-        self._parts: dict[str, list[Bead]] = {}
         self._answers: dict[tuple[str, tuple[object, ...]], list[Any]] = {}
         self.mend: Callable[[], sqlite3.Connection] | None = None
 
@@ -190,30 +131,21 @@ class Reader:
 
     def children(self, bead_id: str) -> list[Bead]:
         """The beads whose parent it is, in the order of their ids."""
-        # What a bead's parts are is asked several times to say where it stands.
-        found = self._parts.get(bead_id) if self._has_parts(bead_id) else []
-        if found is None:
-            sql = "SELECT id, oid, data FROM beads WHERE parent = ? ORDER BY place"
-            found = [self._bead(*row) for row in self._all(sql, (bead_id,))]
-            if len(self._parts) >= _PARTS_MAX:
-                self._parts.clear()
-            self._parts[bead_id] = found
-        return found
+        return list(self._parts(bead_id))
 
     def steps(self, bead_id: str, *, unclosed: bool = False) -> Iterator[Bead]:
         """Those of the children that are steps, in the order of their ids."""
-        if not self._has_parts(bead_id):
-            return iter(())
-        left = "AND status <> 'closed'" if unclosed else ""
-        sql = f"SELECT id, oid, data FROM beads WHERE parent = ? AND type = 'step' {left} ORDER BY place"
-        return self._beads(sql, (bead_id,))
+        return self._parts(bead_id, "AND type = 'step'" + (" AND status <> 'closed'" if unclosed else ""))
 
     def merges(self, bead_id: str) -> list[Bead]:
         """Those of the children that are merge requests, in the order of their ids."""
-        if not self._has_parts(bead_id):
-            return []
-        sql = "SELECT id, oid, data FROM beads WHERE parent = ? AND merge ORDER BY place"
-        return [self._bead(*row) for row in self._all(sql, (bead_id,))]
+        return list(self._parts(bead_id, "AND merge"))
+
+    def _parts(self, bead_id: str, which: str = "") -> Iterator[Bead]:
+        # To say where a bead stands takes several looks at its parts, and most have none.
+        if not self._all("SELECT 1 FROM beads WHERE parent = ? LIMIT 1", (bead_id,)):
+            return iter(())
+        return self._beads(f"SELECT id, oid, data FROM beads WHERE parent = ? {which} ORDER BY place", (bead_id,))
 
     def dependents(self, bead_id: str) -> list[Bead]:
         """The beads that depend on it in any other way, in the order of their ids."""
@@ -340,9 +272,6 @@ class Reader:
             if len(found) <= _ROWS_MAX:
                 self._answers[key] = found
         return found
-
-    def _has_parts(self, bead_id: str) -> bool:
-        return bool(self._all("SELECT 1 FROM beads WHERE parent = ? LIMIT 1", (bead_id,)))
 
     def _stream(self, sql: str, values: Any = ()) -> Iterator[Any]:
         given = 0

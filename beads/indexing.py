@@ -19,17 +19,74 @@ from beads.errors import InvalidInput, NotFound, TownError
 from beads.files import turn
 from beads.git import Oid, Replaced, Repository
 from beads.ids import natural, path_of
-from beads.index import COUNTS, INDEXES, TABLES, VERSION, Reader, connect, micros
+from beads.index import VERSION, Reader, connect, micros
 from beads.model import Bead, read_bead
 
 _MAKING_SECONDS = 30.0
 """How long another process may take to make the index before others make their own, in memory."""
 
-_BATCH = 5_000
+_BATCH = 2_000
 """How many changed beads are in memory at once."""
 
 _CACHE_KIB = 64 * 1024
 """How much of the index is in memory while the whole of it is made; what does not fit has to be read again."""
+
+TABLES = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE beads (
+    n INTEGER PRIMARY KEY,
+    id TEXT NOT NULL UNIQUE,
+    place TEXT NOT NULL,
+    oid BLOB NOT NULL,
+    status TEXT, outcome TEXT, type TEXT, priority INTEGER, assignee TEXT, parent TEXT, created INTEGER,
+    merge INTEGER, work INTEGER,
+    kind TEXT, held INTEGER NOT NULL DEFAULT 0, deferred INTEGER NOT NULL DEFAULT 0, reason TEXT, waits TEXT,
+    data BLOB NOT NULL
+);
+CREATE TABLE edges (target TEXT, source TEXT, PRIMARY KEY (target, source)) WITHOUT ROWID;
+CREATE TABLE labels (label TEXT, at TEXT, n INTEGER, PRIMARY KEY (label, at, n)) WITHOUT ROWID;
+CREATE TABLE trees (oid BLOB PRIMARY KEY, raw BLOB) WITHOUT ROWID;
+CREATE VIRTUAL TABLE words USING fts5 (title, body, content = '', detail = full);
+CREATE TABLE counts (
+    status TEXT, state TEXT, type TEXT, outcome TEXT, number INTEGER, PRIMARY KEY (status, state, type, outcome)
+) WITHOUT ROWID;
+"""
+
+INDEXES = """
+CREATE INDEX places ON beads (place);
+CREATE INDEX unclosed ON beads (place) WHERE status <> 'closed';
+CREATE INDEX statuses ON beads (status, place);
+CREATE INDEX types ON beads (type, place) WHERE status <> 'closed';
+CREATE INDEX ready ON beads (priority, created, place, held, deferred) WHERE kind = 'ready' AND work;
+CREATE INDEX standing ON beads (kind, place) WHERE status <> 'closed';
+CREATE INDEX timed ON beads (held, deferred) WHERE held > 0 OR deferred > 0;
+CREATE INDEX parts ON beads (parent, place, status, merge, outcome) WHERE parent IS NOT NULL;
+CREATE INDEX steps ON beads (parent, place) WHERE type = 'step';
+CREATE INDEX steps_left ON beads (parent, place) WHERE type = 'step' AND status <> 'closed';
+CREATE INDEX merges ON beads (parent, place) WHERE merge;
+CREATE INDEX queue ON beads (place) WHERE merge AND status <> 'closed';
+CREATE INDEX assigned ON beads (assignee, place) WHERE assignee <> '' AND status <> 'closed';
+"""
+
+# How many beads there are of a kind, but for those whose state changes with the time.
+_UNCOUNT = """UPDATE counts SET number = number - 1 WHERE old.held <= 0 AND old.deferred <= 0
+AND (status, state, type, outcome) = (old.status, ifnull(old.kind, ''), ifnull(old.type, ''), ifnull(old.outcome, ''));
+"""
+_COUNT = """INSERT INTO counts
+SELECT new.status, ifnull(new.kind, ''), ifnull(new.type, ''), ifnull(new.outcome, ''), 1
+WHERE new.held <= 0 AND new.deferred <= 0 ON CONFLICT DO UPDATE SET number = number + 1;
+"""
+
+COUNTS = f"""
+INSERT INTO counts SELECT status, ifnull(kind, ''), ifnull(type, ''), ifnull(outcome, ''), count(*) FROM beads
+WHERE held <= 0 AND deferred <= 0 GROUP BY 1, 2, 3, 4;
+CREATE TRIGGER added AFTER INSERT ON beads BEGIN {_COUNT} END;
+CREATE TRIGGER removed AFTER DELETE ON beads BEGIN {_UNCOUNT} END;
+CREATE TRIGGER changed AFTER UPDATE OF status, kind, type, outcome, held, deferred ON beads
+BEGIN {_UNCOUNT} {_COUNT} END;
+"""
+
+SCHEMA = TABLES + INDEXES + COUNTS
 
 _UPSERT = """INSERT INTO beads (id, place, oid, status, outcome, type, priority, assignee, parent, created, merge, work,
 kind, held, deferred, reason, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -68,7 +125,7 @@ class Update(NamedTuple):
 def put(
     connection: sqlite3.Connection,
     updates: Sequence[Update],
-    trees: Iterable[Replaced],
+    trees: Sequence[Replaced],
     commit: Oid,
     known: dict[bytes, Bead],
 ) -> None:
@@ -92,13 +149,12 @@ def put(
     connection.execute("INSERT OR REPLACE INTO meta VALUES ('commit', ?)", (commit,))
 
 
-def _keep(connection: sqlite3.Connection, trees: Iterable[Replaced]) -> None:
+def _keep(connection: sqlite3.Connection, trees: Sequence[Replaced]) -> None:
     """Keep trees and the newest commit at hand: reading them from packs would cost more than what a command writes."""
-    for old, new, content in trees:
-        if old is not None:
-            connection.execute("DELETE FROM trees WHERE oid = ?", (bytes.fromhex(old),))
-        if new is not None:
-            connection.execute("INSERT OR REPLACE INTO trees VALUES (?, ?)", (bytes.fromhex(new), content))
+    gone = ((bytes.fromhex(tree.old),) for tree in trees if tree.old is not None)
+    connection.executemany("DELETE FROM trees WHERE oid = ?", gone)
+    come = ((bytes.fromhex(tree.new), tree.content) for tree in trees if tree.new is not None)
+    connection.executemany("INSERT OR REPLACE INTO trees VALUES (?, ?)", come)
 
 
 def _write(connection: sqlite3.Connection, updates: Sequence[Update]) -> None:
@@ -213,6 +269,30 @@ def make(connection: sqlite3.Connection, repository: Repository, commit: Oid) ->
     format_ = _settings(connection, repository, head.tree)
     connection.execute("INSERT INTO meta VALUES ('version', ?), ('commit', ?)", (VERSION, commit))
     return format_
+
+
+def made(repository: Repository, commit: Oid) -> sqlite3.Connection:
+    """An index of a commit that nobody else sees."""
+    connection = connect(None)
+    make(connection, repository, commit)
+    return connection
+
+
+def moved(
+    connection: sqlite3.Connection, repository: Repository, commit: Oid, known: dict[bytes, Bead]
+) -> sqlite3.Connection:
+    """A copy of an index that nobody else sees, brought to another commit.
+
+    Raises:
+        sqlite3.Error: the index is damaged.
+        NotFound: the commit it is of is gone.
+    """
+    copy = connect(None)
+    connection.backup(copy)
+    copy.execute("BEGIN")
+    advance(copy, repository, commit, known)
+    copy.execute("COMMIT")
+    return copy
 
 
 def _settings(connection: sqlite3.Connection, repository: Repository, tree: Oid) -> bytes:

@@ -233,23 +233,34 @@ class Store:
 
     def _made_anew(self, commit: Oid) -> sqlite3.Connection:
         """An index of one's own, instead of one that is damaged, which is thrown away."""
+        from beads.indexing import made
+
         self._index.discard()
-        return self._made(commit)[0]
-
-    def _made(self, commit: Oid) -> tuple[sqlite3.Connection, bytes]:
-        """An index in memory of one commit, and that commit's ``format.toml``."""
-        from beads.index import connect
-        from beads.indexing import make
-
-        connection = connect(None)
-        return connection, make(connection, self.repository, commit)
+        return made(self.repository, commit)
 
     def snapshot_at(self, commit: Oid) -> Snapshot:
-        """The state at one commit of the store. For one that is not the newest, every bead of it is read."""
+        """The state at one commit: that of the newest one and what differs, or read whole where there is no index."""
+        from beads.indexing import made
+
         if self._past is None or self._past.commit != commit:
-            connection, format_ = self._made(commit)
+            connection = self._moved(commit) or made(self.repository, commit)
+            ((format_,),) = connection.execute("SELECT value FROM meta WHERE key = 'format'")
             self._past = self._checked(Snapshot(commit, format_, connection, self._known))
         return self._past
+
+    def _moved(self, commit: Oid) -> sqlite3.Connection | None:
+        from beads.indexing import moved
+
+        pinned = self._index.pin()
+        if pinned is None:
+            return None
+        try:
+            # Whoever asks for the commit that it is of has found no use for it.
+            return None if pinned[1]["commit"] == commit else moved(pinned[0], self.repository, commit, self._known)
+        except (sqlite3.Error, Unreadable, NotFound):
+            return None
+        finally:
+            self._index.release(pinned[0])
 
     def _pin(self) -> Snapshot | None:
         """The newest state, if the index has it."""

@@ -108,7 +108,9 @@ def as_processes(place: Path, options: Namespace) -> Iterator[Figure]:
     for name, all_of_them in found.items():
         seconds = [ran.seconds for ran in all_of_them]
         title = f"bead {name}, p50 of {len(seconds)}"
-        yield Figure(title, quantile(seconds, 0.5), floor=floor, floor_is=processes.FLOOR)
+        yield Figure(
+            title, quantile(seconds, 0.5), floor=floor, floor_is=processes.FLOOR, at_most=processes.AT_MOST.get(name)
+        )
         yield Figure(f"bead {name}, p99", quantile(seconds, 0.99))
     for name, all_of_them in found.items():
         peak = max(ran.peak for ran in all_of_them)

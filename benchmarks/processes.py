@@ -72,6 +72,7 @@ def _round(launcher: Launcher, some: str) -> Iterator[tuple[str, Ran]]:
     }.items():
         words = ["log"] if name == "log ID" else name.split()
         yield name, launcher.run(*BEAD, *words, *arguments)
+    yield "show --at", launcher.run(*BEAD, "show", some, "--at", "~1", "--json")
     created = launcher.run(*BEAD, "create", "one more", "--json")
     yield "create", created
     new = json.loads(created.output)["id"]

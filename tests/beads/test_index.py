@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beads import graph, indexing
-from beads.index import SCHEMA, Choice, Reader, connect
-from beads.indexing import Update, put
+from beads.index import Choice, Reader, connect
+from beads.indexing import SCHEMA, Update, put
 from beads.model import BLOCKING, Bead, Criterion, Dependency, Lease, MergeRequest, write_bead
 from beads.objects import Oid, raw
 from beads.ops import Claim, Close, Create, Depend, Label, Say
@@ -306,3 +306,16 @@ def test_to_close_one_of_many_parts_none_of_the_others_is_read(store: Store, kin
     other.commit("ada", [Close(id="m", force=True, reason="over")])
     assert other.snapshot().need("m").closed
     assert len(other._known) < 10
+
+
+def test_the_past_is_the_newest_state_and_what_differs(store: Store) -> None:
+    store.commit("ada", [Create(bead=bead(f"g{number}")) for number in range(50)])
+    head, before = store.snapshot().commit, _answers(store)
+    store.commit("nux", [Claim(worker="nux", id="e.1"), UpdateBead(id="e", title="anew"), Create(bead=bead("f"))])
+    other = Store.open(store.repository.common)
+    past = other.snapshot_at(head)
+    assert len(other._known) < 10
+    assert list(past) == before[0]
+    assert (past.children("e"), past.dependents("e.1"), past.get("f")) == (*before[3:5], None)
+    index_of(store).unlink()
+    assert list(Store.open(store.repository.common).snapshot_at(head)) == before[0]

@@ -82,7 +82,6 @@ def in_process(place: Path, options: Namespace) -> Iterator[Figure]:
         progress(f"in-process: {name}")
         samples = list(_samples(question, options.times, options.seconds))
         yield from _two(f"in-process: {name}", samples)
-    yield Figure("most memory of this process", _peak(), "bytes")
 
 
 def _samples(question: Callable[[], object], times: int, seconds: float) -> Iterator[float]:

@@ -72,9 +72,9 @@ def _round(launcher: Launcher, some: str) -> Iterator[tuple[str, Ran]]:
     }.items():
         words = ["log"] if name == "log ID" else name.split()
         yield name, launcher.run(*BEAD, *words, *arguments)
-    yield "show --at", launcher.run(*BEAD, "show", some, "--at", "~1", "--json")
     created = launcher.run(*BEAD, "create", "one more", "--json")
     yield "create", created
+    yield "show --at", launcher.run(*BEAD, "show", some, "--at", "~1", "--json")
     new = json.loads(created.output)["id"]
     yield "claim", launcher.run(*BEAD, "claim", new, "--as", "bench", "--json")
     yield "close", launcher.run(*BEAD, "close", new, "--as", "bench", "--epoch", "1", "--json")

@@ -114,13 +114,25 @@ class Lock:
     Leave the ``with`` block and the lock is gone, whether ``path`` was replaced or not.
     """
 
-    def __init__(self, path: str, handle: int) -> None:
+    def __init__(self, path: str, handle: int, ledger: int | None) -> None:
         self._path = path
         self._handle = handle
+        self._ledger = ledger
+        self._note(os.fstat(handle).st_ino)
+
+    def _note(self, file: int) -> None:
+        # On a full disk the next writer has to wait for the lock of a dead one.
+        with contextlib.suppress(OSError):
+            if self._ledger is not None:
+                os.pwrite(self._ledger, b"%20d\n" % file, 0)
 
     @classmethod
-    def take(cls, path: Path) -> Lock | None:
+    def take(cls, path: Path, ledger: int | None = None) -> Lock | None:
         """Take the lock; None when somebody has it. Directories on the way are made.
+
+        Args:
+            path: what is to be replaced.
+            ledger: an open file that nobody else has now, in which to note the lock for :func:`recover`.
 
         Raises:
             OSError: it cannot be taken by anybody.
@@ -128,7 +140,8 @@ class Lock:
         name = str(path)
         while True:
             try:
-                return cls(name, os.open(f"{name}.lock", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+                handle = os.open(f"{name}.lock", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+                return cls(name, handle, ledger)
             except FileExistsError:
                 return None
             except FileNotFoundError:
@@ -167,6 +180,7 @@ class Lock:
         try:
             if self._ours():
                 os.unlink(f"{self._path}.lock")  # noqa: PTH108
+            self._note(0)
         finally:
             os.close(self._handle)
 
@@ -187,6 +201,22 @@ def _sync_directory(path: str, sync: Sync) -> None:
 def lock_of(path: Path) -> Path:
     """Where Git has the lock file of ``path``."""
     return path.with_name(f"{path.name}.lock")
+
+
+def recover(path: Path, ledger: int) -> None:
+    """Remove the lock file of ``path`` at once if it was left by a process that had the ledger before us, and died.
+
+    Args:
+        path: what the lock file is for.
+        ledger: an open file that nobody else has now.
+    """
+    noted = os.pread(ledger, 20, 0).strip()
+    # Another program's lock file is not noted there, and has to be waited for.
+    if noted.isdigit() and int(noted):
+        with contextlib.suppress(FileNotFoundError):
+            if lock_of(path).stat().st_ino == int(noted):
+                lock_of(path).unlink()
+        os.pwrite(ledger, b"%20d\n" % 0, 0)
 
 
 def break_stale(lock: Path, clock: Clock) -> None:

@@ -85,6 +85,9 @@ class Repository:
         start: a directory inside it: the work tree, a linked worktree, a submodule, or the Git directory.
         clock: for waiting on other processes' locks, with a bound.
 
+    Attributes:
+        ledger: an open file that nobody else has now, in which locks of refs are noted (:func:`beads.files.recover`).
+
     Raises:
         Unreadable: there is none, or it cannot be read.
     """
@@ -93,6 +96,7 @@ class Repository:
         self.clock = clock or SystemClock()
         self.control, self.common = discover(start)
         self.objects = Objects(self.common)
+        self.ledger: int | None = None
         self._trees: dict[Oid, Tree] = {}
         self._near: Callable[[Oid], bytes | None] = _nothing
 
@@ -136,7 +140,7 @@ class Repository:
         path = self.common / ref
         deadline = self.clock.monotonic() + 10 * STALE_LOCK_SECONDS
         try:
-            while (lock := Lock.take(path)) is None:
+            while (lock := Lock.take(path, self.ledger)) is None:
                 if self.clock.monotonic() > deadline:
                     raise Unreadable(
                         f"{ref}.lock has been held by another process for {10 * STALE_LOCK_SECONDS:.0f} s",

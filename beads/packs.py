@@ -13,8 +13,7 @@ import os
 import re
 import struct
 import zlib
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate, count
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -99,7 +98,7 @@ def index(entries: Iterable[Entry], checksum: bytes) -> bytes:
     return content + hashlib.sha1(content, usedforsecurity=False).digest()
 
 
-class Listing(Sequence[bytes]):
+class Listing:
     """The ids of the objects in a pack, in their order, as its index has them; it is not read as a whole.
 
     Args:
@@ -112,29 +111,29 @@ class Listing(Sequence[bytes]):
 
     def __init__(self, path: Path) -> None:
         with path.open("rb") as file:
-            known = file.read(len(_INDEX)) == _INDEX and os.fstat(file.fileno()).st_size >= _HEADS + _TAIL
-            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if known else b""
-        if not known or len(self._map) < _HEADS + _ROW * len(self) + _TAIL:
-            raise ValueError(f"{path} is not the index of a pack, version 2")
-
-    def _until(self, first: int) -> int:
-        """How many ids begin with that byte or one before it."""
-        return int.from_bytes(self._map[_HEADS - 4 * (256 - first) :][:4], "big") if first >= 0 else 0
+            head = file.read(_HEADS)
+            size = os.fstat(file.fileno()).st_size
+            # How many ids begin with each byte or one before it, with a zero at the end for none.
+            self._until = (*struct.unpack(">256I", head[len(_INDEX) :]), 0) if len(head) == _HEADS else (0,)
+            if not head.startswith(_INDEX) or size < _HEADS + _ROW * len(self) + _TAIL:
+                raise ValueError(f"{path} is not the index of a pack, version 2")
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def __len__(self) -> int:
-        return self._until(255)
+        return self._until[-2] if len(self._until) > 1 else 0
 
-    def __getitem__(self, number: int) -> bytes:  # type: ignore[override]
-        if not 0 <= number < len(self):
-            raise IndexError(number)
-        return self._map[_HEADS + 20 * number : _HEADS + 20 * number + 20]
+    def __iter__(self) -> Iterator[bytes]:
+        return (self._map[at : at + 20] for at in range(_HEADS, _HEADS + 20 * len(self), 20))
 
-    def __contains__(self, sha: object) -> bool:
-        if not isinstance(sha, bytes):
-            return False
-        low, high = self._until(sha[0] - 1), self._until(sha[0])
-        place = bisect_left(self, sha, low, high)
-        return place < high and self[place] == sha
+    def __contains__(self, sha: bytes) -> bool:
+        low, high = self._until[sha[0] - 1], self._until[sha[0]]
+        while low < high:
+            middle = (low + high) // 2
+            found = self._map[_HEADS + 20 * middle : _HEADS + 20 * middle + 20]
+            if found == sha:
+                return True
+            low, high = (middle + 1, high) if found < sha else (low, middle)
+        return False
 
 
 class Owned:

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from beads.clock import Clock, SystemClock, milliseconds
 from beads.errors import InvalidInput, LostRace, NotFound, Unreadable
-from beads.files import turn
+from beads.files import recover, turn
 from beads.git import Oid, Replaced, Repository, Stale, blob_id
 from beads.ids import derived_id, path_of
 from beads.index import Index, Reader
@@ -420,10 +420,16 @@ class Store:
                 if not writer.exists():
                     self.directory.mkdir(exist_ok=True)
                     share(str(self.directory))
-                held.enter_context(turn(writer, self.clock, _WRITER_WAIT_SECONDS, share))
+                ledger = held.enter_context(turn(writer, self.clock, _WRITER_WAIT_SECONDS, share))
+                if ledger is not None:
+                    recover(self.repository.common / self.ref, ledger)
             except OSError as error:
                 raise Unreadable(f"the store in {self.directory} cannot be written: {error}") from error
-            yield
+            self.repository.ledger = ledger
+            try:
+                yield
+            finally:
+                self.repository.ledger = None
 
 
 def _message(actor: str, reason: str, lines: list[str], operations: Sequence[Operation], ids: list[str]) -> str:

@@ -6,6 +6,7 @@ import fcntl
 import os
 import random
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -356,6 +357,33 @@ def test_who_was_stopped_while_it_had_the_lock_has_lost(store: Store, clock: Vir
     assert store.repository.head(REF) != head
     assert STALE_LOCK_SECONDS <= clock.elapsed < 2 * STALE_LOCK_SECONDS
     intact(store)
+
+
+def _die_with_the_lock(store: Store) -> None:
+    child = os.fork()
+    if child == 0:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Lock, "replace", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+            store.commit("ada", [Say(id="bt-0", text="x")])
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+
+
+def test_the_lock_of_a_writer_that_was_killed_is_not_waited_for(store: Store, clock: Virtual) -> None:
+    _die_with_the_lock(store)
+    assert litter(store) == ["main.lock", *(name for name in litter(store) if name.endswith(".keep"))]
+    assert store.commit("ada", [Say(id="bt-0", text="x")]).changed
+    assert clock.elapsed == 0
+    intact(store)
+
+
+def test_the_lock_of_another_program_is_waited_for_even_then(store: Store, clock: Virtual) -> None:
+    _die_with_the_lock(store)
+    lock = store.repository.common / f"{REF}.lock"
+    lock.rename(lock.with_name("kept"))
+    lock.touch()
+    assert store.commit("ada", [Say(id="bt-0", text="x")]).changed
+    assert STALE_LOCK_SECONDS <= clock.elapsed < STALE_LOCK_SECONDS + 0.1
 
 
 def test_a_writer_that_hangs_holds_up_the_others_for_so_long_and_no_longer(store: Store, clock: Virtual) -> None:

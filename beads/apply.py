@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import timedelta
 from itertools import count
 from typing import Any
@@ -206,7 +205,7 @@ def _release(op: Release, draft: Draft, context: Context) -> Bead:
         return molecule
     # One that ran out is taken back from wherever somebody notices.
     over = molecule.lease is not None and until(molecule.id, molecule.lease, context) <= context.now
-    guard(draft, replace(context, site="") if over else context, op.id, op.worker, op.epoch)
+    guard(draft, context._replace(site="") if over else context, op.id, op.worker, op.epoch)
     for step in graph.steps(draft, molecule):
         _end_attempts(draft, context, step, op.end, op.reason, op.worker)
     return _give_back(draft, context, draft.need(molecule.id))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from beads import graph, heartbeat
 from beads.draft import Draft
@@ -12,8 +12,7 @@ from beads.errors import Fenced
 from beads.model import Bead, Lease
 
 
-@dataclass(frozen=True)
-class Context:
+class Context(NamedTuple):
     """Who acts, when, and where.
 
     Attributes:

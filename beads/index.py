@@ -12,7 +12,6 @@ import heapq
 import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -78,8 +77,7 @@ class Row(NamedTuple):
     waits: str | None
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """Which beads are asked for; of several conditions, those that all of them hold for.
 
     Attributes:

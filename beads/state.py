@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Kind = Literal["closed", "deferred", "running", "queued", "blocked", "waiting", "needs_person", "ready"]
 
 
-@dataclass(frozen=True)
-class State:
+class State(NamedTuple):
     """Where a bead stands and who acts next, with the reason in plain words.
 
     Attributes:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
@@ -26,8 +25,7 @@ STATUSES = ("open", "in_progress", "deferred", "closed")
 KINDS = tuple(render.COLOURS)
 
 
-@dataclass(frozen=True)
-class Look:
+class Look(NamedTuple):
     """One look at the store: the state, and the moment as of which everything is said about it."""
 
     session: Session

@@ -23,7 +23,8 @@ from beads.git import Oid
 from beads.index import Choice
 from beads.model import Bead, Dependency, path_of, write_bead
 from beads.ops import Claim, Close, Create, Depend, Label, Operation, Release, Reopen, Say, Update
-from beads.store import REF, Snapshot, Store
+from beads.store import REF, Snapshot, Store, settings_of
+from beads.toml import dumps, loads
 from tests.beads.clocks import Virtual
 from tests.beads.scratch import scratch
 from tests.beads.strategies import NOW, bead, needs, part_of
@@ -187,6 +188,12 @@ def test_a_file_system_without_locks_will_do(store: Store, monkeypatch: pytest.M
     monkeypatch.setattr(fcntl, "flock", refuse)
     assert store.commit("ada", [Create(bead=bead(f"bt-x{number}")) for number in range(99)]).changed
     assert len(fresh(store)) == 102
+
+
+@pytest.mark.parametrize("prefix", ["b", "bt", "x9"])
+def test_what_the_format_says_is_read_without_a_parser_as_with_one(prefix: str) -> None:
+    said = dumps({"format": 1, "store": "0kz3", "prefix": prefix})
+    assert settings_of(said) == loads(said, "format.toml") == settings_of(b"# another one's\n" + said)
 
 
 def test_a_thousand_beads_are_one_pack(store: Store, repo: Path) -> None:

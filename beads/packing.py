@@ -25,6 +25,9 @@ from beads.packs import Listing
 _FACTOR = 2
 """A pack is left alone that has so many times the objects of all smaller ones together."""
 
+_PATIENCE_SECONDS = 600.0
+"""How long after a packer failed the next one is begun."""
+
 _running: list[subprocess.Popen[bytes]] = []
 """Packers that this process has begun and not waited for."""
 
@@ -52,18 +55,35 @@ def begin(repository: Repository) -> None:
     with _alone(repository) as lock:
         if lock is None:
             return
+        if _failed_lately(repository):
+            return
         _finish(repository)
         settled = repository.objects.own.settled()
         small = _too_small(settled)
         if len(small) > 1:
             _running[:] = [packer for packer in _running if packer.poll() is None]
-            _running.append(_roll_up(repository, lock, small, everything=len(small) == len(settled)))
+            everything = len(small) == len(settled)
+            _running.append(_roll_up(repository, lock, small, "--quiet", everything=everything))
 
 
-def pack(repository: Repository, head: Oid) -> Packed:
+def _failed_lately(repository: Repository) -> bool:
+    """Whether Git has complained of late; whoever writes next need not hear it again from the same packs."""
+    with contextlib.suppress(FileNotFoundError):
+        name, said = ((_aside(repository) / one).stat() for one in ("name", "said"))
+        lately = abs(repository.clock.now().timestamp() - said.st_mtime) < _PATIENCE_SECONDS
+        return said.st_size > 0 and name.st_size == 0 and lately
+    return False
+
+
+def pack(repository: Repository, head: Oid, *, show: bool = False) -> Packed:
     """Put everything that the store has into one pack: what is loose up to ``head``, and all packs of ours.
 
     Does nothing while another packer is at work.
+
+    Args:
+        repository: where the store is.
+        head: its newest commit.
+        show: let Git show on the terminal how far it is.
 
     Raises:
         Unreadable: Git is not there, or cannot.
@@ -72,11 +92,12 @@ def pack(repository: Repository, head: Oid) -> Packed:
         if lock is None:
             return Packed(0, 0)
         before = _finish(repository)
-        _wait(repository, _start(repository, lock, [], [head], "--revs", "--unpacked"))
+        how = "--progress" if show else "--quiet"
+        _wait(repository, _start(repository, lock, [], [head], "--revs", "--unpacked", how))
         loose = _finish(repository)
         ours = list(repository.objects.own.settled())
         if len(ours) > 1:
-            _wait(repository, _roll_up(repository, lock, ours, everything=True))
+            _wait(repository, _roll_up(repository, lock, ours, how, everything=True))
         rolled = _finish(repository)
         return Packed(loose.objects, before.packs + rolled.packs)
 
@@ -97,34 +118,42 @@ def _aside(repository: Repository) -> Path:
     return repository.common / "beads" / "packing"
 
 
-def _roll_up(repository: Repository, lock: int, packs: Sequence[str], *, everything: bool) -> subprocess.Popen[bytes]:
+def _roll_up(
+    repository: Repository, lock: int, packs: Sequence[str], how: str, *, everything: bool
+) -> subprocess.Popen[bytes]:
     """Begin to put packs into one.
 
     To be told the packs, Git walks through all of the history to see what is a version of what. That is worth it when
     all of it is packed; for a few new transactions it is told the objects.
     """
     if everything:
-        return _start(repository, lock, packs, [f"{name}.pack" for name in packs], "--stdin-packs")
+        return _start(repository, lock, packs, [f"{name}.pack" for name in packs], "--stdin-packs", how)
     folder = repository.common / "objects" / "pack"
     oids = (sha.hex() for name in packs for sha in Listing(folder / f"{name}.idx"))
-    return _start(repository, lock, packs, oids)
+    return _start(repository, lock, packs, oids, how)
 
 
 def _start(
     repository: Repository, lock: int, old: Iterable[str], lines: Iterable[str], *options: str
 ) -> subprocess.Popen[bytes]:
     """Start Git's packer, which has ``lock`` for as long as it works, whatever becomes of us."""
-    aside = _aside(repository)
+    aside, show = _aside(repository), "--progress" in options
     aside.mkdir(exist_ok=True)
     (aside / "old").write_text("".join(f"{name}\n" for name in old))
     with (aside / "list").open("w") as file:
         file.writelines(f"{line}\n" for line in lines)
-    command = ["git", f"--git-dir={repository.common}", "-c", "pack.threads=1", "pack-objects", "--quiet"]
+    command = ["git", f"--git-dir={repository.common}", "-c", "pack.threads=1", "pack-objects"]
     command += ["--delta-base-offset", "--non-empty", *options, str(aside / "pack")]
     with (aside / "list").open("rb") as told, (aside / "name").open("wb") as name, (aside / "said").open("wb") as said:
         try:
             return subprocess.Popen(
-                command, stdin=told, stdout=name, stderr=said, pass_fds=(lock,), start_new_session=True
+                command,
+                stdin=told,
+                stdout=name,
+                stderr=None if show else said,
+                pass_fds=(lock,),
+                # What nobody waits for is not to be interrupted with us.
+                start_new_session=not show,
             )
         except OSError as error:
             raise Unreadable(f"git cannot be run: {error}", "Packs stay as they are, which does no harm.") from error
@@ -152,7 +181,8 @@ def _finish(repository: Repository) -> Packed:
             for suffix in (".pack", ".rev", ".idx"):
                 with contextlib.suppress(FileNotFoundError):
                     (aside / f"{name}{suffix}").replace(packs / f"{name}{suffix}")
-            done = _replaced(repository, name, (aside / "old").read_text().split())
+            old = [line for line in (aside / "old").read_text().split() if re.fullmatch(r"pack-[0-9a-f]{40}", line)]
+            done = _replaced(repository, name, old)
     shutil.rmtree(aside, ignore_errors=True)
     return done
 

@@ -324,15 +324,18 @@ class Store:
                 begin(self.repository)
         return written
 
-    def pack(self) -> Packed:
+    def pack(self, *, show: bool = False) -> Packed:
         """Put all packs of the store, and what is loose of it, into one; small ones are by themselves now and then.
+
+        Args:
+            show: let Git show on the terminal how far it is.
 
         Raises:
             Unreadable: there is no Git to do it, or it cannot.
         """
         from beads.packing import pack
 
-        return pack(self.repository, self._head())
+        return pack(self.repository, self._head(), show=show)
 
     def _try(self, actor: str, operations: Sequence[Operation] | Decision, reason: str) -> Written | None:
         from beads.apply import Context, apply

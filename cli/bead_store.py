@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from cli import render
@@ -79,7 +81,7 @@ def gc(session: Session) -> None:
     Example:
       bead gc
     """
-    packed = session.store.pack()
+    packed = session.store.pack(show=sys.stderr.isatty() and not session.json)
     if session.json:
         render.echo_json({"objects": packed.objects, "packs": packed.packs})
     else:

@@ -115,6 +115,30 @@ def test_without_git_nothing_is_packed_and_writing_goes_on(
     assert before < packs(repo)
 
 
+def test_what_cannot_be_packed_is_said_when_asked_and_not_tried_at_every_write(
+    store: Store, repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("beads.store.PACKS_MAX", 3)
+    before = packs(repo)
+    [victim] = (repo / ".git" / "objects" / "pack").glob(f"{sorted(before)[0].split('.')[0]}.pack")
+    victim.chmod(0o644)
+    victim.write_bytes(b"PACK" + bytes(100))
+    with pytest.raises(Unreadable, match=r"git cannot pack: \w"):
+        store.pack()
+    said = repo / ".git" / "beads" / "packing" / "said"
+    complained = said.stat().st_mtime_ns
+    for number in range(5):
+        assert Store.open(repo).commit("ada", [Create(bead=bead(f"bt-n{number}"))]).changed
+        rest(store)
+    assert said.stat().st_mtime_ns == complained
+    assert before < packs(repo)
+    # Some time later somebody tries again.
+    os.utime(said, ns=(complained - 700 * 10**9,) * 2)
+    assert Store.open(repo).commit("ada", [Create(bead=bead("bt-later"))]).changed
+    rest(store)
+    assert said.stat().st_mtime_ns > complained
+
+
 def test_one_packs_at_a_time(store: Store, repo: Path) -> None:
     with turn(store.directory / "packer", SystemClock(), 0, str) as alone:
         assert alone is not None

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from beads import packing
+from beads import objects, packing
+from beads import packs as packs_
 from beads.clock import SystemClock
 from beads.errors import Unreadable
 from beads.files import turn
@@ -24,6 +25,8 @@ from tests.beads.strategies import bead
 from tests.world import git
 
 BEADS = 3
+
+TRACED = {packing.__file__, packs_.__file__, objects.__file__}
 
 
 @pytest.fixture
@@ -155,7 +158,7 @@ def _killed(template: Path, place: Path, line: int) -> bool:
         left, times = itertools.count(line - 1, -1), Counter[int]()
 
         def trace(frame: FrameType, event: str, _: object) -> Any:
-            if frame.f_code.co_filename not in (packing.__file__, sys.modules["beads.objects"].__file__):
+            if frame.f_code.co_filename not in TRACED:
                 return None
             if event == "line":
                 times[frame.f_lineno] += 1

@@ -29,7 +29,7 @@ _PATIENCE_SECONDS = 600.0
 """How long after a packer failed the next one is begun."""
 
 _running: list[subprocess.Popen[bytes]] = []
-"""Packers that this process has begun and not waited for."""
+"""Packers that were begun and not waited for; they are children of the process, whichever store they are for."""
 
 
 class Packed(NamedTuple):

@@ -87,6 +87,7 @@ class Repository:
 
     Attributes:
         ledger: an open file that nobody else has now, in which locks of refs are noted (:func:`beads.files.recover`).
+        tell: is told in words how far something is that takes long, and with no words that it is over.
 
     Raises:
         Unreadable: there is none, or it cannot be read.
@@ -97,6 +98,7 @@ class Repository:
         self.control, self.common = discover(start)
         self.objects = Objects(self.common)
         self.ledger: int | None = None
+        self.tell: Callable[[str], object] = str
         self._trees: dict[Oid, Tree] = {}
         self._near: Callable[[Oid], bytes | None] = _nothing
 

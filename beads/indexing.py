@@ -23,7 +23,7 @@ from beads.index import VERSION, Reader, connect, micros
 from beads.model import Bead, read_bead
 
 _MAKING_SECONDS = 30.0
-"""How long another process may take to make the index before others make their own, in memory."""
+"""How long another process may stand still while it makes the index before others make their own, in memory."""
 
 _BATCH = 2_000
 """How many changed beads are in memory at once."""
@@ -250,14 +250,17 @@ def make(connection: sqlite3.Connection, repository: Repository, commit: Oid) ->
     connection.executescript(f"{TABLES} BEGIN")
     head = repository.commit(commit)
     trees = [Replaced(None, head.oid, head.raw)]
+    count = 0
     for batch in _batches(_changed(repository, None, head.tree, trees)):
         _write(connection, batch)
         _keep(connection, trees)
         trees.clear()
+        count += len(batch)
+        repository.tell(f"making the index: {count:,} beads")
     # To sort what is there takes less than to put each into its place in turn. A script first ends the transaction.
     connection.executescript(f"{INDEXES} BEGIN")
     view = Reader(connection, known)
-    last = ""
+    last, count = "", 0
     while True:
         sql = "SELECT id, place FROM beads WHERE place > ? AND status <> 'closed' ORDER BY place LIMIT ?"
         rows = connection.execute(sql, (last, _BATCH)).fetchall()
@@ -265,6 +268,9 @@ def make(connection: sqlite3.Connection, repository: Repository, commit: Oid) ->
             break
         _stand(connection, view, (bead for bead_id, _ in rows if (bead := _readable(view, bead_id)) is not None))
         last = rows[-1][1]
+        count += len(rows)
+        repository.tell(f"making the index: where {count:,} beads stand")
+    repository.tell("")
     connection.executescript(COUNTS)
     format_ = _settings(connection, repository, head.tree)
     connection.execute("INSERT INTO meta VALUES ('version', ?), ('commit', ?)", (VERSION, commit))
@@ -375,12 +381,16 @@ def catch_up(path: Path, repository: Repository, head: Callable[[], Oid], known:
 def _replace(path: Path, repository: Repository, head: Callable[[], Oid]) -> None:
     """Make the index anew beside the old one, and put it in its place. One process at a time does; others wait."""
     path.parent.mkdir(exist_ok=True)
-    before = _identity(path)
+    before, grown = _identity(path), _growth(path)
     with turn(path.with_name("indexer"), repository.clock, _MAKING_SECONDS, repository.objects.share) as ours:
         if ours is None:
-            raise BlockingIOError("another process is making the index")
+            if _growth(path) == grown:
+                raise BlockingIOError("another process is making the index, and stands still")
+            repository.tell("waiting for the index, which another process is making")
+            return
         if _identity(path) != before:
             # Somebody else made it while we waited.
+            repository.tell("")
             return
         new = path.with_name(f"index.{os.getpid()}.new")
         try:
@@ -400,6 +410,15 @@ def _replace(path: Path, repository: Repository, head: Callable[[], Oid]) -> Non
         finally:
             for suffix in ("", "-wal", "-shm", "-journal"):
                 new.with_name(new.name + suffix).unlink(missing_ok=True)
+
+
+def _growth(path: Path) -> dict[str, int]:
+    """How large the indexes are that are being made."""
+    found = {}
+    for new in path.parent.glob("index.*.new"):
+        with contextlib.suppress(FileNotFoundError):
+            found[str(new)] = new.stat().st_size
+    return found
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -82,6 +82,8 @@ class Session:
 
         store = Store.open(self.start, self.clock)
         store.site = known_name(store.directory)
+        if sys.stderr.isatty() and not self.json:
+            store.repository.tell = _tell
         return store
 
     @functools.cached_property
@@ -257,6 +259,11 @@ def _gone(store: Store, snapshot: Snapshot, bead: Bead) -> NotFound:
         f"{bead.id} was deleted{when} by {entry.actor}{': ' if reason else ''}{reason}",
         f"`bead show {bead.id} --at {commit}~1` shows what it was, `bead undo --transaction {commit}` brings it back.",
     )
+
+
+def _tell(text: str) -> None:
+    """Show on one line of the terminal how far something is that takes long; an empty text wipes it away."""
+    click.echo(f"\r\x1b[K{text}", nl=False, err=True)
 
 
 def _git_identity(start: Path) -> str:

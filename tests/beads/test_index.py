@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import sqlite3
 from collections import Counter
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beads import graph, indexing
+from beads.git import Repository
 from beads.index import Choice, Reader, connect
 from beads.indexing import SCHEMA, Update, put
 from beads.model import BLOCKING, Bead, Criterion, Dependency, Lease, MergeRequest, write_bead
@@ -22,6 +24,7 @@ from beads.objects import Oid, raw
 from beads.ops import Claim, Close, Create, Depend, Label, Say
 from beads.ops import Update as UpdateBead
 from beads.store import Store
+from tests.beads.clocks import Virtual
 from tests.beads.strategies import NOW, OUTCOMES, STATUSES, Beads, bead, needs, part_of
 
 # --- kept up to date -------------------------------------------------------------------------------------------
@@ -319,3 +322,36 @@ def test_the_past_is_the_newest_state_and_what_differs(store: Store) -> None:
     assert (past.children("e"), past.dependents("e.1"), past.get("f")) == (*before[3:5], None)
     index_of(store).unlink()
     assert list(Store.open(store.repository.common).snapshot_at(head)) == before[0]
+
+
+def test_who_waits_for_it_is_told_how_far_it_is(store: Store) -> None:
+    told: list[str] = []
+    store.repository.tell = told.append
+    count = len(store.snapshot())
+    assert told == []
+    store._index.discard()
+    assert len(store.snapshot()) == count
+    assert told[0] == f"making the index: {count} beads"
+    assert told[-1] == ""
+
+
+@pytest.mark.parametrize("grows", [True, False])
+def test_another_one_that_makes_it_is_waited_for_as_long_as_it_gets_on(store: Store, grows: bool) -> None:
+    clock, told = Virtual(), list[str]()
+    waiting = Store(Repository(store.repository.common, clock), clock)
+    waiting.repository.tell = told.append
+    store._index.discard()
+    new = store.directory / "index.1.new"
+    with (store.directory / "indexer").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+        def get_on() -> None:
+            if clock.elapsed > 200:
+                fcntl.flock(lock, fcntl.LOCK_UN)
+            elif grows:
+                new.write_bytes(bytes(int(clock.elapsed)))
+
+        clock.meanwhile = get_on
+        assert [bead.id for bead in waiting.snapshot()] == [bead.id for bead in store.snapshot_at(waiting._head())]
+    assert clock.elapsed > 200 if grows else 30 <= clock.elapsed < 31
+    assert ("waiting for the index, which another process is making" in told) == grows

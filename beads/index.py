@@ -31,7 +31,9 @@ VERSION = 2
 BUSY_SECONDS = 3.0
 """How long another process's write to the index is waited for."""
 
-_KNOWN_MAX = 10_000
+KNOWN_MAX = 10_000
+"""How many beads that were read or written are kept at hand."""
+
 _ANSWERS_MAX = 1_000
 _ROWS_MAX = 8
 _IDLE_MAX = 4
@@ -307,12 +309,17 @@ class Reader:
             from beads.model import read_bead
 
             bead = read_bead(data, path_of(bead_id))
-            if len(self._known) >= _KNOWN_MAX:
-                self._known.clear()
-            self._known[oid] = bead
+            remember(self._known, oid, bead)
         if bead.id != bead_id:
             raise Unreadable(f"{path_of(bead_id)} holds bead {bead.id}, which belongs elsewhere", "Run `bead doctor`.")
         return bead
+
+
+def remember(known: dict[bytes, Bead], oid: bytes, bead: Bead) -> None:
+    """Keep a bead at hand, by the id of its blob; never more of them than :data:`KNOWN_MAX`."""
+    if len(known) >= KNOWN_MAX:
+        known.clear()
+    known[oid] = bead
 
 
 class Damaged(Unreadable):

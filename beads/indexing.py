@@ -19,7 +19,7 @@ from beads.errors import InvalidInput, NotFound, TownError
 from beads.files import turn
 from beads.git import Oid, Replaced, Repository
 from beads.ids import natural, path_of
-from beads.index import VERSION, Reader, connect, micros
+from beads.index import VERSION, Reader, connect, micros, remember
 from beads.model import Bead, read_bead
 
 _MAKING_SECONDS = 30.0
@@ -142,7 +142,7 @@ def put(
     _keep(connection, trees)
     for update in updates:
         if update.new is not None and update.oid is not None:
-            known[bytes.fromhex(update.oid)] = update.new
+            remember(known, bytes.fromhex(update.oid), update.new)
     view = Reader(connection, known)
     stands = graph.affected(view, ((update.old, update.new) for update in updates))
     _stand(connection, view, (bead for bead_id in stands if (bead := _readable(view, bead_id)) is not None))

@@ -86,6 +86,8 @@ def plain(value: object) -> Any:
         return rfc3339(value)
     if isinstance(value, Mapping):
         return {str(key): plain(inner) for key, inner in value.items()}
+    if hasattr(value, "_asdict"):
+        return plain(value._asdict())
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(inner) for inner in value]
     if hasattr(value, "model_dump"):

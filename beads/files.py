@@ -41,7 +41,7 @@ def publish(
     Raises:
         OSError: it could not be written; nothing is left behind.
     """
-    temporary, handle = _new(os.path.dirname(path), prefix)  # noqa: PTH120 - Making paths would take longer than writing.
+    temporary, handle = new(os.path.dirname(path), prefix)  # noqa: PTH120 - Making paths would take longer than writing.
     try:
         with os.fdopen(handle, "wb") as file:
             write(file)
@@ -100,8 +100,8 @@ def locked(handle: int) -> bool | None:
     return True
 
 
-def _new(directory: str, prefix: str) -> tuple[str, int]:
-    """A new file of a name that nobody has."""
+def new(directory: str, prefix: str) -> tuple[str, int]:
+    """A new file, open for writing, of a name that begins so and that nobody has; `git gc` sweeps up ``tmp_`` ones."""
     while True:
         path = f"{directory}/{prefix}{os.getpid()}_{next(_SERIAL)}"
         with contextlib.suppress(FileExistsError):

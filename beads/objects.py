@@ -15,16 +15,17 @@ import zlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, NewType
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, NewType, cast
 
 from beads import packs
 from beads.errors import NotFound, TownError, Unreadable
-from beads.files import Sync, locked, publish
+from beads.files import Sync, locked, new, publish
 
 if TYPE_CHECKING:
     from dulwich.config import ConfigFile
     from dulwich.file import SharedPerm
     from dulwich.object_store import DiskObjectStore
+    from dulwich.objects import RawObjectID
     from dulwich.pack import Pack
 
 Oid = NewType("Oid", str)
@@ -138,21 +139,28 @@ class Objects:
         return sorted(there - self._packs.keys())
 
     def _in_pack(self, name: str, sha: bytes) -> tuple[int, bytes] | None:
-        from dulwich.object_format import SHA1
-        from dulwich.objects import RawObjectID
-        from dulwich.pack import Pack, PackFileDisappeared
-
         pack = self._packs.get(name)
-        if pack is None:
-            pack = self._packs[name] = Pack(str(self._folder / "pack" / name), object_format=SHA1)
         try:
-            return pack.get_raw(RawObjectID(sha))
+            return (self._open(name) if pack is None else pack).get_raw(cast("RawObjectID", sha))
         except KeyError:
             return None
-        except (FileNotFoundError, PackFileDisappeared):
+        except self._gone:
             # It was replaced by another one before it was opened.
             self._packs.pop(name).close()
             return None
+
+    def _open(self, name: str) -> Pack:
+        from dulwich.object_format import SHA1
+        from dulwich.pack import Pack
+
+        pack = self._packs[name] = Pack(str(self._folder / "pack" / name), object_format=SHA1)
+        return pack
+
+    @cached_property
+    def _gone(self) -> tuple[type[Exception], ...]:
+        from dulwich.pack import PackFileDisappeared
+
+        return FileNotFoundError, PackFileDisappeared
 
     def _elsewhere(self, oid: Oid) -> Raw | None:
         """Look where only few repositories have objects: in those of others that they borrow from."""
@@ -254,11 +262,20 @@ class Objects:
 
     def _keep(self, path: str) -> None:
         """Keep ``git repack -ad`` from taking a pack for garbage as long as no ref needs it yet."""
-        if path not in self._keeps:
-            handle = self._keeps[path] = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        if path in self._keeps:
+            return
+        # It gets its name with its content, or nobody would know whose it is when we are killed.
+        temporary, handle = new(f"{self._root}/pack", "tmp_keep_")
+        try:
             locked(handle)
-            os.pwrite(handle, _KEPT, 0)
-            self.share(path)
+            os.write(handle, _KEPT)
+            self.share(temporary)
+            os.rename(temporary, path)  # noqa: PTH104 - Making paths would take longer.
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            os.close(handle)
+            raise
+        self._keeps[path] = handle
 
     def assure(self) -> None:
         """Write again what somebody pruned before the ref named it: ``git gc --prune=now`` looks at no one's age."""

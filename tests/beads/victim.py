@@ -25,7 +25,7 @@ from tests import world
 from tests.beads.clocks import Virtual
 from tests.beads.strategies import bead
 
-_WRITING = {"swap", "sweep", "let_go", "_keep", "add", "_add_loose", "_add_pack", "_make_directory", "_drop_keeps"}
+_WRITING = {"swap", "sweep", "let_go", "_keep", "add", "_add_loose", "_add_pack", "_make_directory"}
 _FILES = {git.__file__: 10_000, objects.__file__: 20_000}
 
 

@@ -92,14 +92,12 @@ def pack(repository: Repository, head: Oid, *, show: bool = False) -> Packed:
         if lock is None:
             return Packed(0, 0)
         before = _finish(repository)
-        how = "--progress" if show else "--quiet"
-        _wait(repository, _start(repository, lock, [], [head], "--revs", "--unpacked", how))
-        loose = _finish(repository)
-        ours = list(repository.objects.own.settled())
-        if len(ours) > 1:
-            _wait(repository, _roll_up(repository, lock, ours, how, everything=True))
-        rolled = _finish(repository)
-        return Packed(loose.objects, before.packs + rolled.packs)
+        # Walking through the history, Git sees what is a version of what, and finds better deltas than it has by now.
+        # Chains may be long, because the newest version of a tree is at their beginning, and few read the others.
+        options = ("--revs", "--no-reuse-delta", "--depth=250", "--progress" if show else "--quiet")
+        _wait(repository, _start(repository, lock, repository.objects.own.settled(), [head], *options))
+        done = _finish(repository)
+        return Packed(done.objects, before.packs + done.packs)
 
 
 @contextmanager
@@ -188,13 +186,13 @@ def _finish(repository: Repository) -> Packed:
 
 
 def _replaced(repository: Repository, name: str, old: Sequence[str]) -> Packed:
-    """Remove what is in the pack of that name, too: the packs it was made of, or else loose objects."""
+    """Remove what is in the pack of that name, too: the packs it was made of, and loose objects."""
     packs = repository.common / "objects" / "pack"
     held = Listing(packs / f"{name}.idx")
     loose, gone = 0, 0
-    for sha in held if not old else ():
-        with contextlib.suppress(FileNotFoundError):
-            repository.objects.path(Oid(sha.hex())).unlink()
+    for path in packs.parent.glob("[0-9a-f][0-9a-f]/*"):
+        if re.fullmatch("[0-9a-f]{38}", path.name) and bytes.fromhex(path.parent.name + path.name) in held:
+            path.unlink(missing_ok=True)
             loose += 1
     for other in old:
         try:

@@ -82,7 +82,7 @@ def test_only_packs_that_the_store_wrote_are_rolled_up(store: Store, repo: Path)
     theirs = {name for name in packs(repo) if name.endswith(".pack")} - {
         f"{name}.pack" for name in store.repository.objects.own.settled()
     }
-    assert store.pack().packs == 7
+    assert store.pack().packs == 6
     assert theirs <= packs(repo)
     assert len(store.repository.objects.own) == 1
 

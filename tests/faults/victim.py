@@ -170,10 +170,10 @@ class Trial:
         return answers
 
     def _files(self) -> list[str]:
-        """Every file of the Git directory but the objects, of which more may be left, and the index."""
+        """Every file of the Git directory but the objects, of which more may be left, their marks, and the index."""
         inside = self._place / ".git"
         names = (str(path.relative_to(inside)) for path in inside.rglob("*") if path.is_file())
-        return sorted(name for name in names if not name.startswith(("objects/", "beads/index.db")))
+        return sorted(name for name in names if not name.startswith(("objects/", "beads/owned/", "beads/index.db")))
 
     def _rubbish(self, run: Run) -> list[str]:
         """What a process that could still clean up should not have left."""
@@ -182,7 +182,7 @@ class Trial:
             return []
         names = [path.name for path in (self._place / ".git").rglob("*") if path.is_file()]
         # Those of Git's own, which its processes leave too, are called otherwise.
-        ours = re.compile(r"tmp_(obj|pack|idx)_\d+_\d+|.*\.(lock|keep)")
+        ours = re.compile(r"tmp_(obj|pack|idx|keep)_\d+_\d+|.*\.(lock|keep)")
         return [name for name in names if ours.fullmatch(name)]
 
 

@@ -25,6 +25,9 @@ from beads.packs import Listing
 _FACTOR = 2
 """A pack is left alone that has so many times the objects of all smaller ones together."""
 
+_TOLD_MAX = 20_000
+"""How many objects Git is told at most; a writer would take longer to list more of them than it may."""
+
 _PATIENCE_SECONDS = 600.0
 """How long after a packer failed the next one is begun."""
 
@@ -62,7 +65,7 @@ def begin(repository: Repository) -> None:
         small = _too_small(settled)
         if len(small) > 1:
             _running[:] = [packer for packer in _running if packer.poll() is None]
-            everything = len(small) == len(settled)
+            everything = len(small) == len(settled) or sum(settled[name] for name in small) > _TOLD_MAX
             _running.append(_roll_up(repository, lock, small, "--quiet", everything=everything))
 
 

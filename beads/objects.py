@@ -215,9 +215,11 @@ class Objects:
                 f"the store in {self._common} cannot be written: {error}", "Free space or mend permissions."
             ) from error
 
-    def path(self, oid: Oid) -> Path:
-        """Where an object is when it is loose."""
-        return Path(self._place(oid))
+    def loose(self) -> Iterator[tuple[bytes, Path]]:
+        """The id, as bytes, and the file of each loose object; most repositories have others' too."""
+        for path in self._folder.glob("[0-9a-f][0-9a-f]/*"):
+            if re.fullmatch("[0-9a-f]{38}", path.name):
+                yield bytes.fromhex(path.parent.name + path.name), path
 
     def _place(self, oid: Oid) -> str:
         return f"{self._root}/{oid[:2]}/{oid[2:]}"

@@ -56,17 +56,21 @@ def begin(repository: Repository) -> None:
         Unreadable: Git is not there.
     """
     with _alone(repository) as lock:
-        if lock is None:
-            return
-        if _failed_lately(repository):
+        if lock is None or _failed_lately(repository):
             return
         _finish(repository)
         settled = repository.objects.own.settled()
         small = _too_small(settled)
         if len(small) > 1:
             _running[:] = [packer for packer in _running if packer.poll() is None]
-            everything = len(small) == len(settled) or sum(settled[name] for name in small) > _TOLD_MAX
-            _running.append(_roll_up(repository, lock, small, "--quiet", everything=everything))
+            if len(small) == len(settled) or sum(settled[name] for name in small) > _TOLD_MAX:
+                # Git walks through all of the history then, which takes longer than to be told a few objects.
+                packer = _start(repository, lock, small, [f"{name}.pack" for name in small], "--stdin-packs", "--quiet")
+            else:
+                folder = repository.common / "objects" / "pack"
+                oids = (sha.hex() for name in small for sha in Listing(folder / f"{name}.idx"))
+                packer = _start(repository, lock, small, oids, "--quiet")
+            _running.append(packer)
 
 
 def _failed_lately(repository: Repository) -> bool:
@@ -99,8 +103,8 @@ def pack(repository: Repository, head: Oid, *, show: bool = False) -> Packed:
         # Chains may be long, because the newest version of a tree is at their beginning, and few read the others.
         options = ("--revs", "--no-reuse-delta", "--depth=250", "--progress" if show else "--quiet")
         _wait(repository, _start(repository, lock, repository.objects.own.settled(), [head], *options))
-        done = _finish(repository)
-        return Packed(done.objects, before.packs + done.packs)
+        packs = before + _finish(repository)
+        return Packed(_drop_loose(repository), packs)
 
 
 @contextmanager
@@ -117,21 +121,6 @@ def _alone(repository: Repository) -> Iterator[int | None]:
 def _aside(repository: Repository) -> Path:
     """Where a packer works: ``old`` has the packs that it replaces, ``name`` what it has put them into."""
     return repository.common / "beads" / "packing"
-
-
-def _roll_up(
-    repository: Repository, lock: int, packs: Sequence[str], how: str, *, everything: bool
-) -> subprocess.Popen[bytes]:
-    """Begin to put packs into one.
-
-    To be told the packs, Git walks through all of the history to see what is a version of what. That is worth it when
-    all of it is packed; for a few new transactions it is told the objects.
-    """
-    if everything:
-        return _start(repository, lock, packs, [f"{name}.pack" for name in packs], "--stdin-packs", how)
-    folder = repository.common / "objects" / "pack"
-    oids = (sha.hex() for name in packs for sha in Listing(folder / f"{name}.idx"))
-    return _start(repository, lock, packs, oids, how)
 
 
 def _start(
@@ -166,14 +155,16 @@ def _wait(repository: Repository, packer: subprocess.Popen[bytes]) -> None:
         raise Unreadable(f"git cannot pack: {said[:500]}", "Objects stay as they are: see `git fsck`.")
 
 
-def _finish(repository: Repository) -> Packed:
-    """Bring a pack that was made aside to where packs are, and remove what it replaces; what was not ended is dropped.
+def _finish(repository: Repository) -> int:
+    """Bring a pack that was made aside to where packs are, and remove the packs it replaces; returns how many.
+
+    What was not ended is dropped.
 
     Whenever this is interrupted, doing it again ends it.
     """
     aside, packs, own = _aside(repository), repository.common / "objects" / "pack", repository.objects.own
     repository.objects.sweep()
-    done = Packed(0, 0)
+    gone = 0
     with contextlib.suppress(FileNotFoundError):
         if re.fullmatch(r"[0-9a-f]{40}\n", checksum := (aside / "name").read_text()):
             name = f"pack-{checksum.strip()}"
@@ -183,20 +174,16 @@ def _finish(repository: Repository) -> Packed:
                 with contextlib.suppress(FileNotFoundError):
                     (aside / f"{name}{suffix}").replace(packs / f"{name}{suffix}")
             old = [line for line in (aside / "old").read_text().split() if re.fullmatch(r"pack-[0-9a-f]{40}", line)]
-            done = _replaced(repository, name, old)
+            gone = _replaced(repository, name, old)
     shutil.rmtree(aside, ignore_errors=True)
-    return done
+    return gone
 
 
-def _replaced(repository: Repository, name: str, old: Sequence[str]) -> Packed:
-    """Remove what is in the pack of that name, too: the packs it was made of, and loose objects."""
+def _replaced(repository: Repository, name: str, old: Sequence[str]) -> int:
+    """Remove the old packs whose objects are all in the pack of that name; returns how many."""
     packs = repository.common / "objects" / "pack"
     held = Listing(packs / f"{name}.idx")
-    loose, gone = 0, 0
-    for path in packs.parent.glob("[0-9a-f][0-9a-f]/*"):
-        if re.fullmatch("[0-9a-f]{38}", path.name) and bytes.fromhex(path.parent.name + path.name) in held:
-            path.unlink(missing_ok=True)
-            loose += 1
+    gone = 0
     for other in old:
         try:
             replaced = other != name and all(sha in held for sha in Listing(packs / f"{other}.idx"))
@@ -206,7 +193,19 @@ def _replaced(repository: Repository, name: str, old: Sequence[str]) -> Packed:
         if replaced:
             repository.objects.own.remove(other)
             gone += 1
-    return Packed(loose, gone)
+    return gone
+
+
+def _drop_loose(repository: Repository) -> int:
+    """Remove the loose copies of what is in packs of ours; returns how many."""
+    packs = repository.common / "objects" / "pack"
+    held = [Listing(packs / f"{name}.idx") for name in repository.objects.own.settled()]
+    count = 0
+    for sha, path in repository.objects.loose():
+        if any(sha in listing for listing in held):
+            path.unlink(missing_ok=True)
+            count += 1
+    return count
 
 
 def _too_small(packs: Mapping[str, int]) -> list[str]:

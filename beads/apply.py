@@ -319,8 +319,8 @@ def _check_closable(op: Close, draft: Draft, bead: Bead) -> None:
             f"Let a polecat evaluate it (`town polecat run {graph.molecule_of(draft, bead).id}`), "
             "or decide yourself with --force --reason.",
         )
-    left = graph.next_step(draft, bead)
-    if left is not None and left.id != bead.id:
+    left = graph.step_left(draft, bead)
+    if left is not None:
         raise Refused(f"{bead.id} cannot close: step {left.id} is open")
 
 

@@ -116,6 +116,12 @@ def next_step(view: View, molecule: Bead) -> Bead | None:
     return first or (molecule if _is_step(view, molecule) and not molecule.closed else None)
 
 
+def step_left(view: View, bead: Bead) -> Bead | None:
+    """The step that has to be closed before the bead can be; it is not in its own way."""
+    left = next_step(view, bead)
+    return left if left is not None and left.id != bead.id else None
+
+
 def _is_step(view: View, bead: Bead) -> bool:
     """Whether a bead is its own only step."""
     return bool(bead.criteria) and not any(True for _ in view.steps(bead.id))

@@ -277,8 +277,8 @@ def _check_over(draft: Draft, bead: Bead, change: Changed) -> None:
     then = change.after
     if (bead.attempts, bead.evidence, bead.criteria) != (then.attempts, then.evidence, then.criteria):
         raise Refused(f"{bead.id} was worked on since it was reopened", f"`bead close {bead.id}` closes it.")
-    left = graph.next_step(draft, bead)
-    if left is not None and left.id != bead.id and bead.outcome == "done":
+    left = graph.step_left(draft, bead)
+    if left is not None and bead.outcome == "done":
         raise Refused(f"{bead.id} cannot close: step {left.id} is open")
 
 

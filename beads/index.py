@@ -249,7 +249,7 @@ class Reader:
         return Row._make(found[0]) if found else None
 
     def tree(self, oid: Oid) -> bytes | None:
-        """The content of one of the store's trees. It is as its id says, or worthless."""
+        """The content of one of the store's trees, or of its newest commit. It is as its id says, or worthless."""
         found = self._all("SELECT raw FROM trees WHERE oid = ?", (bytes.fromhex(oid),))
         return cast("bytes", found[0][0]) if found else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import random
@@ -128,28 +129,22 @@ def _another_program(repo: Path) -> None:
     database.close()
 
 
+def _each_table(repo: Path, statement: str) -> None:
+    """Do something to every table that we may write: the inner ones of a full-text index are not for us."""
+    with sqlite3.connect(place(repo)) as database:
+        for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            with contextlib.suppress(sqlite3.Error):
+                database.execute(statement.format(name))
+    database.close()
+
+
 def _emptied(repo: Path) -> None:
     """All tables are there and nothing is in them."""
-    with sqlite3.connect(place(repo)) as database:
-        tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        for name in tables:
-            try:
-                database.execute(f'DELETE FROM "{name}"')
-            except sqlite3.Error:
-                # The inner tables of a full-text index are not for us to write.
-                continue
-    database.close()
+    _each_table(repo, 'DELETE FROM "{}"')
 
 
 def _without_tables(repo: Path) -> None:
-    with sqlite3.connect(place(repo)) as database:
-        tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        for name in tables:
-            try:
-                database.execute(f'DROP TABLE IF EXISTS "{name}"')
-            except sqlite3.Error:
-                continue
-    database.close()
+    _each_table(repo, 'DROP TABLE IF EXISTS "{}"')
 
 
 def _strange_log(repo: Path) -> None:

@@ -116,6 +116,7 @@ class Lock:
 
     def __init__(self, path: str, handle: int, ledger: int | None) -> None:
         self._path = path
+        self._lock = f"{path}.lock"
         self._handle = handle
         self._ledger = ledger
         self._note(os.fstat(handle).st_ino)
@@ -165,13 +166,13 @@ class Lock:
             os.rmdir(self._path)  # noqa: PTH106 - Making paths would take longer, here and below.
         if not self._ours():
             return False
-        os.replace(f"{self._path}.lock", self._path)  # noqa: PTH105
+        os.replace(self._lock, self._path)  # noqa: PTH105
         if sync is not None:
             _sync_directory(os.path.dirname(self._path), sync)  # noqa: PTH120
         return True
 
     def _ours(self) -> bool:
-        return _is(self._handle, f"{self._path}.lock")
+        return _is(self._handle, self._lock)
 
     def __enter__(self) -> Lock:
         return self
@@ -179,7 +180,7 @@ class Lock:
     def __exit__(self, *_: object) -> None:
         try:
             if self._ours():
-                os.unlink(f"{self._path}.lock")  # noqa: PTH108
+                os.unlink(self._lock)  # noqa: PTH108
             self._note(0)
         finally:
             os.close(self._handle)

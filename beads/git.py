@@ -150,9 +150,8 @@ class Repository:
                     )
                 break_stale(lock_of(path), self.clock)
             with lock:
-                if self.objects.settings.shared is not None:
-                    for shared in (path.parent, lock_of(path)):
-                        self.objects.share(str(shared))
+                for shared in (path.parent, lock_of(path)):
+                    self.objects.share(str(shared))
                 moved = self.head(ref) == old and lock.replace(f"{new}\n".encode(), self.objects.settings.sync_ref)
             if moved:
                 self.objects.assure()

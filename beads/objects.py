@@ -231,7 +231,7 @@ class Objects:
             os.utime(path)
             return
         said = self.settings
-        data = zlib.compress(b"%b %d\0%b" % (thing.kind, len(thing.data), thing.data), said.loose_level)
+        data = packs.deflate(b"%b %d\0%b" % (thing.kind, len(thing.data), thing.data), said.loose_level)
         while True:
             self._make_directory(f"{self._root}/{thing.oid[:2]}")
             # `git gc` removes directories that it finds empty.

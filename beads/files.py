@@ -20,6 +20,11 @@ from beads.clock import Clock
 STALE_LOCK_SECONDS = 1.0
 """A lock file that nobody touched for this long belongs to a dead process."""
 
+OURS = b"beadtown\n"
+"""How files of ours begin that lie where others have theirs."""
+
+_LEDGER = OURS + b"%20d\n"
+
 Sync = Callable[[int], None]
 """Brings the open file of that number to the disk, as ``os.fsync`` does."""
 
@@ -125,7 +130,7 @@ class Lock:
         # On a full disk the next writer has to wait for the lock of a dead one.
         with contextlib.suppress(OSError):
             if self._ledger is not None:
-                os.pwrite(self._ledger, b"%20d\n" % file, 0)
+                os.pwrite(self._ledger, _LEDGER % file, 0)
 
     @classmethod
     def take(cls, path: Path, ledger: int | None = None) -> Lock | None:
@@ -172,7 +177,7 @@ class Lock:
         return True
 
     def _ours(self) -> bool:
-        return _is(self._handle, self._lock)
+        return is_at(self._handle, self._lock)
 
     def __enter__(self) -> Lock:
         return self
@@ -211,13 +216,13 @@ def recover(path: Path, ledger: int) -> None:
         path: what the lock file is for.
         ledger: an open file that nobody else has now.
     """
-    noted = os.pread(ledger, 20, 0).strip()
+    noted = os.pread(ledger, 100, 0).removeprefix(OURS).strip()
     # Another program's lock file is not noted there, and has to be waited for.
     if noted.isdigit() and int(noted):
         with contextlib.suppress(FileNotFoundError):
             if lock_of(path).stat().st_ino == int(noted):
                 lock_of(path).unlink()
-        os.pwrite(ledger, b"%20d\n" % 0, 0)
+        os.pwrite(ledger, _LEDGER % 0, 0)
 
 
 def break_stale(lock: Path, clock: Clock) -> None:
@@ -231,16 +236,16 @@ def break_stale(lock: Path, clock: Clock) -> None:
         deadline = clock.monotonic() + STALE_LOCK_SECONDS
         while clock.monotonic() < deadline:
             clock.sleep(0.005)
-            if not _is(handle, lock) or os.fstat(handle).st_mtime_ns != before.st_mtime_ns:
+            if not is_at(handle, lock) or os.fstat(handle).st_mtime_ns != before.st_mtime_ns:
                 return
         # Others may have waited for the same file. One at a time, so that none removes the lock of the next owner.
-        if locked(handle) is not None and _is(handle, lock):
+        if locked(handle) is not None and is_at(handle, lock):
             lock.unlink()
     finally:
         os.close(handle)
 
 
-def _is(handle: int, path: str | Path) -> bool:
+def is_at(handle: int, path: str | Path) -> bool:
     """Whether the open file is the one at ``path``."""
     try:
         there = os.stat(path)  # noqa: PTH116 - Making a path would take longer.

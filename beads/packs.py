@@ -150,8 +150,6 @@ class Listing:
 class Owned:
     """The packs that the store wrote, and may replace: a file in a directory has the name of each.
 
-    The same file keeps a pack from being collected as garbage while no ref needs it, before it is put there.
-
     Args:
         marks: that directory; it need not be there.
         packs: where the repository has its packs.
@@ -163,21 +161,27 @@ class Owned:
         self._packs = packs
         self._share = share
 
-    def add(self, name: str, keep: str | None = None) -> None:
-        """Remember that the pack of that name is ours; what kept it, if anything did, keeps it no longer."""
+    def add(self, name: str, like: str | None = None) -> None:
+        """Remember that the pack of that name is ours.
+
+        Args:
+            name: of the pack, without an ending.
+            like: a file that the mark may be a link to, which takes less time than another file.
+        """
         mark = f"{self._marks}/{name}"
-        if keep is None:
-            self._marks.mkdir(parents=True, exist_ok=True)
-            Path(mark).touch()
-            for made in (str(self._marks), mark):
-                self._share(made)
-            return
-        try:
-            os.rename(keep, mark)  # noqa: PTH104 - Making paths would take longer.
-        except OSError:
-            # The first one has no directory yet; and where objects are on another disk, nothing can be renamed.
-            self.add(name)
-            Path(keep).unlink(missing_ok=True)
+        if like is not None:
+            try:
+                os.link(like, mark)
+                return
+            except FileExistsError:
+                return
+            except OSError:
+                # The first one has no directory yet; and not every file system has links, nor goes one to another disk.
+                pass
+        self._marks.mkdir(parents=True, exist_ok=True)
+        Path(mark).touch()
+        for made in (str(self._marks), mark):
+            self._share(made)
 
     def __len__(self) -> int:
         """How many there are, about: some may be gone."""

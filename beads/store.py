@@ -429,10 +429,11 @@ class Store:
             except OSError as error:
                 raise Unreadable(f"the store in {self.directory} cannot be written: {error}") from error
             self.repository.ledger = ledger
+            self.repository.objects.held = None if ledger is None else str(writer)
             try:
                 yield
             finally:
-                self.repository.ledger = None
+                self.repository.ledger = self.repository.objects.held = None
 
 
 def _message(actor: str, reason: str, lines: list[str], operations: Sequence[Operation], ids: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import random
@@ -419,6 +420,32 @@ def test_sweeping_removes_what_dead_writers_left_and_nothing_else(store: Store, 
     store.sweep()
     assert litter(store) == ["main.lock", "pack-2.keep"]
     assert clock.elapsed < 2 * STALE_LOCK_SECONDS
+
+
+def test_what_kept_the_pack_of_a_writer_goes_after_its_death_and_not_before(store: Store) -> None:
+    _die_with_the_lock(store)
+    (keep,) = (name for name in litter(store) if name.endswith(".keep"))
+    # Whoever writes now may be who the pack is of.
+    with (store.directory / "writer").open() as alive:
+        fcntl.flock(alive, fcntl.LOCK_EX)
+        store.repository.objects.sweep()
+        assert keep in litter(store)
+    store.repository.objects.sweep()
+    assert keep not in litter(store)
+    _die_with_the_lock(store)
+    assert [name for name in litter(store) if name.endswith(".keep")] != []
+    store.sweep()
+    assert litter(store) == []
+
+
+def test_a_file_system_without_links_is_as_good(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: str, target: str) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), source, None, target)
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert store.commit("ada", [Say(id="bt-0", text="x")]).changed
+    assert len(store.repository.objects.own) > 0
+    intact(store)
 
 
 def test_git_removes_the_temporary_files_of_killed_writers(store: Store, repo: Path) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from beads.git import Oid
     from beads.model import Bead
 
-VERSION = 2
+VERSION = 3
 """The version of the tables; a file of another one is made anew."""
 
 BUSY_SECONDS = 3.0

@@ -45,7 +45,7 @@ CREATE TABLE beads (
 );
 CREATE TABLE edges (target TEXT, source TEXT, PRIMARY KEY (target, source)) WITHOUT ROWID;
 CREATE TABLE labels (label TEXT, at TEXT, n INTEGER, PRIMARY KEY (label, at, n)) WITHOUT ROWID;
-CREATE TABLE trees (oid BLOB PRIMARY KEY, raw BLOB) WITHOUT ROWID;
+CREATE TABLE trees (oid BLOB NOT NULL UNIQUE, raw BLOB NOT NULL);
 CREATE VIRTUAL TABLE words USING fts5 (title, body, content = '', detail = full);
 CREATE TABLE counts (
     status TEXT, state TEXT, type TEXT, outcome TEXT, number INTEGER, PRIMARY KEY (status, state, type, outcome)
@@ -151,10 +151,15 @@ def put(
 
 def _keep(connection: sqlite3.Connection, trees: Sequence[Replaced]) -> None:
     """Keep trees and the newest commit at hand: reading them from packs would cost more than what a command writes."""
-    gone = ((bytes.fromhex(tree.old),) for tree in trees if tree.old is not None)
-    connection.executemany("DELETE FROM trees WHERE oid = ?", gone)
-    come = ((bytes.fromhex(tree.new), tree.content) for tree in trees if tree.new is not None)
-    connection.executemany("INSERT OR REPLACE INTO trees VALUES (?, ?)", come)
+    for tree in trees:
+        old, new = (bytes.fromhex(oid) if oid is not None else None for oid in (tree.old, tree.new))
+        if new is None:
+            connection.execute("DELETE FROM trees WHERE oid = ?", (old,))
+            continue
+        # In place: of a large tree, in which little changes, SQLite writes only what does.
+        sql = "UPDATE OR REPLACE trees SET oid = ?, raw = ? WHERE oid = ?"
+        if not connection.execute(sql, (new, tree.content, old)).rowcount:
+            connection.execute("INSERT OR REPLACE INTO trees VALUES (?, ?)", (new, tree.content))
 
 
 def _write(connection: sqlite3.Connection, updates: Sequence[Update]) -> None:

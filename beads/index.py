@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
 
 from beads.errors import Unreadable
 from beads.ids import natural, path_of
@@ -32,11 +32,13 @@ BUSY_SECONDS = 3.0
 """How long another process's write to the index is waited for."""
 
 KNOWN_MAX = 10_000
-"""How many beads that were read or written are kept at hand."""
+"""How many beads that were read or written, and how many answers, are kept at hand, or up to twice as many."""
 
-_ANSWERS_MAX = 1_000
 _ROWS_MAX = 8
 _IDLE_MAX = 4
+K = TypeVar("K")
+V = TypeVar("V")
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _RANKED_MAX = 2_000
@@ -57,6 +59,32 @@ _MAY_STAND_SO = {"running": _TIMED, "deferred": _TIMED, "closed": "status = 'clo
 _PART_STANDS_SO = f"""kind IS NULL AND CASE WHEN status = 'closed' THEN :state = 'closed'
 WHEN merge OR type = 'merge-request' THEN :state IN ('queued', 'needs_person')
 ELSE :state = 'waiting' OR ifnull((SELECT {_KIND} FROM beads AS own WHERE id = beads.parent), :state) = :state END"""
+
+
+class Recent(Generic[K, V]):
+    """What was put there lately: the last :data:`KNOWN_MAX` things at least, and never more than twice as many."""
+
+    def __init__(self) -> None:
+        self._young: dict[K, V] = {}
+        self._old: dict[K, V] = {}
+
+    def get(self, key: K) -> V | None:
+        """What was put under that key, if it is still there."""
+        found = self._young.get(key)
+        return self._old.get(key) if found is None else found
+
+    def put(self, key: K, value: V) -> None:
+        """Keep it, and forget what is too old."""
+        if len(self._young) >= KNOWN_MAX:
+            self._old, self._young = self._young, {}
+        self._young[key] = value
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._young, self._old = {}, {}
+
+    def __len__(self) -> int:
+        return len(self._young) + len(self._old)
 
 
 class Row(NamedTuple):
@@ -118,16 +146,22 @@ class Reader:
         mend: gives another connection to the same state when this one turns out to be damaged.
     """
 
-    def __init__(self, connection: sqlite3.Connection, known: dict[bytes, Bead]) -> None:
+    def __init__(self, connection: sqlite3.Connection, known: Recent[bytes, Bead]) -> None:
         self._connection = connection
         self._known = known
-        self._answers: dict[tuple[str, tuple[object, ...]], list[Any]] = {}
+        self._answers: Recent[tuple[str, tuple[object, ...]], list[Any]] = Recent()
+        self._here: Recent[str, tuple[bytes, Bead] | tuple[None, None]] = Recent()
         self.mend: Callable[[], sqlite3.Connection] | None = None
 
     def get(self, bead_id: str) -> Bead | None:
         """The bead of that id, or None."""
-        found = self._all("SELECT id, oid, data FROM beads WHERE id = ?", (bead_id,))
-        return self._bead(*found[0]) if found else None
+        found = self._here.get(bead_id)
+        if found is not None:
+            return found[1]
+        for row in self._stream("SELECT id, oid, data FROM beads WHERE id = ?", (bead_id,)):
+            return self._bead(*row)
+        self._here.put(bead_id, (None, None))
+        return None
 
     def children(self, bead_id: str) -> list[Bead]:
         """The beads whose parent it is, in the order of their ids."""
@@ -255,8 +289,11 @@ class Reader:
 
     def blob(self, bead_id: str) -> Oid | None:
         """The id of the blob that a bead is in."""
-        found = self._all("SELECT id, oid, data FROM beads WHERE id = ?", (bead_id,))
-        return cast("Oid", found[0][1].hex()) if found else None
+        here = self._here.get(bead_id)
+        if here is not None:
+            return cast("Oid", here[0].hex()) if here[0] is not None else None
+        found = self._all("SELECT oid FROM beads WHERE id = ?", (bead_id,))
+        return cast("Oid", found[0][0].hex()) if found else None
 
     def _beads(self, sql: str, values: Any = ()) -> Iterator[Bead]:
         return (self._bead(*row) for row in self._stream(sql, values))
@@ -267,10 +304,8 @@ class Reader:
         found = self._answers.get(key)
         if found is None:
             found = list(self._stream(sql, values))
-            if len(self._answers) >= _ANSWERS_MAX:
-                self._answers.clear()
             if len(found) <= _ROWS_MAX:
-                self._answers[key] = found
+                self._answers.put(key, found)
         return found
 
     def _stream(self, sql: str, values: Any = ()) -> Iterator[Any]:
@@ -295,6 +330,7 @@ class Reader:
         mend, self.mend = self.mend, None
         self._connection = mend()
         self._answers.clear()
+        self._here.clear()
 
     def _bead(self, bead_id: str, oid: bytes, data: Any) -> Bead:
         bead = self._known.get(oid)
@@ -309,17 +345,11 @@ class Reader:
             from beads.model import read_bead
 
             bead = read_bead(data, path_of(bead_id))
-            remember(self._known, oid, bead)
+            self._known.put(oid, bead)
         if bead.id != bead_id:
             raise Unreadable(f"{path_of(bead_id)} holds bead {bead.id}, which belongs elsewhere", "Run `bead doctor`.")
+        self._here.put(bead_id, (oid, bead))
         return bead
-
-
-def remember(known: dict[bytes, Bead], oid: bytes, bead: Bead) -> None:
-    """Keep a bead at hand, by the id of its blob; never more of them than :data:`KNOWN_MAX`."""
-    if len(known) >= KNOWN_MAX:
-        known.clear()
-    known[oid] = bead
 
 
 class Damaged(Unreadable):

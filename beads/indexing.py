@@ -9,17 +9,17 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from beads import graph
-from beads.draft import related
+from beads.draft import Draft, related
 from beads.errors import InvalidInput, NotFound, TownError
 from beads.files import turn
 from beads.git import Oid, Replaced, Repository
 from beads.ids import natural, path_of
-from beads.index import VERSION, Reader, connect, micros, remember
+from beads.index import VERSION, Reader, Recent, connect, micros
 from beads.model import Bead, read_bead
 
 _MAKING_SECONDS = 30.0
@@ -89,11 +89,12 @@ BEGIN {_UNCOUNT} {_COUNT} END;
 SCHEMA = TABLES + INDEXES + COUNTS
 
 _UPSERT = """INSERT INTO beads (id, place, oid, status, outcome, type, priority, assignee, parent, created, merge, work,
-kind, held, deferred, reason, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+kind, deferred, reason, waits, held, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET oid = excluded.oid, status = excluded.status, outcome = excluded.outcome,
 type = excluded.type, priority = excluded.priority, assignee = excluded.assignee, parent = excluded.parent,
 created = excluded.created, merge = excluded.merge, work = excluded.work, kind = excluded.kind,
-held = excluded.held, deferred = excluded.deferred, reason = excluded.reason, waits = NULL, data = excluded.data"""
+deferred = excluded.deferred, reason = excluded.reason, waits = excluded.waits, held = excluded.held,
+data = excluded.data"""
 
 _N = "n FROM beads WHERE id = ?"
 _FOUND_BY = (
@@ -122,30 +123,47 @@ class Update(NamedTuple):
     data: bytes
 
 
+Standings = Mapping[str, tuple[str | None, int, str | None, str | None]]
+"""Where units stand, by id: the columns ``kind``, ``deferred``, ``reason`` and ``waits``."""
+
+_NOWHERE = (None, 0, None, None)
+
+
+def standings(view: graph.View, updates: Iterable[Update]) -> Standings:
+    """Where the units stand that changes may have moved.
+
+    Args:
+        view: the state after the changes.
+        updates: the changes.
+    """
+    moved = graph.affected(view, ((update.old, update.new) for update in updates))
+    return _standings(view, (bead for bead_id in moved if (bead := _readable(view, bead_id)) is not None))
+
+
 def put(
     connection: sqlite3.Connection,
     updates: Sequence[Update],
+    stands: Standings,
     trees: Sequence[Replaced],
     commit: Oid,
-    known: dict[bytes, Bead],
+    known: Recent[bytes, Bead],
 ) -> None:
     """Put changes into the index; it is of ``commit`` afterwards. Inside a transaction of the caller's.
 
     Args:
         connection: to the index.
         updates: the beads that changed.
+        stands: what :func:`standings` says of them.
         trees: those that changed, with what took their places.
         commit: what all that leads to.
         known: beads that were read before.
     """
-    _write(connection, updates)
+    _write(connection, updates, stands)
     _keep(connection, trees)
     for update in updates:
         if update.new is not None and update.oid is not None:
-            remember(known, bytes.fromhex(update.oid), update.new)
-    view = Reader(connection, known)
-    stands = graph.affected(view, ((update.old, update.new) for update in updates))
-    _stand(connection, view, (bead for bead_id in stands if (bead := _readable(view, bead_id)) is not None))
+            known.put(bytes.fromhex(update.oid), update.new)
+    _stand(connection, {bead_id: stands[bead_id] for bead_id in stands.keys() - {update.id for update in updates}})
     connection.execute("INSERT OR REPLACE INTO meta VALUES ('commit', ?)", (commit,))
 
 
@@ -162,9 +180,10 @@ def _keep(connection: sqlite3.Connection, trees: Sequence[Replaced]) -> None:
             connection.execute("INSERT OR REPLACE INTO trees VALUES (?, ?)", (new, tree.content))
 
 
-def _write(connection: sqlite3.Connection, updates: Sequence[Update]) -> None:
-    """Put the rows in, and what is found by way of them; not yet where the beads stand."""
-    connection.executemany(_UPSERT, (_row(update) for update in updates if update.oid is not None))
+def _write(connection: sqlite3.Connection, updates: Sequence[Update], stands: Standings) -> None:
+    """Put the rows in, and what is found by way of them."""
+    rows = (_row(update, stands.get(update.id, _NOWHERE)) for update in updates if update.oid is not None)
+    connection.executemany(_UPSERT, rows)
     changes = [(_found_by(update.old), _found_by(update.new)) for update in updates]
     for kind, (leave, enter) in enumerate(_FOUND_BY):
         connection.executemany(leave, (row for old, new in changes for row in old[kind] - new[kind]))
@@ -172,12 +191,14 @@ def _write(connection: sqlite3.Connection, updates: Sequence[Update]) -> None:
     connection.executemany("DELETE FROM beads WHERE id = ?", ((u.id,) for u in updates if u.oid is None))
 
 
-def _row(update: Update) -> tuple[object, ...]:
+def _row(update: Update, stands: tuple[object, ...]) -> tuple[object, ...]:
     bead, oid = update.new, bytes.fromhex(update.oid or "")
     if bead is None:
         # A file that is no bead has a place, so that whoever reads it is told.
         blank = (None,) * 8
-        return (update.id, natural(update.id), oid, "open", *blank, None, 0, 0, None, update.data)
+        return (update.id, natural(update.id), oid, "open", *blank, *_NOWHERE, 0, update.data)
+    if bead.closed:
+        stands = ("closed" if graph.is_unit(bead) else None, 0, f"closed: {bead.outcome or 'done'}", None)
     return (
         bead.id,
         natural(bead.id),
@@ -191,10 +212,8 @@ def _row(update: Update) -> tuple[object, ...]:
         micros(bead.created_at),
         bead.merge is not None,
         graph.is_unit(bead) and bead.issue_type not in graph.UNLISTED,
-        "closed" if bead.closed and graph.is_unit(bead) else None,
+        *stands,
         micros(bead.lease.until if bead.lease else None),
-        0,
-        f"closed: {bead.outcome or 'done'}" if bead.closed else None,
         update.data,
     )
 
@@ -210,27 +229,29 @@ def _found_by(bead: Bead | None) -> tuple[set[tuple[str, ...]], ...]:
     return edges, {(label, bead.id) for label in bead.labels}, {words}
 
 
-def _stand(connection: sqlite3.Connection, view: Reader, beads: Iterable[Bead]) -> None:
-    """Write where units stand."""
-    rows: list[tuple[object, ...]] = []
+def _standings(view: graph.View, beads: Iterable[Bead]) -> Standings:
+    found: dict[str, tuple[str | None, int, str | None, str | None]] = {}
     for bead in beads:
         if graph.is_unit(bead) and not bead.closed:
-            try:
+            found[bead.id] = _NOWHERE
+            # When something that it depends on cannot be read, whoever asks for it is told.
+            with contextlib.suppress(TownError):
                 state, until = graph.standing(view, bead), graph.deferred_until(view, bead)
-                rows.append((state.kind, micros(until), state.reason, " ".join(state.waits_for), bead.id))
-            except TownError:
-                # Something that it depends on cannot be read; whoever asks for it is told.
-                rows.append((None, 0, None, None, bead.id))
-    connection.executemany(_STANDING, rows)
+                found[bead.id] = (state.kind, micros(until), state.reason, " ".join(state.waits_for))
+    return found
 
 
-def _readable(view: Reader, bead_id: str) -> Bead | None:
+def _stand(connection: sqlite3.Connection, stands: Standings) -> None:
+    connection.executemany(_STANDING, ((*columns, bead_id) for bead_id, columns in stands.items()))
+
+
+def _readable(view: graph.View, bead_id: str) -> Bead | None:
     with contextlib.suppress(TownError):
         return view.get(bead_id)
     return None
 
 
-def advance(connection: sqlite3.Connection, repository: Repository, commit: Oid, known: dict[bytes, Bead]) -> None:
+def advance(connection: sqlite3.Connection, repository: Repository, commit: Oid, known: Recent[bytes, Bead]) -> None:
     """Bring the index from the commit it is of to another one. Inside a transaction of the caller's.
 
     Raises:
@@ -243,21 +264,39 @@ def advance(connection: sqlite3.Connection, repository: Repository, commit: Oid,
     before, after = (repository.commit(oid) for oid in (old, commit))
     trees = [Replaced(before.oid, after.oid, after.raw)]
     for batch in _batches(_changed(repository, before.tree, after.tree, trees, view)):
-        put(connection, batch, trees, commit, known)
+        advance_by(connection, batch, trees, commit, known)
         trees.clear()
     _settings(connection, repository, after.tree)
 
 
+def advance_by(
+    connection: sqlite3.Connection,
+    updates: Sequence[Update],
+    trees: Sequence[Replaced],
+    commit: Oid,
+    known: Recent[bytes, Bead],
+) -> None:
+    """As :func:`put`, for changes that nobody has said yet where they leave the beads."""
+    # What is no more, or no bead, has to be out of the way before anybody looks.
+    _write(connection, [update for update in updates if update.new is None], {})
+    view = Draft(Reader(connection, known))
+    for update in updates:
+        if update.new is not None:
+            view.put(update.new)
+    there = [update for update in updates if update.new is not None]
+    put(connection, there, standings(view, updates), trees, commit, known)
+
+
 def make(connection: sqlite3.Connection, repository: Repository, commit: Oid) -> bytes:
     """Fill an empty database with the index of a commit; returns that's ``format.toml``."""
-    known: dict[bytes, Bead] = {}
+    known: Recent[bytes, Bead] = Recent()
     connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
     connection.executescript(f"{TABLES} BEGIN")
     head = repository.commit(commit)
     trees = [Replaced(None, head.oid, head.raw)]
     count = 0
     for batch in _batches(_changed(repository, None, head.tree, trees)):
-        _write(connection, batch)
+        _write(connection, batch, {})
         _keep(connection, trees)
         trees.clear()
         count += len(batch)
@@ -271,7 +310,8 @@ def make(connection: sqlite3.Connection, repository: Repository, commit: Oid) ->
         rows = connection.execute(sql, (last, _BATCH)).fetchall()
         if not rows:
             break
-        _stand(connection, view, (bead for bead_id, _ in rows if (bead := _readable(view, bead_id)) is not None))
+        beads = (bead for bead_id, _ in rows if (bead := _readable(view, bead_id)) is not None)
+        _stand(connection, _standings(view, beads))
         last = rows[-1][1]
         count += len(rows)
         repository.tell(f"making the index: where {count:,} beads stand")
@@ -290,7 +330,7 @@ def made(repository: Repository, commit: Oid) -> sqlite3.Connection:
 
 
 def moved(
-    connection: sqlite3.Connection, repository: Repository, commit: Oid, known: dict[bytes, Bead]
+    connection: sqlite3.Connection, repository: Repository, commit: Oid, known: Recent[bytes, Bead]
 ) -> sqlite3.Connection:
     """A copy of an index that nobody else sees, brought to another commit.
 
@@ -358,7 +398,7 @@ def _batches(updates: Iterator[Update]) -> Iterator[list[Update]]:
     yield batch
 
 
-def catch_up(path: Path, repository: Repository, head: Callable[[], Oid], known: dict[bytes, Bead]) -> None:
+def catch_up(path: Path, repository: Repository, head: Callable[[], Oid], known: Recent[bytes, Bead]) -> None:
     """Bring the index in a file to the newest commit; make it anew when that is not possible.
 
     Raises:

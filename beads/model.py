@@ -266,7 +266,10 @@ class Bead(BaseModel):
     @property
     def parent(self) -> str | None:
         """The bead this one is a part of."""
-        return next((d.on for d in self.dependencies if d.type == "parent-child"), None)
+        for dependency in self.dependencies:
+            if dependency.type == "parent-child":
+                return dependency.on
+        return None
 
     @property
     def needs(self) -> tuple[str, ...]:

@@ -30,11 +30,12 @@ from beads.errors import InvalidInput, LostRace, NotFound, Unreadable
 from beads.files import recover, turn
 from beads.git import Oid, Replaced, Repository, Stale, blob_id
 from beads.ids import derived_id, path_of
-from beads.index import Index, Reader
+from beads.index import Index, Reader, Recent
 
 if TYPE_CHECKING:
+    from beads.draft import Draft
     from beads.heartbeat import Renewed
-    from beads.indexing import Update
+    from beads.indexing import Standings, Update
     from beads.model import Bead
     from beads.ops import Operation
     from beads.packing import Packed
@@ -60,7 +61,7 @@ class Snapshot(Reader):
     It answers from the index, in a transaction that ends with it: what others write meanwhile does not show.
     """
 
-    def __init__(self, commit: Oid, format_: bytes, connection: sqlite3.Connection, known: dict[bytes, Bead]) -> None:
+    def __init__(self, commit: Oid, format_: bytes, connection: sqlite3.Connection, known: Recent[bytes, Bead]) -> None:
         super().__init__(connection, known)
         self.commit = commit
         self._format = format_
@@ -110,11 +111,12 @@ class Written:
 
 
 class _Published(NamedTuple):
-    """A transaction that the index does not have yet."""
+    """A transaction that the index does not have yet; where it leaves the beads may not be known."""
 
     before: Oid
     commit: Oid
     updates: Sequence[Update]
+    standings: Standings | None
     trees: Sequence[Replaced]
 
 
@@ -165,7 +167,7 @@ class Store:
         # One file for each store that a repository has, and hardly any has two.
         other = "" if ref == REF else "-" + hashlib.sha1(ref.encode(), usedforsecurity=False).hexdigest()[:8]
         self._index = Index(self.directory / f"index{other}.db")
-        self._known: dict[bytes, Bead] = {}
+        self._known: Recent[bytes, Bead] = Recent()
         self._format: bytes | None = None
         self._past: Snapshot | None = None
         self.site = ""
@@ -351,7 +353,7 @@ class Store:
             return Written(self, beads, changed=False)
         lines = [describe(operation, bead) for operation, bead in zip(decided, beads, strict=True)]
         message = _message(actor, reason, lines, decided, sorted(draft.changed))
-        published = self._publish(snapshot, draft.changed, actor, context.now, message)
+        published = self._publish(snapshot, draft, actor, context.now, message)
         if published is None:
             return None
         beads = tuple(bead and draft.get(bead.id) for bead in beads)
@@ -360,14 +362,12 @@ class Store:
         self._index_it(published)
         return Written(self, beads, changed=True)
 
-    def _publish(
-        self, snapshot: Snapshot, changed: Mapping[str, Bead], actor: str, now: datetime, message: str
-    ) -> _Published | None:
+    def _publish(self, snapshot: Snapshot, draft: Draft, actor: str, now: datetime, message: str) -> _Published | None:
         """Write the next state and move the ref to it; None when somebody else was first."""
-        from beads.indexing import Update
+        from beads.indexing import Update, standings
         from beads.model import write_bead
 
-        files = {bead_id: write_bead(bead) for bead_id, bead in changed.items()}
+        files = {bead_id: write_bead(bead) for bead_id, bead in draft.changed.items()}
         trees: list[Replaced] = []
         try:
             with self.repository.helped(snapshot.tree):
@@ -387,8 +387,11 @@ class Store:
             return None
         if not self.repository.swap(self.ref, snapshot.commit, commit):
             return None
-        updates = [Update(i, snapshot.get(i), changed[i], blob_id(data), data) for i, data in files.items()]
-        return _Published(snapshot.commit, commit, updates, trees)
+        updates = [Update(i, snapshot.get(i), draft.changed[i], blob_id(data), data) for i, data in files.items()]
+        found: Standings | None = None
+        with contextlib.suppress(sqlite3.Error, Unreadable):
+            found = standings(draft, updates)
+        return _Published(snapshot.commit, commit, updates, found, trees)
 
     def _index_it(self, published: _Published) -> None:
         """Put what was published into the index, if nobody else was there first.
@@ -398,9 +401,10 @@ class Store:
         from beads.indexing import put
 
         with contextlib.suppress(sqlite3.Error, Unreadable), self._index.writing() as connection:
-            if connection.execute("SELECT value FROM meta WHERE key = 'commit'").fetchone() != (published.before,):
-                return
-            put(connection, published.updates, published.trees, published.commit, self._known)
+            before, after, updates, stands, trees = published
+            said = connection.execute("SELECT value FROM meta WHERE key = 'commit'").fetchone()
+            if said == (before,) and stands is not None:
+                put(connection, updates, stands, trees, after, self._known)
 
     def sweep(self) -> None:
         """Clear away the lock files of writers that were killed. They block nobody for long, but are litter."""

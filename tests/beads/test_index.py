@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from beads import graph, indexing
 from beads.git import Repository
-from beads.index import Choice, Reader, connect
-from beads.indexing import SCHEMA, Update, put
+from beads.index import Choice, Reader, Recent, connect
+from beads.indexing import SCHEMA, Update, advance_by
 from beads.model import BLOCKING, Bead, Criterion, Dependency, Lease, MergeRequest, write_bead
 from beads.objects import Oid, raw
 from beads.ops import Claim, Close, Create, Depend, Label, Say
@@ -63,14 +63,14 @@ def _update(bead_id: str, old: Bead | None, new: Bead | None) -> Update:
 
 def _indexed(transactions: list[dict[str, Any]]) -> tuple[Reader, Beads]:
     """An index that was kept up to date through these transactions, and what it must answer like."""
-    connection, view, known = connect(None), Beads(), dict[bytes, Bead]()
+    connection, view, known = connect(None), Beads(), Recent[bytes, Bead]()
     connection.executescript(SCHEMA)
     for number, said in enumerate(transactions):
         new = {bead_id: None if fields is None else bead(bead_id, **fields) for bead_id, fields in said.items()}
         updates = [_update(bead_id, view.get(bead_id), found) for bead_id, found in new.items()]
-        put(connection, updates, [], Oid(f"{number:040}"), known)
+        advance_by(connection, updates, [], Oid(f"{number:040}"), known)
         view = Beads(found for found in {**view.beads, **new}.values() if found is not None)
-    return Reader(connection, {}), view
+    return Reader(connection, Recent()), view
 
 
 @given(_transactions, _moments)

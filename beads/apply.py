@@ -242,6 +242,8 @@ def _begin(op: Begin, draft: Draft, context: Context) -> Bead:
 
 def _end_attempts(draft: Draft, context: Context, step: Bead, end: AttemptEnd, reason: str, worker: str = "") -> Bead:
     """End what is running: that worker's as it ended, and what merging left of a fenced one's as a death."""
+    if all(attempt.end is not None for attempt in step.attempts):
+        return step
 
     def ended(attempt: Attempt) -> Attempt:
         if attempt.end is not None:

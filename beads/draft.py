@@ -57,9 +57,11 @@ class Draft:
         """Add or replace a bead."""
         if bead.id in self._settled and not self._settled.issuperset(_waits(bead)):
             self._settled.clear()
+        before = self._changed.get(bead.id)
         self._changed[bead.id] = bead
-        for relation in related(bead):
-            self._related.setdefault(relation, set()).add(bead.id)
+        if before is None or before.dependencies is not bead.dependencies:
+            for relation in related(bead):
+                self._related.setdefault(relation, set()).add(bead.id)
 
     def closes_cycle(self, new: Bead) -> bool:
         """Whether a bead that is not there yet would wait for itself: somebody waits for its id already."""

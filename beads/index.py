@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from beads.errors import Unreadable
 from beads.ids import natural, path_of
 from beads.objects import raw
+from beads.recent import Recent
 
 if TYPE_CHECKING:
     from beads.git import Oid
@@ -31,14 +32,8 @@ VERSION = 3
 BUSY_SECONDS = 3.0
 """How long another process's write to the index is waited for."""
 
-KNOWN_MAX = 10_000
-"""How many beads that were read or written, and how many answers, are kept at hand, or up to twice as many."""
-
 _ROWS_MAX = 8
 _IDLE_MAX = 4
-K = TypeVar("K")
-V = TypeVar("V")
-
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _RANKED_MAX = 2_000
@@ -59,32 +54,6 @@ _MAY_STAND_SO = {"running": _TIMED, "deferred": _TIMED, "closed": "status = 'clo
 _PART_STANDS_SO = f"""kind IS NULL AND CASE WHEN status = 'closed' THEN :state = 'closed'
 WHEN merge OR type = 'merge-request' THEN :state IN ('queued', 'needs_person')
 ELSE :state = 'waiting' OR ifnull((SELECT {_KIND} FROM beads AS own WHERE id = beads.parent), :state) = :state END"""
-
-
-class Recent(Generic[K, V]):
-    """What was put there lately: the last :data:`KNOWN_MAX` things at least, and never more than twice as many."""
-
-    def __init__(self) -> None:
-        self._young: dict[K, V] = {}
-        self._old: dict[K, V] = {}
-
-    def get(self, key: K) -> V | None:
-        """What was put under that key, if it is still there."""
-        found = self._young.get(key)
-        return self._old.get(key) if found is None else found
-
-    def put(self, key: K, value: V) -> None:
-        """Keep it, and forget what is too old."""
-        if len(self._young) >= KNOWN_MAX:
-            self._old, self._young = self._young, {}
-        self._young[key] = value
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._young, self._old = {}, {}
-
-    def __len__(self) -> int:
-        return len(self._young) + len(self._old)
 
 
 class Row(NamedTuple):

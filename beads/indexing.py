@@ -19,8 +19,9 @@ from beads.errors import InvalidInput, NotFound, TownError
 from beads.files import turn
 from beads.git import Oid, Replaced, Repository
 from beads.ids import natural, path_of
-from beads.index import VERSION, Reader, Recent, connect, micros
+from beads.index import VERSION, Reader, connect, micros
 from beads.model import Bead, read_bead
+from beads.recent import Recent
 
 _MAKING_SECONDS = 30.0
 """How long another process may stand still while it makes the index before others make their own, in memory."""
@@ -184,7 +185,7 @@ def _write(connection: sqlite3.Connection, updates: Sequence[Update], stands: St
     """Put the rows in, and what is found by way of them."""
     rows = (_row(update, stands.get(update.id, _NOWHERE)) for update in updates if update.oid is not None)
     connection.executemany(_UPSERT, rows)
-    changes = [(_found_by(update.old), _found_by(update.new)) for update in updates]
+    changes = [(_found_by(u.old), _found_by(u.new)) for u in updates if _text_of(u.old) != _text_of(u.new)]
     for kind, (leave, enter) in enumerate(_FOUND_BY):
         connection.executemany(leave, (row for old, new in changes for row in old[kind] - new[kind]))
         connection.executemany(enter, (row for old, new in changes for row in new[kind] - old[kind]))
@@ -215,6 +216,19 @@ def _row(update: Update, stands: tuple[object, ...]) -> tuple[object, ...]:
         *stands,
         micros(bead.lease.until if bead.lease else None),
         update.data,
+    )
+
+
+def _text_of(bead: Bead | None) -> object:
+    """All that :func:`_found_by` goes by."""
+    return bead and (
+        bead.dependencies,
+        bead.labels,
+        bead.title,
+        bead.description,
+        bead.run,
+        bead.comments,
+        bead.close_reason,
     )
 
 

@@ -30,7 +30,8 @@ from beads.errors import InvalidInput, LostRace, NotFound, Unreadable
 from beads.files import recover, turn
 from beads.git import Oid, Replaced, Repository, Stale, blob_id
 from beads.ids import derived_id, path_of
-from beads.index import Index, Reader, Recent
+from beads.index import Index, Reader
+from beads.recent import Recent
 
 if TYPE_CHECKING:
     from beads.draft import Draft
@@ -351,7 +352,7 @@ class Store:
         beads = tuple(apply(operation, draft, context) for operation in decided)
         if not draft.changed:
             return Written(self, beads, changed=False)
-        lines = [describe(operation, bead) for operation, bead in zip(decided, beads, strict=True)]
+        lines = [describe(operation, bead) for operation, bead in zip(decided[:_TOLD_MAX], beads, strict=False)]
         message = _message(actor, reason, lines, decided, sorted(draft.changed))
         published = self._publish(snapshot, draft, actor, context.now, message)
         if published is None:
@@ -368,17 +369,18 @@ class Store:
         from beads.model import write_bead
 
         files = {bead_id: write_bead(bead) for bead_id, bead in draft.changed.items()}
+        paths = {bead_id: path_of(bead_id) for bead_id in files}
         trees: list[Replaced] = []
         try:
             with self.repository.helped(snapshot.tree):
                 commit = self.repository.write(
                     self.repository.commit(snapshot.commit).tree,
-                    {path_of(bead_id): data for bead_id, data in files.items()},
+                    {paths[bead_id]: data for bead_id, data in files.items()},
                     parents=(snapshot.commit,),
                     author=author_of(actor),
                     when=now,
                     message=message,
-                    was={path_of(bead_id): snapshot.blob(bead_id) for bead_id in files},
+                    was={path: snapshot.blob(bead_id) for bead_id, path in paths.items()},
                     trees=trees,
                 )
         except Stale:
@@ -442,10 +444,10 @@ class Store:
 
 def _message(actor: str, reason: str, lines: list[str], operations: Sequence[Operation], ids: list[str]) -> str:
     """A commit message a person can read and ``git interpret-trailers`` can parse."""
-    more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
+    more = f" (and {len(operations) - 1} more)" if len(operations) > 1 else ""
     # A line that starts with three dashes would end the message for `git interpret-trailers`.
     subject = one_line(reason).lstrip("- ") or one_line(lines[0]) + more
-    body = "".join(f"{one_line(line)}\n" for line in lines[:_TOLD_MAX]) + "\n" if len(lines) > 1 else ""
+    body = "".join(f"{one_line(line)}\n" for line in lines) + "\n" if len(lines) > 1 else ""
     undone = [o.commit for o in operations if o.op == "restore"]
     return message_of(f"{subject}\n\n{body}".rstrip("\n"), actor, [o.op for o in operations], ids, undone)
 

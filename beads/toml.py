@@ -32,7 +32,8 @@ def dumps(data: dict[str, Any]) -> bytes:
 
     # TOML folds CR LF inside multi-line strings to LF, so text with a CR goes on one escaped line instead.
     try:
-        multiline = not any("\r" in s for s in _strings(data))
+        # To look into each string takes as long as writing it, so that only what may hold one is looked at.
+        multiline = "\\r" not in repr(data) or not any("\r" in s for s in _strings(data))
         text = tomli_w.dumps(data, multiline_strings=multiline)
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"this cannot be written as TOML: {error}") from error

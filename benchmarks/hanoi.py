@@ -1,10 +1,12 @@
 """Towers of Hanoi: a chain of 2^N - 1 beads, worked off by a process that is killed again and again.
 
-Every move is a bead that needs the one before it. A worker claims each and closes it, durably; at random moments it is
-killed with SIGKILL and started again, and finds in the store alone where to go on. In the end plain Git tells from the
-history whether every move was made exactly once and in order, and whether the tower stands where it should.
+Every move is a bead that needs the one before it. A worker claims each and closes it, durably, in a transaction for
+that step or, with ``--apart``, in one for each of the two; at random moments it is killed with SIGKILL and started
+again, and finds in the store alone where to go on. In the end plain Git tells from the history whether every move was
+made exactly once and in order, and whether the tower stands where it should.
 
     python -m benchmarks.hanoi --discs 10 --kills 10
+    python -m benchmarks.hanoi --discs 10 --kills 10 --apart
     python -m benchmarks.hanoi --discs 20 --kills 10 --group 1000
 """
 
@@ -76,7 +78,7 @@ def create(store: Store, discs: int) -> None:
             progress(f"created {number:,} of {2**discs - 1:,}")
 
 
-def work(directory: Path, group: int, out: IO[str]) -> None:
+def work(directory: Path, out: IO[str], group: int, *, apart: bool = False) -> None:
     """Be the worker: find where to go on, and move until nothing is left to move.
 
     After each transaction that closed steps, says on ``out`` how many.
@@ -87,7 +89,7 @@ def work(directory: Path, group: int, out: IO[str]) -> None:
         here, size = _begin(store), 1
         while here is not None:
             begin = time.perf_counter()
-            done, here = _one(store, here) if group == 1 else _several(store, here, size)
+            done, here = _one(store, here) if apart else _several(store, here, size)
             spent = max(time.perf_counter() - begin, 1e-6)
             size = max(1, min(group, 2 * size, int(done / spent * GROUP_SECONDS)))
             print(done, file=out, flush=True)
@@ -153,12 +155,12 @@ class Killings:
     gaps: list[float] = field(default_factory=list)
 
 
-def drive(directory: Path, total: int, group: int, kills: int, chance: random.Random) -> Killings:
+def drive(directory: Path, total: int, how: Sequence[str], kills: int, chance: random.Random) -> Killings:
     """Start the worker until all is moved, and kill it ``kills`` times at moments that ``chance`` chooses."""
     moments = sorted(chance.randrange(1, max(2, total * 19 // 20)) for _ in range(kills))
     told = Killings()
     while True:
-        with _start(directory, group) as worker:
+        with _start(directory, how) as worker:
             told.started += 1
             killed = _watch(worker, told, moments, total, chance)
             told.killed += killed
@@ -169,8 +171,8 @@ def drive(directory: Path, total: int, group: int, kills: int, chance: random.Ra
     return told
 
 
-def _start(directory: Path, group: int) -> subprocess.Popen[str]:
-    line = [sys.executable, "-m", "benchmarks.hanoi", "--work", str(directory), "--group", str(group)]
+def _start(directory: Path, how: Sequence[str]) -> subprocess.Popen[str]:
+    line = [sys.executable, "-m", "benchmarks.hanoi", "--work", str(directory), *how]
     return subprocess.Popen(line, env=environment(), stdout=subprocess.PIPE, text=True)
 
 
@@ -231,17 +233,17 @@ class Contents:
         self._process.communicate()
 
 
-def verify(directory: Path, ref: str, discs: int, *, grouped: bool) -> int:
+def verify(directory: Path, ref: str, discs: int, *, grouped: bool, apart: bool = False) -> int:
     """Read the whole history with plain Git and play it; returns the number of commits that moved something.
 
     Every move's bead must have been created once, claimed, and closed exactly once, in the order of the needs that are
-    written in it; unless grouped, its claim and its close are commits of their own. The moves' titles, played one
-    after another, must be allowed and end with the tower on C.
+    written in it; unless grouped, by a commit of its own, and if apart, by one that did not claim it. The moves'
+    titles, played one after another, must be allowed and end with the tower on C.
 
     Raises:
         RuntimeError: one of that does not hold.
     """
-    judge, contents = Judge(discs, grouped), Contents(directory)
+    judge, contents = Judge(discs, grouped=grouped, apart=apart), Contents(directory)
     try:
         for commit, changed in _commits(directory, ref):
             found = sorted(zip(changed, contents.read(list(changed.values())), strict=True), key=lambda pair: pair[0])
@@ -278,9 +280,10 @@ def _commits(directory: Path, ref: str) -> Iterator[tuple[str, dict[int, str]]]:
 class Judge:
     """Replays the moves as the history has them, and objects to whatever may not be."""
 
-    def __init__(self, discs: int, grouped: bool) -> None:
+    def __init__(self, discs: int, *, grouped: bool, apart: bool) -> None:
         self._discs = discs
         self._grouped = grouped
+        self._apart = apart
         self._states = bytearray(2**discs)
         self._pegs = {"A": list(range(discs, 0, -1)), "B": [], "C": []}
         self._closed = 0
@@ -299,7 +302,7 @@ class Judge:
                     self._need(number == self._closed + 1, f"{number} was claimed after {self._closed}")
                     self._states[number] = 2
                 case (1 | 2) as state, b"closed", 1:
-                    self._need(state == 2 or self._grouped, f"{number} was closed by the commit that claimed it")
+                    self._need(state == 2 or not self._apart, f"{number} was closed by the commit that claimed it")
                     self._need(number == self._closed + 1, f"{number} was closed after {self._closed}")
                     self._play(facts.get(b"title", b"").decode())
                     self._states[number], self._closed = 3, number
@@ -338,7 +341,7 @@ def measure(place: Path, options: Namespace) -> Iterator[Figure]:
     store = Store.init(repository(place / "hanoi"), "planner")
     directory = store.repository.common
     # Of a transaction for one step nothing takes as long as waiting for the disk.
-    floor = 2 * total * flushed(place / "floor") if options.group == 1 else None
+    floor = (1 + options.apart) * total * flushed(place / "floor") if options.group == 1 else None
     with Watch() as all_of_it:
         with Watch() as creation:
             create(store, options.discs)
@@ -346,12 +349,13 @@ def measure(place: Path, options: Namespace) -> Iterator[Figure]:
         del store
         yield Figure(f"create {what}", creation.seconds)
         with Watch() as working:
-            told = drive(directory, total, options.group, options.kills, random.Random(options.seed))
+            how = ["--group", str(options.group), *(["--apart"] if options.apart else [])]
+            told = drive(directory, total, how, options.kills, random.Random(options.seed))
         yield Figure(f"claim and close {what}", working.seconds, floor=floor, floor_is=FLOOR)
         yield Figure("steps claimed and closed", total / working.seconds, "/s")
         progress("verifying")
         with Watch() as verifying:
-            commits = verify(directory, ref, options.discs, grouped=options.group > 1)
+            commits = verify(directory, ref, options.discs, grouped=options.group > 1, apart=options.apart)
     yield Figure(f"verify {what} from the history", verifying.seconds)
     yield Figure("killed", told.killed, "", at_least=options.kills)
     yield Figure("workers started", told.started, "")
@@ -388,6 +392,7 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--discs", type=int, default=10, help="how high the tower is (10)")
     parser.add_argument("--kills", type=int, default=10, help="how often the worker is killed (10)")
     parser.add_argument("--group", type=int, default=1, help="at most so many steps in one transaction (1)")
+    parser.add_argument("--apart", action="store_true", help="claim and close in transactions of their own")
     parser.add_argument("--seed", type=int, default=0, help="chooses the moments of the kills (0)")
 
 
@@ -399,8 +404,9 @@ def main() -> None:
     parser = ArgumentParser()
     parser.add_argument("--work", type=Path)
     parser.add_argument("--group", type=int)
+    parser.add_argument("--apart", action="store_true")
     options = parser.parse_args()
-    work(options.work, options.group, sys.stdout)
+    work(options.work, sys.stdout, options.group, apart=options.apart)
 
 
 if __name__ == "__main__":

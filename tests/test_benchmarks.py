@@ -78,16 +78,17 @@ def test_the_way_to_main_is_measured(tmp_path: Path) -> None:
     assert measured(town, tmp_path, "--molecules 1")["molecule to main (1, 2 polecats)"].ratio
 
 
-@pytest.mark.parametrize("group", [1, 8])
-def test_the_tower_is_moved_under_fire(tmp_path: Path, group: int) -> None:
-    found = measured(hanoi, tmp_path, f"--discs 5 --kills 2 --group {group}")
+@pytest.mark.parametrize("how", ["", "--apart", "--group 8"])
+def test_the_tower_is_moved_under_fire(tmp_path: Path, how: str) -> None:
+    found = measured(hanoi, tmp_path, f"--discs 5 --kills 2 {how}")
     assert found["workers started"].ours == found["killed"].ours + 1
     assert found["commits that closed steps"].ours <= 31
+    assert (found["commits that closed steps"].ours == 31) == ("group" not in how)
 
 
 @pytest.mark.parametrize("discs", range(1, 8))
 def test_the_moves_are_those_of_the_puzzle(discs: int) -> None:
-    judge = hanoi.Judge(discs, grouped=True)
+    judge = hanoi.Judge(discs, grouped=True, apart=False)
     for number, text in enumerate(titles(discs), start=1):
         judge.see("c", [(number, move(number, text, "open", 0))])
         judge.see("c", [(number, move(number, text, "closed", 1))])
@@ -121,11 +122,25 @@ def move(number: int, title: str, status: str, epoch: int) -> bytes:
     ],
 )
 def test_the_judge_objects(number: int, title: str, status: str, epoch: int, problem: str) -> None:
-    judge, all_of_them = hanoi.Judge(2, grouped=True), titles(2)
+    judge, all_of_them = hanoi.Judge(2, grouped=True, apart=False), titles(2)
     judge.see("c", [(n, move(n, all_of_them[n - 1], "open", 0)) for n in (1, 2, 3)])
     judge.see("c", [(1, move(1, "move disc 1 from A to C", "closed", 1))])
     with pytest.raises(RuntimeError, match=problem):
         judge.see("c", [(number, move(number, title or all_of_them[number - 1], status, epoch))])
+
+
+def test_the_judge_objects_to_several_in_one_and_to_both_in_one() -> None:
+    made = [(n, move(n, title, "open", 0)) for n, title in enumerate(titles(2), start=1)]
+    moved = [(n, move(n, title, "closed", 1)) for n, title in enumerate(titles(2), start=1)]
+    alone = hanoi.Judge(2, grouped=False, apart=False)
+    alone.see("c", made)
+    alone.see("c", moved[:1])
+    with pytest.raises(RuntimeError, match="closes several"):
+        alone.see("c", moved[1:])
+    apart = hanoi.Judge(2, grouped=False, apart=True)
+    apart.see("c", made)
+    with pytest.raises(RuntimeError, match="closed by the commit that claimed it"):
+        apart.see("c", moved[:1])
 
 
 def test_an_unfinished_tower_is_noticed(tmp_path: Path) -> None:
@@ -138,7 +153,7 @@ def test_an_unfinished_tower_is_noticed(tmp_path: Path) -> None:
 def test_a_move_that_was_taken_back_is_noticed(tmp_path: Path) -> None:
     made = Store.init(repository(tmp_path / "a"), "bench")
     hanoi.create(made, 2)
-    hanoi.drive(tmp_path / "a", 3, 1, 0, random.Random(0))
+    hanoi.drive(tmp_path / "a", 3, ["--group", "1"], 0, random.Random(0))
     assert hanoi.verify(tmp_path / "a", made.ref, 2, grouped=False) == 3
     made.commit("somebody", [Reopen(id=f"{hanoi.ROOT}.2")])
     with pytest.raises(RuntimeError, match="move 2 went from 3"):

@@ -17,12 +17,13 @@ from hypothesis import strategies as st
 
 from beads import graph, indexing
 from beads.git import Repository
-from beads.index import Choice, Reader, Recent, connect
+from beads.index import Choice, Reader, connect
 from beads.indexing import SCHEMA, Update, advance_by
 from beads.model import BLOCKING, Bead, Criterion, Dependency, Lease, MergeRequest, write_bead
 from beads.objects import Oid, raw
 from beads.ops import Claim, Close, Create, Depend, Label, Say
 from beads.ops import Update as UpdateBead
+from beads.recent import Recent
 from beads.store import Store
 from tests.beads.clocks import Virtual
 from tests.beads.strategies import NOW, OUTCOMES, STATUSES, Beads, bead, needs, part_of

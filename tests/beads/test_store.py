@@ -619,7 +619,7 @@ TestModel = Model.TestCase
 
 
 def test_a_store_that_lives_long_does_not_keep_what_it_wrote(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("beads.index.KNOWN_MAX", 20)
+    monkeypatch.setattr("beads.recent.MOST", 20)
     for number in range(50):
         store.commit("ada", [Create(bead=bead(f"bt-y{number}")), Say(id="bt-0", text=f"{number}")])
     assert len(store._known) <= 2 * 20

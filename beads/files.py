@@ -46,7 +46,7 @@ def publish(
     Raises:
         OSError: it could not be written; nothing is left behind.
     """
-    temporary, handle = new(os.path.dirname(path), prefix)  # noqa: PTH120 - Making paths would take longer than writing.
+    temporary, handle = new(os.path.dirname(path), prefix)
     try:
         with os.fdopen(handle, "wb") as file:
             write(file)
@@ -54,7 +54,7 @@ def publish(
             if sync is not None:
                 sync(file.fileno())
         share(temporary)
-        os.replace(temporary, path)  # noqa: PTH105 - See above.
+        os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -65,7 +65,7 @@ def turn(path: Path, clock: Clock, seconds: float, share: Callable[[str], object
     """Take turns with the other processes that name this file; the kernel lets go of it when its holder dies.
 
     Args:
-        path: the file; it is made where it is not there, and stays.
+        path: the file; it is made where it is not there, with its directory, and stays.
         clock: what the waiting goes by.
         seconds: how long another one is waited for; 0 for not at all.
         share: gives the file the permissions that the repository wants beyond those of the process.
@@ -77,11 +77,14 @@ def turn(path: Path, clock: Clock, seconds: float, share: Callable[[str], object
     Raises:
         OSError: the file cannot be opened.
     """
-    fresh = not path.exists()
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
-        if fresh:
-            share(str(path))
+        handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        path.parent.mkdir(exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        for made in (path.parent, path):
+            share(str(made))
+    try:
         deadline = clock.monotonic() + seconds
         while (ours := locked(handle)) is None and clock.monotonic() < deadline:
             clock.sleep(0.002)
@@ -168,12 +171,12 @@ class Lock:
                 sync(file.fileno())
         with contextlib.suppress(OSError):
             # Git also takes an empty directory for no ref at all.
-            os.rmdir(self._path)  # noqa: PTH106 - Making paths would take longer, here and below.
+            os.rmdir(self._path)
         if not self._ours():
             return False
-        os.replace(self._lock, self._path)  # noqa: PTH105
+        os.replace(self._lock, self._path)
         if sync is not None:
-            _sync_directory(os.path.dirname(self._path), sync)  # noqa: PTH120
+            _sync_directory(os.path.dirname(self._path), sync)
         return True
 
     def _ours(self) -> bool:
@@ -185,7 +188,7 @@ class Lock:
     def __exit__(self, *_: object) -> None:
         try:
             if self._ours():
-                os.unlink(self._lock)  # noqa: PTH108
+                os.unlink(self._lock)
             self._note(0)
         finally:
             os.close(self._handle)
@@ -248,7 +251,7 @@ def break_stale(lock: Path, clock: Clock) -> None:
 def is_at(handle: int, path: str | Path) -> bool:
     """Whether the open file is the one at ``path``."""
     try:
-        there = os.stat(path)  # noqa: PTH116 - Making a path would take longer.
+        there = os.stat(path)
     except FileNotFoundError:
         return False
     return os.path.samestat(os.fstat(handle), there)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import os
 import re
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -373,6 +374,7 @@ class Index:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._name = str(path)
         self._idle: list[sqlite3.Connection] = []
         self._writer: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
@@ -384,7 +386,7 @@ class Index:
         read. Give the connection back with :meth:`release`.
         """
         try:
-            here = self.path.stat()
+            here = os.stat(self._name)
         except OSError:
             return None
         if (here.st_dev, here.st_ino) != self._file:

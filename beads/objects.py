@@ -103,7 +103,7 @@ class Objects:
 
     def _loose(self, oid: Oid) -> Raw | None:
         try:
-            with open(self._place(oid), "rb") as file:  # noqa: PTH123 - Making a path would take longer.
+            with open(self._place(oid), "rb") as file:
                 content = zlib.decompress(file.read())
         except FileNotFoundError:
             return None
@@ -244,7 +244,7 @@ class Objects:
         base = f"{self._root}/pack/{name}"
         self._make_directory(f"{self._root}/pack")
         self._keep(f"{base}.keep")
-        if os.path.exists(f"{base}.idx"):  # noqa: PTH110 - Making a path would take longer.
+        if os.path.exists(f"{base}.idx"):
             return
         said = self.settings
         entries: list[packs.Entry] = []
@@ -277,7 +277,7 @@ class Objects:
             locked(handle)
             os.write(handle, OURS)
             self.share(temporary)
-            os.rename(temporary, path)  # noqa: PTH104 - Making paths would take longer.
+            os.rename(temporary, path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             os.close(handle)
@@ -302,8 +302,8 @@ class Objects:
                 os.close(handle)
 
     def _release(self, path: str) -> None:
-        self.own.add(os.path.basename(path).removesuffix(".keep"), path)  # noqa: PTH119 - Paths would take longer.
-        os.unlink(path)  # noqa: PTH108
+        self.own.add(os.path.basename(path).removesuffix(".keep"), path)
+        os.unlink(path)
 
     def sweep(self) -> None:
         """Let go of the packs of writers of ours that were killed. Temporary files `git gc` removes in time."""
@@ -316,7 +316,7 @@ class Objects:
 
     def _make_directory(self, path: str) -> None:
         with contextlib.suppress(FileExistsError):
-            os.mkdir(path)  # noqa: PTH102 - Making a path would take longer.
+            os.mkdir(path)
             self.share(path)
 
     def share(self, path: str) -> None:

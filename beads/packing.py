@@ -67,8 +67,8 @@ def begin(repository: Repository) -> None:
                 # Git walks through all of the history then, which takes longer than to be told a few objects.
                 packer = _start(repository, lock, small, [f"{name}.pack" for name in small], "--stdin-packs", "--quiet")
             else:
-                folder = repository.common / "objects" / "pack"
-                oids = (sha.hex() for name in small for sha in Listing(folder / f"{name}.idx"))
+                folder = _packs(repository)
+                oids = (sha.hex() for name in small for sha in Listing(f"{folder}/{name}.idx"))
                 packer = _start(repository, lock, small, oids, "--quiet")
             _running.append(packer)
 
@@ -123,6 +123,10 @@ def _aside(repository: Repository) -> Path:
     return repository.common / "beads" / "packing"
 
 
+def _packs(repository: Repository) -> str:
+    return f"{repository.common}/objects/pack"
+
+
 def _start(
     repository: Repository, lock: int, old: Iterable[str], lines: Iterable[str], *options: str
 ) -> subprocess.Popen[bytes]:
@@ -162,7 +166,7 @@ def _finish(repository: Repository) -> int:
 
     Whenever this is interrupted, doing it again ends it.
     """
-    aside, packs, own = _aside(repository), repository.common / "objects" / "pack", repository.objects.own
+    aside, packs, own = _aside(repository), _packs(repository), repository.objects.own
     repository.objects.sweep()
     gone = 0
     with contextlib.suppress(FileNotFoundError):
@@ -172,7 +176,7 @@ def _finish(repository: Repository) -> int:
             # The index comes last: with it the pack is one.
             for suffix in (".pack", ".rev", ".idx"):
                 with contextlib.suppress(FileNotFoundError):
-                    (aside / f"{name}{suffix}").replace(packs / f"{name}{suffix}")
+                    (aside / f"{name}{suffix}").replace(f"{packs}/{name}{suffix}")
             old = [line for line in (aside / "old").read_text().split() if re.fullmatch(r"pack-[0-9a-f]{40}", line)]
             gone = _replaced(repository, name, old)
     shutil.rmtree(aside, ignore_errors=True)
@@ -181,12 +185,12 @@ def _finish(repository: Repository) -> int:
 
 def _replaced(repository: Repository, name: str, old: Sequence[str]) -> int:
     """Remove the old packs whose objects are all in the pack of that name; returns how many."""
-    packs = repository.common / "objects" / "pack"
-    held = Listing(packs / f"{name}.idx")
+    packs = _packs(repository)
+    held = Listing(f"{packs}/{name}.idx")
     gone = 0
     for other in old:
         try:
-            replaced = other != name and all(sha in held for sha in Listing(packs / f"{other}.idx"))
+            replaced = other != name and all(sha in held for sha in Listing(f"{packs}/{other}.idx"))
         except FileNotFoundError:
             # Somebody who was killed had begun to remove it.
             replaced = True
@@ -198,8 +202,8 @@ def _replaced(repository: Repository, name: str, old: Sequence[str]) -> int:
 
 def _drop_loose(repository: Repository) -> int:
     """Remove the loose copies of what is in packs of ours; returns how many."""
-    packs = repository.common / "objects" / "pack"
-    held = [Listing(packs / f"{name}.idx") for name in repository.objects.own.settled()]
+    packs = _packs(repository)
+    held = [Listing(f"{packs}/{name}.idx") for name in repository.objects.own.settled()]
     count = 0
     for sha, path in repository.objects.loose():
         if any(sha in listing for listing in held):

@@ -120,8 +120,8 @@ class Listing:
         ValueError: it is no index that we know.
     """
 
-    def __init__(self, path: Path) -> None:
-        with path.open("rb") as file:
+    def __init__(self, path: str) -> None:
+        with open(path, "rb") as file:
             head = file.read(_HEADS)
             size = os.fstat(file.fileno()).st_size
             # How many ids begin with each byte or one before it, with a zero at the end for none.
@@ -147,6 +147,13 @@ class Listing:
         return False
 
 
+def _names(directory: str) -> list[str]:
+    """What is in a directory; nothing where there is none."""
+    with contextlib.suppress(OSError):
+        return sorted(os.listdir(directory))
+    return []
+
+
 class Owned:
     """The packs that the store wrote, and may replace: a file in a directory has the name of each.
 
@@ -157,8 +164,9 @@ class Owned:
     """
 
     def __init__(self, marks: Path, packs: Path, share: Callable[[str], object]) -> None:
-        self._marks = marks
-        self._packs = packs
+        # Texts, because making paths would take longer than what is done with them.
+        self._marks = str(marks)
+        self._packs = str(packs)
         self._share = share
 
     def add(self, name: str, like: str | None = None) -> None:
@@ -178,34 +186,33 @@ class Owned:
             except OSError:
                 # The first one has no directory yet; and not every file system has links, nor goes one to another disk.
                 pass
-        self._marks.mkdir(parents=True, exist_ok=True)
+        Path(self._marks).mkdir(parents=True, exist_ok=True)
         Path(mark).touch()
-        for made in (str(self._marks), mark):
+        for made in (self._marks, mark):
             self._share(made)
 
     def __len__(self) -> int:
         """How many there are, about: some may be gone."""
-        with contextlib.suppress(OSError):
-            return len(os.listdir(self._marks))  # noqa: PTH208 - Paths would take longer.
-        return 0
+        return len(_names(self._marks))
 
     def settled(self) -> dict[str, int]:
         """The packs that nobody is about to publish, and about how many objects are in each."""
         found = {}
-        for mark in sorted(self._marks.iterdir()) if self._marks.exists() else ():
-            path = self._packs / f"{mark.name}.idx"
-            if not re.fullmatch("pack-[0-9a-f]{40}", mark.name) or path.with_suffix(".keep").exists():
+        for name in _names(self._marks):
+            path = f"{self._packs}/{name}"
+            if not re.fullmatch("pack-[0-9a-f]{40}", name) or os.path.exists(f"{path}.keep"):
                 continue
             with contextlib.suppress(FileNotFoundError):
-                found[mark.name] = (path.stat().st_size - _HEADS - _TAIL) // _ROW
+                found[name] = (os.stat(f"{path}.idx").st_size - _HEADS - _TAIL) // _ROW
                 continue
             # `git gc` took it in, or it was never ended.
-            self.remove(mark.name)
+            self.remove(name)
         return found
 
     def remove(self, name: str) -> None:
         """Remove a pack of ours whose objects are in another one."""
         # Without its index first, a pack is none; the other way round readers would stumble.
-        for suffix in (".idx", ".rev", ".pack"):
-            (self._packs / f"{name}{suffix}").unlink(missing_ok=True)
-        (self._marks / name).unlink(missing_ok=True)
+        files = [f"{self._packs}/{name}{suffix}" for suffix in (".idx", ".rev", ".pack")]
+        for path in (*files, f"{self._marks}/{name}"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)

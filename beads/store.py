@@ -426,9 +426,6 @@ class Store:
         writer, share = self.directory / "writer", self.repository.objects.share
         with contextlib.ExitStack() as held:
             try:
-                if not writer.exists():
-                    self.directory.mkdir(exist_ok=True)
-                    share(str(self.directory))
                 ledger = held.enter_context(turn(writer, self.clock, _WRITER_WAIT_SECONDS, share))
                 if ledger is not None:
                     recover(self.repository.common / self.ref, ledger)

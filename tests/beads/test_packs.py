@@ -36,7 +36,7 @@ def test_git_makes_the_same_index_of_our_pack(records: list[tuple[bytes, bytes, 
         assert git(place, "index-pack", "x.pack") == checksum.hex()
         (place / "ours").write_bytes(packs.index(entries, checksum))
         assert (place / "x.idx").read_bytes() == (place / "ours").read_bytes()
-        listing, shas = packs.Listing(place / "ours"), sorted(sha for _, _, sha in records)
+        listing, shas = packs.Listing(str(place / "ours")), sorted(sha for _, _, sha in records)
         assert list(listing) == shas
         assert all(sha in listing for sha in shas)
         assert not any(sha in listing for sha in (bytes(20), b"\xff" * 20, b"\x80" * 20) if sha not in shas)
@@ -54,4 +54,4 @@ def test_what_lies_far_behind_is_found(places: dict[bytes, int]) -> None:
 def test_what_is_no_index_is_said_so(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.idx").write_bytes(content)
     with pytest.raises(ValueError, match=r"x\.idx is not the index of a pack"):
-        packs.Listing(tmp_path / "x.idx")
+        packs.Listing(str(tmp_path / "x.idx"))

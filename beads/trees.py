@@ -72,7 +72,11 @@ class Tree:
         entries = {**dict(self.items()), **changes}
         # Git sorts a directory as if its name ended in a slash.
         order = sorted(entries, key=lambda name: name + b"/" if entries[name].is_tree else name)
-        return Tree(b"".join(b"%b %b\0%b" % (entries[name].mode, name, entries[name].sha) for name in order))
+        at, end = dict[bytes, int](), 0
+        for name in order:
+            at[name] = end + len(entries[name].mode) + len(name) + 2
+            end = at[name] + _SHA
+        return Tree(b"".join(b"%b %b\0%b" % (entries[name].mode, name, entries[name].sha) for name in order), at)
 
 
 def _offsets(raw: bytes) -> dict[bytes, int]:

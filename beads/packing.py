@@ -190,7 +190,7 @@ def _replaced(repository: Repository, name: str, old: Sequence[str]) -> int:
     gone = 0
     for other in old:
         try:
-            replaced = other != name and all(sha in held for sha in Listing(f"{packs}/{other}.idx"))
+            replaced = other != name and held.holds(Listing(f"{packs}/{other}.idx"))
         except FileNotFoundError:
             # Somebody who was killed had begun to remove it.
             replaced = True

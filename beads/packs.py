@@ -25,6 +25,9 @@ _HEADS = len(_INDEX) + 4 * 256
 _TAIL = 2 * 20
 _ROW = 20 + 4 + 4
 
+_SEARCHED = 20
+"""To look for an id takes as long as to go through so many."""
+
 
 class Entry(NamedTuple):
     """Where an object is in a pack: its id as bytes, where its record begins, and the record's CRC-32."""
@@ -145,6 +148,17 @@ class Listing:
                 return True
             low, high = (middle + 1, high) if found < sha else (low, middle)
         return False
+
+    def holds(self, other: Listing) -> bool:
+        """Whether every object of the other one is in this one, too."""
+        if len(other) * _SEARCHED < len(self):
+            return all(sha in self for sha in other)
+        return all(set(self._beginning(byte)).issuperset(other._beginning(byte)) for byte in range(256))
+
+    def _beginning(self, byte: int) -> list[bytes]:
+        """The ids that begin with this byte."""
+        rows = self._map[_HEADS + 20 * self._until[byte - 1] : _HEADS + 20 * self._until[byte]]
+        return [rows[at : at + 20] for at in range(0, len(rows), 20)]
 
 
 def _names(directory: str) -> list[str]:

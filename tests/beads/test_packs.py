@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from pathlib import Path
 
@@ -40,6 +41,21 @@ def test_git_makes_the_same_index_of_our_pack(records: list[tuple[bytes, bytes, 
         assert list(listing) == shas
         assert all(sha in listing for sha in shas)
         assert not any(sha in listing for sha in (bytes(20), b"\xff" * 20, b"\x80" * 20) if sha not in shas)
+
+
+@given(st.sets(st.integers(0, 5000), max_size=200), st.sets(st.integers(0, 5000), max_size=200), st.booleans())
+def test_a_listing_holds_another_when_it_has_all_of_it(some: set[int], more: set[int], whole: bool) -> None:
+    with scratch() as place:
+
+        def listed(numbers: set[int]) -> packs.Listing:
+            shas = [hashlib.sha1(str(number).encode()).digest() for number in numbers]
+            path = place / f"{len(list(place.iterdir()))}.idx"
+            path.write_bytes(packs.index([packs.Entry(sha, 0, 0) for sha in shas], bytes(20)))
+            return packs.Listing(str(path))
+
+        there = some | more if whole else some
+        assert listed(there).holds(listed(more)) == (more <= there)
+        assert listed(there).holds(listed(set(list(more)[:3]))) == (set(list(more)[:3]) <= there)
 
 
 @given(st.dictionaries(st.binary(min_size=20, max_size=20), st.integers(0, 1 << 40), max_size=50))

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 TIMEOUT = 600.0
 """How many seconds a command may take, unless its criterion says otherwise."""
 
 
 def in_words(
-    run: str = "", exit: int = 0, timeout: float = TIMEOUT, file: str = "", absent: bool = False, matches: str = ""
+    run: str = "",
+    exit: int = 0,
+    timeout: float = TIMEOUT,
+    file: str = "",
+    absent: bool = False,
+    matches: str = "",
+    diff: Sequence[str] = (),
+    lines: int | None = None,
 ) -> str:
     """One criterion as a line; its fields as :class:`beads.model.Criterion` has them."""
     if run:
         limit = f" (within {timeout:g} s)" if timeout != TIMEOUT else ""
         return f"run: {run}" + (f" (exit {exit})" if exit else "") + limit
+    if diff:
+        return f"diff: {' '.join(diff)}" + (f" (at most {lines} lines)" if lines is not None else "")
     wants = "is absent" if absent else f"matches {matches}" if matches else "exists"
     return f"file: {file} {wants}"

@@ -102,6 +102,8 @@ class PlannedCriterion(Criterion):
     timeout: StrictFloat = Field(600.0, gt=0, le=86_400)
     file: Annotated[str, AfterValidator(_sayable)] = ""
     absent: StrictBool = False
+    diff: Array[Annotated[str, AfterValidator(_sayable)]] = ()
+    lines: StrictInt | None = Field(None, ge=0)
 
 
 class Step(Fact):
@@ -239,6 +241,8 @@ def _check_molecule(plan: Plan, place: Place, molecule: Molecule) -> None:
         missing = "criteria" if molecule.run else "steps"
         hint = "Say how one sees that the work is done: [[molecules.criteria]], or steps that each have criteria."
         raise plan.fault((*place, missing), "is missing", hint)
+    else:
+        _check_telling(plan, (*place, "criteria"), molecule.criteria)
 
 
 def _check_steps(plan: Plan, place: Place, molecule: Molecule) -> None:
@@ -248,11 +252,18 @@ def _check_steps(plan: Plan, place: Place, molecule: Molecule) -> None:
         if not step.criteria:
             hint = "A step closes only when its criteria hold; give it at least one [[molecules.steps.criteria]]."
             raise plan.fault((*place, index, "criteria"), "is missing", hint)
+        _check_telling(plan, (*place, index, "criteria"), step.criteria)
         for position, need in enumerate(step.needs or ()):
             if need not in names:
                 where = (*place, index, "needs", position)
                 raise plan.fault(where, f"there is no step {need!r} in this molecule", nearest(need, names))
     _check_acyclic(plan, place, molecule.order())
+
+
+def _check_telling(plan: Plan, place: Place, criteria: Sequence[Criterion]) -> None:
+    """Refuse what would hold before anything was done."""
+    if all(criterion.kind == "diff" for criterion in criteria):
+        raise plan.fault(place, "holds when nothing is done", "A diff only sets limits; add a run or a file.")
 
 
 def _check_unique(plan: Plan, place: Place, ids: Sequence[str]) -> None:

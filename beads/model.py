@@ -75,11 +75,13 @@ class Dependency(Fact):
 
 
 class Criterion(Fact):
-    """One thing that must hold before a step may close; exactly one of ``run`` and ``file`` is given.
+    """One thing that must hold before a step may close; exactly one of ``run``, ``file`` and ``diff`` is given.
 
     ``run`` is a shell line, evaluated in a fresh process; it holds when it ends with ``exit``.
     ``file`` is a path relative to the repository's root; it holds when the file is there, or with
     ``absent = true`` is not, and its text matches the regular expression ``matches`` when one is given.
+    ``diff`` are patterns of paths, as Git's ``:(glob)`` has them; it holds when all that the branch changes since it
+    left main lies there, and is no more than ``lines`` lines, added and removed, when that is given.
     """
 
     run: str = ""
@@ -88,13 +90,20 @@ class Criterion(Fact):
     file: str = ""
     absent: bool = False
     matches: str = ""
+    diff: tuple[str, ...] = ()
+    lines: int | None = Field(None, ge=0)
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        if bool(self.run.strip()) == bool(self.file.strip()):
-            raise ValueError("give exactly one of 'run' and 'file'")
-        if self.file and (self.file.startswith("/") or ".." in self.file.split("/")):
-            raise ValueError(f"file {self.file!r} must be a path inside the repository")
+        if [bool(self.run.strip()), bool(self.file.strip()), bool(self.diff)].count(True) != 1:
+            raise ValueError("give exactly one of 'run', 'file' and 'diff'")
+        for name, path in [("file", self.file), *(("diff", pattern) for pattern in self.diff)]:
+            if path.startswith("/") or ".." in path.split("/"):
+                raise ValueError(f"{name} {path!r} must be a path inside the repository")
+        if not all(pattern.strip() and pattern.isprintable() for pattern in self.diff):
+            raise ValueError("a pattern of 'diff' must be text")
+        if self.lines is not None and not self.diff:
+            raise ValueError("'lines' needs a 'diff'; [\"**\"] is any path")
         if self.matches and (self.absent or not self.file):
             raise ValueError("'matches' needs a 'file' that is there")
         try:
@@ -104,9 +113,9 @@ class Criterion(Fact):
         return self
 
     @property
-    def kind(self) -> Literal["run", "file"]:
+    def kind(self) -> Literal["run", "file", "diff"]:
         """Which of the kinds this is."""
-        return "run" if self.run else "file"
+        return "run" if self.run else "file" if self.file else "diff"
 
     def __str__(self) -> str:
         return in_words(**dict(self))

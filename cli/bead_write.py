@@ -12,7 +12,7 @@ from cli import render
 from cli.session import BEAD_ID, Session, asked, command, given_text, group
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from beads.model import Bead
     from beads.ops import Operation
@@ -91,7 +91,11 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # As in cli/session.py
 )
 @click.option("--assignee", metavar="A", default="", help="Whose it is.")
 @click.option(
-    "--criterion", "criteria", metavar="'run: CMD'", multiple=True, help="What must hold in the end, or 'file: PATH'."
+    "--criterion",
+    "criteria",
+    metavar="'run: CMD'",
+    multiple=True,
+    help="What must hold; or 'file: PATH', 'diff: GLOB…'.",
 )
 @click.option("--id", "given_id", metavar="ID", type=BEAD_ID, help="Its id; otherwise one is made.")
 @click.pass_obj
@@ -110,6 +114,7 @@ def create(session: Session, /, needs: tuple[str, ...], parent: str | None, give
 
     facts["description"] = given_text(facts["description"], "the description")
     facts["criteria"] = [_criterion(text) for text in facts["criteria"]]
+    _check_telling(facts["criteria"])
     facts["dependencies"] = _edges(needs, parent)
     facts["labels"] = sorted(set(facts["labels"]))
     now = session.now()
@@ -157,16 +162,25 @@ def new_bead(facts: dict[str, Any], actor: str, now: datetime, source: str) -> B
     return asked(Bead, source, **{**stamps, **facts})
 
 
-def _criterion(text: str) -> dict[str, str]:
+def _criterion(text: str) -> dict[str, object]:
     from beads.errors import InvalidInput
 
     kind, colon, what = text.partition(":")
-    if not colon or kind.strip() not in ("run", "file") or not what.strip():
+    if not colon or kind.strip() not in ("run", "file", "diff") or not what.strip():
         raise InvalidInput(
             f"{text!r} is not a criterion",
-            "Write 'run: COMMAND', which must succeed, or 'file: PATH', which must exist.",
+            "Write 'run: COMMAND', which must succeed, 'file: PATH', which must exist, "
+            "or 'diff: PATTERN…', within which the change must stay.",
         )
-    return {kind.strip(): what.strip()}
+    return {kind.strip(): what.split() if kind.strip() == "diff" else what.strip()}
+
+
+def _check_telling(criteria: Sequence[Mapping[str, object]]) -> None:
+    """Refuse what would hold before anything was done."""
+    if criteria and all("diff" in criterion for criterion in criteria):
+        from beads.errors import InvalidInput
+
+        raise InvalidInput("these criteria hold when nothing is done", "A diff only sets limits; add a run or a file.")
 
 
 def _edges(needs: Iterable[str], parent: str | None) -> list[dict[str, str]]:

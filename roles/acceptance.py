@@ -11,6 +11,7 @@ from pathlib import Path
 from beads.clock import Clock
 from beads.model import Criterion, Evidence, milliseconds
 from refinery.gate import Verdict, judge
+from refinery.git import Git
 from refinery.processes import Exit, Job, shell, start
 
 _READ_MAX = 1 << 20
@@ -21,11 +22,14 @@ _TAIL = 2000
 class Bench:
     """Where criteria are evaluated: a directory whose content is ``tree``, and how processes run there.
 
-    ``wait`` waits for a job, and may raise when the worker is asked to stop.
+    ``base`` is the commit of main that the branch left it at, and ``git`` is Git in that directory. ``wait`` waits for
+    a job, and may raise when the worker is asked to stop.
     """
 
     directory: Path
     tree: str
+    base: str
+    git: Git
     environ: Mapping[str, str]
     logs: Path
     marker: str
@@ -38,11 +42,14 @@ def evaluate(criteria: Sequence[Criterion], bench: Bench) -> tuple[Evidence, ...
     """The evidence for each criterion, in order, up to and including the first that does not hold.
 
     ``run`` criteria run in fresh processes of their own group, with a time limit; ``file`` criteria look at the
-    directory without following links out of it.
+    directory without following links out of it; ``diff`` criteria ask Git, and look at nothing that the worker says.
     """
     found: list[Evidence] = []
     for number, criterion in enumerate(criteria, start=1):
-        evidence = _run(criterion, bench, number) if criterion.kind == "run" else _file(criterion, bench)
+        if criterion.kind == "run":
+            evidence = _run(criterion, bench, number)
+        else:
+            evidence = _file(criterion, bench) if criterion.kind == "file" else _diff(criterion, bench)
         found.append(evidence)
         if evidence.verdict != "pass":
             break
@@ -92,6 +99,26 @@ def _file(criterion: Criterion, bench: Bench) -> Evidence:
     matched = re.search(criterion.matches, text, re.MULTILINE) is not None
     detail = "matches" if matched else f"nothing in it matches {criterion.matches!r}"
     return _evidence(criterion, bench, "pass" if matched else "fail", detail)
+
+
+def _diff(criterion: Criterion, bench: Bench) -> Evidence:
+    changed = ["diff-tree", "-r", "-z", "--no-renames", "--no-ext-diff", "--no-textconv"]
+    outside = [f":(exclude,glob){pattern}" for pattern in criterion.diff]
+    names = bench.git.run(*changed, "--name-only", bench.base, bench.tree, "--", ".", *outside).out
+    strays = [name for name in names.split("\0") if name]
+    if strays:
+        more = f" and {len(strays) - 3} more" if len(strays) > 3 else ""
+        return _evidence(criterion, bench, "fail", f"changes {', '.join(strays[:3])}{more}")
+    # Of what is no text Git counts no lines; it is one.
+    counted = bench.git.run(*changed, "--numstat", bench.base, bench.tree).out
+    counts = [
+        1 if added == "-" else int(added) + int(removed)
+        for added, removed, _ in (line.split("\t", 2) for line in counted.split("\0") if line)
+    ]
+    size = f"{len(counts)} files, {sum(counts)} lines"
+    if criterion.lines is not None and sum(counts) > criterion.lines:
+        return _evidence(criterion, bench, "fail", f"changes {size}")
+    return _evidence(criterion, bench, "pass", f"changes {size}")
 
 
 def _inside(path: Path, root: Path) -> bool:

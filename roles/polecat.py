@@ -260,6 +260,8 @@ class Polecat:
         bench = Bench(
             directory=worktree.path,
             tree=tree,
+            base=self.site.git.line("merge-base", self.site.main, worktree.head()),
+            git=self.site.git.at(worktree.path),
             environ=self.site.surroundings(()),
             logs=self.site.logs(self._molecule.id),
             marker=self.site.marker(self.name),

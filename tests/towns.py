@@ -64,8 +64,10 @@ def run(
     return done
 
 
-def molecule(name: str, line: str, *criteria: str, needs: Sequence[str] = (), **more: str | int) -> str:
-    """One molecule of one step as TOML."""
+def molecule(
+    name: str, line: str, *criteria: str, needs: Sequence[str] = (), limits: str = "", **more: str | int
+) -> str:
+    """One molecule of one step as TOML; ``limits`` are criteria in TOML that come after those commands."""
     values: Mapping[str, object] = {
         "title": f"Do {name}",
         "goal": f"{name} is done.",
@@ -74,6 +76,7 @@ def molecule(name: str, line: str, *criteria: str, needs: Sequence[str] = (), **
     }
     fields = "\n".join(f"{key} = {json.dumps(value)}" for key, value in values.items())
     held = ", ".join(f"{{ run = {json.dumps(c)} }}" for c in criteria or (f"test -f parts/{name}",))
+    held += f", {limits}" if limits else ""
     return f"[[molecules]]\nid = {json.dumps(name)}\n{fields}\nneeds = {json.dumps(list(needs))}\ncriteria = [{held}]\n"
 
 

@@ -281,7 +281,7 @@ REFUSED: dict[str, tuple[str, int, str, str, str]] = {
         MINIMAL + '  file = "a"\n',
         9,
         "molecules[0].criteria[0]",
-        "exactly one of 'run' and 'file'",
+        "exactly one of 'run', 'file' and 'diff'",
         "",
     ),
     "no kind in a criterion": (
@@ -348,6 +348,27 @@ REFUSED: dict[str, tuple[str, int, str, str, str]] = {
         "molecules[0].steps[1].criteria",
         "is missing",
         "at least one",
+    ),
+    "criteria of a step that hold when nothing is done": (
+        changed(CHAIN, '    file = "two"\n', '    diff = ["two"]\n'),
+        19,
+        "molecules[0].steps[1].criteria",
+        "holds when nothing is done",
+        "add a run or a file",
+    ),
+    "a diff that is no array": (
+        changed(MINIMAL, '\n  run = "test -e a"', '\n  diff = "a"'),
+        10,
+        "molecules[0].criteria[0].diff",
+        "must be an array",
+        "",
+    ),
+    "a number of lines in words": (
+        changed(MINIMAL, '\n  run = "test -e a"', '\n  diff = ["a"]\n  lines = "many"'),
+        11,
+        "molecules[0].criteria[0].lines",
+        "integer",
+        "",
     ),
     "run beside steps": (
         changed(CHAIN, 'goal = "a is done."', 'goal = "a is done."\nrun = "x"'),

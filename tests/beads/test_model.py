@@ -221,6 +221,13 @@ def test_a_title_is_one_line(title: str) -> None:
         ({"run": "x", "matches": "y"}, "needs a 'file'"),
         ({"file": "x", "absent": True, "matches": "y"}, "needs a 'file'"),
         ({"file": "x", "matches": "("}, "not a regular expression"),
+        ({"run": "x", "diff": ["y"]}, "exactly one"),
+        ({"diff": ["/etc/*"]}, "inside the repository"),
+        ({"diff": ["a/../../b"]}, "inside the repository"),
+        ({"diff": ["a", " "]}, "must be text"),
+        ({"diff": ["a\nb"]}, "must be text"),
+        ({"run": "x", "lines": 3}, "needs a 'diff'"),
+        ({"diff": ["a"], "lines": -1}, "greater than or equal to 0"),
         ({"run": "x", "exit": 256}, "255"),
         ({"run": "x", "timeout": 0}, "greater than 0"),
         ({"run": "x", "timeot": 1}, "not permitted"),
@@ -239,6 +246,8 @@ def test_a_criterion_is_of_one_kind_and_makes_sense(said: dict[str, Any], proble
         (Criterion(file="a"), "file", "file: a exists"),
         (Criterion(file="a", absent=True), "file", "file: a is absent"),
         (Criterion(file="a", matches="^x"), "file", "file: a matches ^x"),
+        (Criterion(diff=("a", "b/**")), "diff", "diff: a b/**"),
+        (Criterion(diff=("**",), lines=0), "diff", "diff: ** (at most 0 lines)"),
     ],
 )
 def test_a_criterion_in_words(criterion: Criterion, kind: str, words: str) -> None:

@@ -55,6 +55,8 @@ def test_create_keeps_all_it_is_given(beads: Beads) -> None:
     needed = beads.create("Needed")
     args = ["-t", "bug", "-p", "P1", "-d", "Why", "--needs", needed, "-l", "b", "-l", "a", "--assignee", "zoe"]
     made = beads.json("create", "All of it", *args, "--criterion", "run: true: yes", "--criterion", "file: a/b")
+    limited = beads.json("create", "Some", "--criterion", "run: true", "--criterion", "diff: src/** docs")
+    assert limited["acceptance_criteria"] == "- run: true\n- diff: src/** docs"
     assert {key: made[key] for key in ("title", "description", "issue_type", "priority", "labels", "assignee")} == {
         "title": "All of it",
         "description": "Why",
@@ -88,6 +90,12 @@ def test_a_part_is_numbered_below_its_parent(beads: Beads) -> None:
         (["create", "x", "--criterion", "pytest"], 2, "hint: Write 'run: COMMAND'"),
         (["create", "x", "--criterion", "run:"], 2, "'run:' is not a criterion"),
         (["create", "x", "--criterion", "file: ../up"], 2, "must be a path inside the repository"),
+        (
+            ["create", "x", "--criterion", "run: x", "--criterion", "diff: a ../up"],
+            2,
+            "must be a path inside the repository",
+        ),
+        (["create", "x", "--criterion", "diff: a b"], 2, "hint: A diff only sets limits"),
         (["create", "x", "--id", "../up"], 2, "'../up' is not a bead id"),
         (["create", "x", "--needs", "bt-nope"], 3, "there is no bead 'bt-nope'"),
         (["create", "x", "--parent", "bt-nope"], 3, "there is no bead 'bt-nope'"),

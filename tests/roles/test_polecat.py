@@ -82,6 +82,46 @@ def test_what_holds_already_is_closed_without_work(tmp_path: Path) -> None:
     assert not (repository / "parts/worked").exists()
 
 
+@pytest.mark.parametrize(
+    "line,limits,detail",
+    [
+        ("echo x > stray.txt", '{ diff = ["parts/**"] }', "changes stray.txt"),
+        ("mkdir -p deep/er && echo x > deep/er/a && echo x > b", '{ diff = ["parts/*"] }', "changes b, deep/er/a"),
+        ("mkdir parts/deep && echo x > parts/deep/a", '{ diff = ["parts/*"] }', "changes parts/deep/a"),
+        ("git mv parts/first moved", '{ diff = ["parts/**"] }', "changes moved"),
+        ("chmod +x CHECK", '{ diff = ["parts/**"] }', "changes CHECK"),
+        ("echo x > stray.txt && git add . && git commit -qm mine", '{ diff = ["parts/**"] }', "changes stray.txt"),
+        ("seq 9 > parts/many", '{ diff = ["**"], lines = 9 }', "changes 2 files, 10 lines"),
+        ("printf '\\\\0' > parts/binary", '{ diff = ["**"], lines = 1 }', "changes 2 files, 2 lines"),
+        ("touch a b c d e", '{ diff = ["parts/**"] }', "changes a, b, c and 2 more"),
+        ("echo x > ':(top)z'", '{ diff = ["parts/**"] }', "changes :(top)z"),
+    ],
+)
+def test_a_change_beyond_its_limits_does_not_close_the_step(
+    tmp_path: Path, line: str, limits: str, detail: str
+) -> None:
+    repository = make_town(tmp_path)
+    line = line.replace("CHECK", next(name for name in git(repository, "ls-files").split() if "/" not in name))
+    pour(repository, molecule("m", f"echo ok > parts/m; {line}", limits=limits))
+    run(repository, "polecat", "run", ok=[7])
+    step = only(repository, "step")
+    assert not step.closed
+    detail = detail.replace("CHECK", line.split()[-1])
+    assert [evidence.detail for evidence in step.evidence if evidence.verdict == "fail"][-1] == detail
+
+
+def test_a_change_within_its_limits_closes_the_step(tmp_path: Path) -> None:
+    repository = make_town(tmp_path)
+    limits = '{ diff = ["parts", "docs/**", "a [b].txt"], lines = 4 }'
+    line = "echo ok > parts/m; mkdir -p docs/x/y; echo 1 > docs/1; echo 2 > docs/x/y/2; echo 3 > 'a b.txt'"
+    pour(repository, molecule("m", line, limits=limits), part("other"))
+    # What others bring to main meanwhile is no change of this branch.
+    run(repository, "up", "--until-idle")
+    assert_settled(repository, landed=2)
+    proof = next(b for b in snapshot(repository) if b.issue_type == "step" and len(b.criteria) == 2)
+    assert [evidence.detail for evidence in proof.evidence][-1] == "changes 4 files, 4 lines"
+
+
 def test_uncommitted_work_of_a_killed_polecat_is_gone_on_with(tmp_path: Path) -> None:
     repository = make_town(tmp_path)
     line = "if [ -f half ]; then echo ok > parts/whole; else echo half > half; exec sleep 60; fi"

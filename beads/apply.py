@@ -311,6 +311,12 @@ def _check_closable(op: Close, draft: Draft, bead: Bead) -> None:
         raise InvalidInput(f"{bead.id} cannot be closed as deleted", f"`bead delete {bead.id}` deletes it.")
     if op.outcome == "landed" or (bead.issue_type == "merge-request" and not _decided(op)):
         raise Refused(f"only the Refinery lands {bead.id}", "`town queue` shows where it stands.")
+    molecule = graph.molecule_of(draft, bead)
+    if bead.issue_type == "step" and molecule.id != bead.id and not molecule.closed and not op.force and _decided(op):
+        raise Refused(
+            f"{bead.id} cannot be {op.outcome}: {molecule.id} is done only when each of its steps is",
+            f"`bead close {molecule.id} --outcome {op.outcome}` gives up all of it; or decide with --force --reason.",
+        )
     if _decided(op):
         return
     _check_seals(draft, bead)
@@ -318,8 +324,7 @@ def _check_closable(op: Close, draft: Draft, bead: Bead) -> None:
     if missing:
         raise Refused(
             f"{bead.id} cannot close: not proven: {missing}",
-            f"Let a polecat evaluate it (`town polecat run {graph.molecule_of(draft, bead).id}`), "
-            "or decide yourself with --force --reason.",
+            f"Let a polecat evaluate it (`town polecat run {molecule.id}`), or decide yourself with --force --reason.",
         )
     left = graph.step_left(draft, bead)
     if left is not None:

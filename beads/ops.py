@@ -136,6 +136,7 @@ class Finish(Held):
 class Close(Fact):
     """Close a bead. A step or a bead with criteria closes only with evidence that each of them passed.
 
+    Work may be given up with the outcomes that say so, but a step only together with all of its molecule.
     ``force`` is a person's decision to close without proof; the reason is kept and says so.
     """
 

@@ -353,8 +353,9 @@ def release(session: Session, bead_id: str, worker: str | None, epoch: int, reas
 def close(session: Session, /, ids: tuple[str, ...], worker: str | None, epoch: int | None, **decision: Any) -> None:
     """Close beads, all of them or none.
 
-    One with criteria is done only when each was seen to hold, which a polecat or `town` sees to. A person can
-    decide otherwise with --force, and the history says who did.
+    One with criteria is done only when each was seen to hold, which a polecat or `town` sees to. What is not wanted
+    any more is cancelled, a step only with all of its molecule. A person can decide otherwise with --force, and the
+    history says who did.
 
     \b
     Example:

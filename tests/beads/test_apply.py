@@ -479,6 +479,18 @@ def test_a_decision_needs_no_proof_and_no_lease(outcome: Outcome) -> None:
     assert (closed.outcome, closed.close_reason, closed.lease) == (outcome, "so", None)
 
 
+@pytest.mark.parametrize("outcome", ["rejected", "cancelled", "superseded"])
+def test_nobody_gets_around_a_step_by_giving_it_up(outcome: Outcome) -> None:
+    for world, worker, epoch in ((held(), "nux", 1), (held(), "", 0), (molecule(), "", 0)):
+        with pytest.raises(Refused, match=rf"m\.1 cannot be {outcome}: m is done only when"):
+            world.do(Close(id="m.1", outcome=outcome, reason="not needed", worker=worker, epoch=epoch))
+    given_up = molecule()
+    given_up.do(Close(id="m", outcome=outcome))
+    assert given_up.do(Close(id="m.1", outcome=outcome)).outcome == outcome
+    closed = held().do(Close(id="m.1", outcome=outcome, force=True, reason="not needed"), actor="person")
+    assert (closed.outcome, closed.close_reason) == (outcome, "forced by person: not needed")
+
+
 def test_force_is_a_decision_with_a_name_and_a_reason() -> None:
     with pytest.raises(Refused, match="needs a reason"):
         held().do(Close(id="m.1", force=True, reason=" "))

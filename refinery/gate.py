@@ -2,7 +2,7 @@
 
 The definition always comes from main's ``town.toml``, never from the candidate, so that no branch can change how
 it is judged. Every doubtful case fails closed: no gate, a command that cannot run, a time-out, a death by signal
-and zero tests collected are errors, which land nothing and convict nobody.
+and zero tests collected, or none that passed, are errors, which land nothing and convict nobody.
 """
 
 from __future__ import annotations
@@ -109,6 +109,22 @@ _SOME_TESTS = re.compile(
 )
 
 
+def _runner(name: str, passed: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """How a command names a test runner, and what that one says when a test has passed."""
+    return re.compile(rf"(?:^|[\s;&|(/])(?:{name})(?=$|[\s;&|)])"), re.compile(passed, re.MULTILINE)
+
+
+_RUNNERS = (
+    # Very quiet, pytest says no more than how far it is.
+    _runner(r"pytest|py\.test", r"\b[1-9]\d* passed\b|^[sFExX]*\.[.sFExX]* +\[ *\d+%\]"),
+    _runner(r"-m\s+unittest", r"^Ran [1-9]\d* tests? in "),
+    _runner(r"go\s+test", r"^ok\s+\S+"),
+    _runner(r"cargo\s+test", r"^test result: ok\. [1-9]\d* passed\b"),
+    _runner(r"jest", r"^Tests:.*\b[1-9]\d* passed\b"),
+    _runner(r"node\s+--test", r"^(?:#|\u2139) pass [1-9]"),
+)
+
+
 def collected_nothing(output: str) -> bool:
     """Whether a test runner says that it found no tests at all; silence is not a claim.
 
@@ -117,7 +133,15 @@ def collected_nothing(output: str) -> bool:
     return bool(_NO_TESTS.search(output)) and not _SOME_TESTS.search(output)
 
 
-def judge(exit: Exit, expected: int = 0) -> tuple[Verdict, str]:
+def tells_of_no_test(command: str, output: str) -> bool:
+    """Whether a command that runs tests ended without a word of any that passed, as after an ``exit(0)`` in one.
+
+    Of a command that hides its test runner, such as a script, nobody can tell.
+    """
+    return any(name.search(command) and not passed.search(output) for name, passed in _RUNNERS)
+
+
+def judge(exit: Exit, command: str, expected: int = 0) -> tuple[Verdict, str]:
     """What the end of a command means, and why in a few words."""
     if exit.kind == "timeout":
         return "error", f"timed out after {exit.seconds:.0f} s"
@@ -130,6 +154,8 @@ def judge(exit: Exit, expected: int = 0) -> tuple[Verdict, str]:
     if collected_nothing(exit.output):
         return "error", "no tests were collected"
     if exit.code == expected:
+        if expected == 0 and tells_of_no_test(command, exit.output):
+            return "error", "ended without a word of a test that passed"
         return "pass", f"exit {exit.code}"
     return "fail", f"exit {exit.code}, expected {expected}" if expected else f"exit {exit.code}"
 
@@ -167,7 +193,7 @@ class GateRun:
             if exit is None:
                 return None
             self._seconds += exit.seconds
-            verdict, detail = judge(exit)
+            verdict, detail = judge(exit, self.gate.commands[self._next])
             self._next += 1
             if verdict != "pass" or self._next == len(self.gate.commands):
                 self._verdict = self._evidence(verdict, detail, exit)

@@ -79,7 +79,7 @@ def _run(criterion: Criterion, bench: Bench, number: int) -> Evidence:
         clock=bench.clock,
     )
     exit = bench.wait(job)
-    verdict, detail = judge(exit, criterion.exit)
+    verdict, detail = judge(exit, criterion.run, criterion.exit)
     output = "" if verdict == "pass" else exit.output
     return _evidence(criterion, bench, verdict, detail, exit.seconds, output, exit.digest)
 

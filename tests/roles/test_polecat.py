@@ -124,7 +124,8 @@ def test_a_change_within_its_limits_closes_the_step(tmp_path: Path) -> None:
 
 def test_uncommitted_work_of_a_killed_polecat_is_gone_on_with(tmp_path: Path) -> None:
     repository = make_town(tmp_path)
-    line = "if [ -f half ]; then echo ok > parts/whole; else echo half > half; exec sleep 60; fi"
+    asleep = f"sleep 60.{os.getpid()}"
+    line = f"if [ -f half ]; then echo ok > parts/whole; else echo half > half; exec {asleep}; fi"
     pour(repository, molecule("whole", line))
     first = subprocess.Popen([*TOWN, "polecat", "run", "--as", "first"], cwd=repository)
     until(lambda: [path for path in tmp_path.glob("worktrees/*/half") if path.read_text()])
@@ -132,7 +133,7 @@ def test_uncommitted_work_of_a_killed_polecat_is_gone_on_with(tmp_path: Path) ->
     first.wait()
     said = run(repository, "witness", "tick").stdout
     assert "first died; uncommitted work is in" in said
-    assert subprocess.run(["pgrep", "-f", "sleep 60"], check=False, capture_output=True).stdout == b""
+    assert subprocess.run(["pgrep", "-f", asleep], check=False, capture_output=True).stdout == b""
     root = only(repository, "molecule")
     assert git(repository, "show", f"refs/beads/salvage/{root.id}/1:half") == "half"
     # As on another machine: without the work tree, from the salvage alone.

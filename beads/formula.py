@@ -21,14 +21,17 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from graphlib import CycleError, TopologicalSorter
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, StrictBool, StrictFloat, StrictInt
 
 from beads.errors import InvalidDocument, InvalidInput
 from beads.model import Bead, Criterion, Dependency, Fact, check_id, derived_id, milliseconds
 from beads.ops import Create
-from beads.toml import Place, dotted, line_of, loads, validate
+from beads.toml import dotted, line_of, loads, validate
+
+if TYPE_CHECKING:
+    from beads.lines import Place
 
 Item = TypeVar("Item")
 Lookup = Callable[[str], Bead | None]

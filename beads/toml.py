@@ -11,12 +11,13 @@ from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from beads.errors import InvalidDocument, InvalidInput
-from beads.lines import Place, places
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-__all__ = ["Place", "dotted", "dumps", "line_of", "loads", "validate"]
+    from beads.lines import Place
+
+__all__ = ["dotted", "dumps", "line_of", "loads", "validate"]
 
 Model = TypeVar("Model", bound="BaseModel")
 
@@ -128,6 +129,8 @@ def line_of(text: bytes, place: Place) -> int:
     >>> line_of(b'a = 1\\n[[m]]\\nid = "x"\\n[[m]]\\nid = "y"\\n', ("m", 1, "id"))
     5
     """
+    from beads.lines import places
+
     lines = places(text.decode(errors="replace"))
     for length in range(len(place), 0, -1):
         if place[:length] in lines:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from beads.errors import InvalidDocument, InvalidInput
-from beads.lines import places
-from beads.toml import Place, dotted, dumps, line_of, loads, validate
+from beads.lines import Place, places
+from beads.toml import dotted, dumps, line_of, loads, validate
 
 # What has gone wrong in one TOML library or another, more often than chance would bring it up.
 AWKWARD = [

@@ -56,7 +56,8 @@ class Disk:
         """The tree of what is on disk: tracked or not, but not what is ignored.
 
         Files in repositories that somebody made inside the work tree are taken as files; only a submodule that
-        ``.gitmodules`` names stays one. Names that Git refuses, such as ``git~1``, are left out.
+        ``.gitmodules`` names stays one. Names that Git refuses, such as ``git~1``, are left out. An edit that leaves
+        size and time of a file as they were is seen as Git sees it: not in the second of the look before.
 
         Args:
             base: a commit or tree that the work builds on; what it has is tracked, even if ignored.

@@ -121,14 +121,14 @@ def test_an_empty_work_tree_has_the_empty_tree(worktree: Worktree, repo: Path) -
 def test_an_edit_of_the_same_size_and_time_is_seen(worktree: Worktree) -> None:
     file = worktree.path / "a.txt"
     seen = {worktree.tree()}
-    for text in "bcdefgh":
+    for text in "bc":
         before = file.stat()
-        # What is left to tell it by is the time of the change, which a busy machine's kernel may let stand still.
-        while file.stat().st_ctime_ns == before.st_ctime_ns:
+        # What is left to tell it by is the time of the change, which Git compares by the second.
+        while int(file.stat().st_ctime) == int(before.st_ctime):
             file.write_text(f"{text}\n")
             os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
         seen.add(worktree.tree())
-    assert len(seen) == 8
+    assert len(seen) == 3
 
 
 def test_what_is_ignored_counts_once_it_is_tracked(worktree: Worktree, repo: Path) -> None:

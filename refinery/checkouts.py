@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 from beads.errors import Unreadable
 from refinery.git import Git, Output
+from refinery.registry import common_directory, linked_work_trees, own_work_tree
 
 
 @dataclass(frozen=True)
@@ -42,14 +43,10 @@ class Checkout:
 
 def checkouts(git: Git, branch: str) -> list[Checkout]:
     """The work trees, main and linked ones, that have ``branch`` checked out. A detached HEAD has no branch."""
-    found = []
-    for record in git.run("worktree", "list", "--porcelain", "-z").out.split("\0\0"):
-        place, *facts = record.split("\0")
-        path = Path(place.removeprefix("worktree "))
-        gone = not path.is_dir() or any(fact.startswith("prunable") for fact in facts)
-        if f"branch refs/heads/{branch}" in facts and not gone:
-            found.append(Checkout(path, _clean(git.at(path))))
-    return found
+    common = common_directory(git)
+    found = [own_work_tree(git, common), *linked_work_trees(common)]
+    paths = [record.path for record in found if record and record.branch == branch]
+    return [Checkout(path, _clean(git.at(path))) for path in paths if (path / ".git").exists()]
 
 
 def obstacle(git: Git, checkout: Checkout, old: str, new: str) -> str:

@@ -11,15 +11,15 @@ import fcntl
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 from beads.errors import InvalidInput, NotFound, Refused
 from refinery import removal
 from refinery.git import ABSENT, Git
 from refinery.pinned import configured
+from refinery.registry import Record, common_directory, linked_work_trees, own_work_tree
 from refinery.worktree import BRANCH_FILE, Worktree
 
 __all__ = ["Workshop", "Worktree"]
@@ -28,19 +28,6 @@ __all__ = ["Workshop", "Worktree"]
 _MAKING = "beadtown is making this"
 _HALF_MADE = ("initializing", _MAKING)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+@=~-]{0,199}")
-
-
-class _Entry(NamedTuple):
-    """A registered work tree: where, its own Git directory, its branch, and why it is locked if it is."""
-
-    path: Path
-    admin: Path
-    branch: str | None
-    locked: str | None
-
-    @property
-    def usable(self) -> bool:
-        return self.path.is_dir() and not self.path.is_symlink() and self.locked not in _HALF_MADE
 
 
 class Workshop:
@@ -79,13 +66,13 @@ class Workshop:
         """
         path = self.root / _checked(name)
         with self._locked():
-            entries = self._entries()
-            entry = _usable(entries, branch)
-            if entry is None:
-                self._make_room(entries, path, branch)
+            found = self._records()
+            record = _of(found, branch)
+            if record is None:
+                self._make_room(found, path, branch)
                 self._ensure(branch, start)
                 return self._add(path, branch, start)
-            return self._begun(entry)
+            return self._begun(record)
 
     def open_detached(self, name: str, start: str = "HEAD") -> Worktree:
         """A work tree without a branch at ``root/name``, for a gate: the one that exists, else a new one.
@@ -101,11 +88,11 @@ class Workshop:
         """
         path = self.root / _checked(name)
         with self._locked():
-            entries = self._entries()
-            entry = next((entry for entry in entries[1:] if entry.path == path), None)
-            if entry and entry.usable and entry.branch is None:
-                return self._begun(entry)
-            self._make_room(entries, path, None)
+            found = self._records()
+            record = next((record for record in found if record.path == path), None)
+            if record and _usable(record) and record.branch is None:
+                return self._begun(record)
+            self._make_room(found, path, None)
             commit = self._git.resolve(f"{start}^{{commit}}")
             if commit is None:
                 raise NotFound(f"there is no commit {start!r}")
@@ -113,43 +100,47 @@ class Workshop:
 
     def find(self, branch: str) -> Worktree | None:
         """The work tree of a branch, as it is; None when it has none, or not a whole one."""
-        entry = _usable(self._entries(), branch)
-        return self._worktree(entry) if entry else None
+        record = _of(self._records(), branch)
+        return self._worktree(record) if record else None
 
     def all(self) -> list[Worktree]:
         """The work trees under the root, in order of their paths; half-made ones and vanished ones left out."""
-        return [self._worktree(entry) for entry in sorted(self._ours(), key=lambda entry: entry.path) if entry.usable]
+        return [self._worktree(record) for record in sorted(self._ours()) if _usable(record)]
 
     def prune(self) -> None:
         """Forget work trees under the root whose directories are gone or half made, and empty the trash."""
         with self._locked():
-            for entry in self._ours():
-                if not entry.usable:
-                    self._clear(entry)
+            for record in self._ours():
+                if not _usable(record):
+                    self._clear(record)
             removal.empty_trash(self.root)
 
     # ── Making ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _make_room(self, entries: Sequence[_Entry], path: Path, branch: str | None) -> None:
+    def _make_room(self, found: Sequence[Record], path: Path, branch: str | None) -> None:
         """Clear away what would keep a new work tree from being made, without losing anything."""
-        main, *linked = entries
-        if branch is not None and main.branch == branch:
-            raise Refused(f"{branch} is checked out in {main.path}", "Switch to another branch there.")
-        for entry in linked:
-            if entry.path == path and entry.usable:
-                raise Refused(f"{path} is the work tree of {entry.branch or 'a gate'}", "Choose another name.")
-            if entry.path == path or (branch is not None and entry.branch == branch):
-                self._clear(entry)
+        own = own_work_tree(self._git, self._common)
+        if own is not None and branch is not None and own.branch == branch:
+            raise Refused(f"{branch} is checked out in {own.path}", "Switch to another branch there.")
+        for record in found:
+            if record.path == path and _usable(record):
+                raise Refused(f"{path} is the work tree of {record.branch or 'a gate'}", "Choose another name.")
+            if record.path == path or (branch is not None and record.branch == branch) or self._half_made(record):
+                self._clear(record)
         if os.path.lexists(path):
             removal.set_aside(self.root, path)
 
-    def _clear(self, entry: _Entry) -> None:
+    def _half_made(self, record: Record) -> bool:
+        """Whether it was left half made, under our root. With such a one Git may not be able to add another."""
+        return record.path.parent == self.root and record.locked in _HALF_MADE
+
+    def _clear(self, record: Record) -> None:
         """Remove a registration without a usable directory; what a half-made one has comes from the commit."""
-        if entry.path.is_symlink():
-            removal.set_aside(self.root, entry.path)
-        elif entry.path.is_dir():
-            removal.discard(self.root, entry.path)
-        removal.forget(entry.admin)
+        if record.path.is_symlink():
+            removal.set_aside(self.root, record.path)
+        elif record.path.is_dir():
+            removal.discard(self.root, record.path)
+        removal.forget(record.admin)
 
     def _ensure(self, branch: str, start: str) -> None:
         ref = f"refs/heads/{branch}"
@@ -167,51 +158,32 @@ class Workshop:
         place = (str(path), branch) if branch else ("--detach", str(path), commit)
         options = ("--quiet", "--no-checkout", "--lock", "--reason", _MAKING)
         self._git.run("worktree", "add", *options, *place, extra=configured())
-        entry = _Entry(path, self._admins()[path], branch, None)
-        worktree = self._worktree(entry)
+        record = next(record for record in self._records() if record.path == path)
+        worktree = self._worktree(record)
         worktree.fill()
         worktree.begin()
-        (entry.admin / "locked").unlink()
+        (record.admin / "locked").unlink()
         return worktree
 
     # ── Finding ──────────────────────────────────────────────────────────────────────────────────────────────
 
     @cached_property
     def _common(self) -> Path:
-        return Path(self._git.line("rev-parse", "--path-format=absolute", "--git-common-dir"))
+        return common_directory(self._git)
 
-    def _entries(self) -> list[_Entry]:
-        """All work trees that Git knows of, the repository's own first."""
-        admins = self._admins()
-        listed = self._git.run("worktree", "list", "--porcelain", "-z").out.split("\0\0")[:-1]
-        entries = []
-        for number, block in enumerate(listed):
-            said = dict(line.partition(" ")[::2] for line in block.split("\0"))
-            path = Path(said["worktree"])
-            admin = admins.get(path) if number else self._common
-            if admin is not None:
-                branch = _recorded(admin) or said.get("branch", "").removeprefix("refs/heads/") or None
-                entries.append(_Entry(path, admin, branch, said.get("locked")))
-        return entries
+    def _records(self) -> list[Record]:
+        """The linked work trees, each with the branch it is for; that is not always the one a worker switched to."""
+        found = linked_work_trees(self._common)
+        return [record._replace(branch=_recorded(record.admin) or record.branch) for record in found]
 
-    def _admins(self) -> dict[Path, Path]:
-        """The Git directory of each linked work tree, by its path; ``git worktree list`` does not tell."""
-        found = {}
-        for file in self._common.glob("worktrees/*/gitdir"):
-            # The file has the path of the work tree's own .git, absolute or from where the file is.
-            with suppress(OSError):
-                place = os.fsdecode(file.read_bytes()).rstrip("\n")
-                found[Path(os.path.normpath(file.parent / place)).parent] = file.parent
-        return found
+    def _ours(self) -> list[Record]:
+        return [record for record in self._records() if record.path.parent == self.root]
 
-    def _ours(self) -> list[_Entry]:
-        return [entry for entry in self._entries()[1:] if entry.path.parent == self.root]
+    def _worktree(self, record: Record) -> Worktree:
+        return Worktree(self._git, record.path, record.admin, record.branch, self.root)
 
-    def _worktree(self, entry: _Entry) -> Worktree:
-        return Worktree(self._git, entry.path, entry.admin, entry.branch, self.root)
-
-    def _begun(self, entry: _Entry) -> Worktree:
-        worktree = self._worktree(entry)
+    def _begun(self, record: Record) -> Worktree:
+        worktree = self._worktree(record)
         worktree.begin()
         return worktree
 
@@ -224,8 +196,12 @@ class Workshop:
             yield
 
 
-def _usable(entries: Sequence[_Entry], branch: str) -> _Entry | None:
-    return next((entry for entry in entries[1:] if entry.branch == branch and entry.usable), None)
+def _of(found: Sequence[Record], branch: str) -> Record | None:
+    return next((record for record in found if record.branch == branch and _usable(record)), None)
+
+
+def _usable(record: Record) -> bool:
+    return record.path.is_dir() and not record.path.is_symlink() and record.locked not in _HALF_MADE
 
 
 def _checked(name: str) -> str:
@@ -235,7 +211,6 @@ def _checked(name: str) -> str:
 
 
 def _recorded(admin: Path) -> str | None:
-    """The branch that the work tree is for, which is not always the one a worker has switched to."""
     try:
         return (admin / BRANCH_FILE).read_text(encoding="utf-8")
     except OSError:

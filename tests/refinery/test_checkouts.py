@@ -465,6 +465,20 @@ def test_a_work_tree_without_its_git_file_is_none(repo: Path, environ: dict[str,
     assert checkouts(Git(repo, environ), "main") == []
 
 
+def test_a_work_tree_that_is_being_made_is_none(repo: Path, environ: dict[str, str]) -> None:
+    admin = repo / ".git" / "worktrees" / "half"
+    admin.mkdir(parents=True)
+    (admin / "gitdir").write_text(f"{repo.parent / 'half' / '.git'}\n")
+    (admin / "commondir").write_text("")
+    assert checkouts(Git(repo, environ), "main") == [Checkout(repo, True)]
+
+
+def test_a_submodule_is_a_work_tree(repo: Path, tmp_path: Path, environ: dict[str, str]) -> None:
+    outer = make_repository(tmp_path / "outer")
+    git(outer, "-c", "protocol.file.allow=always", "submodule", "--quiet", "add", str(repo), "inner")
+    assert checkouts(Git(outer / "inner", environ), "main") == [Checkout(outer / "inner", True)]
+
+
 def test_a_linked_work_tree_follows(moved: Moved, tmp_path: Path) -> None:
     git(moved.repo, "checkout", "--quiet", "--detach")
     git(moved.repo, "worktree", "add", "--quiet", str(tmp_path / "linked"), "main")

@@ -138,6 +138,23 @@ def test_one_that_git_was_killed_in_is_made_again(workshop: Workshop, worktree: 
     assert names(again.path) == WHOLE
 
 
+def test_one_that_git_was_killed_in_before_it_was_whole_is_in_nobodys_way(
+    workshop: Workshop, worktree: Worktree, repo: Path
+) -> None:
+    (worktree.path / "mine.txt").write_text("mine\n")
+    admin = repo / ".git" / "worktrees" / "half"
+    admin.mkdir()
+    (admin / "locked").write_text("beadtown is making this")
+    (admin / "gitdir").write_text(f"{workshop.root / 'half' / '.git'}\n")
+    # Git itself now fails at each command that looks for work trees.
+    (admin / "commondir").write_text("")
+    assert workshop.find("polecat/one") is not None
+    assert [found.path for found in workshop.all()] == [worktree.path]
+    assert workshop.open("two", "polecat/two", "main").path == workshop.root / "two"
+    assert git(repo, "worktree", "list", "--porcelain").count("worktree ") == 3
+    assert not admin.exists()
+
+
 def test_one_that_a_person_has_locked_is_used_all_the_same(workshop: Workshop, worktree: Worktree, repo: Path) -> None:
     git(repo, "worktree", "lock", "--reason", "mine", str(worktree.path))
     (worktree.path / "new.txt").write_text("new\n")

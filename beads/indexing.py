@@ -124,10 +124,13 @@ class Update(NamedTuple):
     data: bytes
 
 
-Standings = Mapping[str, tuple[str | None, int, str | None, str | None]]
-"""Where units stand, by id: the columns ``kind``, ``deferred``, ``reason`` and ``waits``."""
+Standing = tuple[str | None, int, str | None, str | None]
+"""Where a unit stands: the columns ``kind``, ``deferred``, ``reason`` and ``waits``."""
 
-_NOWHERE = (None, 0, None, None)
+Standings = Mapping[str, Standing]
+"""Where units stand, by id."""
+
+_NOWHERE: Standing = (None, 0, None, None)
 
 
 def standings(view: graph.View, updates: Iterable[Update]) -> Standings:
@@ -192,7 +195,7 @@ def _write(connection: sqlite3.Connection, updates: Sequence[Update], stands: St
     connection.executemany("DELETE FROM beads WHERE id = ?", ((u.id,) for u in updates if u.oid is None))
 
 
-def _row(update: Update, stands: tuple[object, ...]) -> tuple[object, ...]:
+def _row(update: Update, stands: Standing) -> tuple[object, ...]:
     bead, oid = update.new, bytes.fromhex(update.oid or "")
     if bead is None:
         # A file that is no bead has a place, so that whoever reads it is told.
@@ -244,7 +247,7 @@ def _found_by(bead: Bead | None) -> tuple[set[tuple[str, ...]], ...]:
 
 
 def _standings(view: graph.View, beads: Iterable[Bead]) -> Standings:
-    found: dict[str, tuple[str | None, int, str | None, str | None]] = {}
+    found: dict[str, Standing] = {}
     for bead in beads:
         if graph.is_unit(bead) and not bead.closed:
             found[bead.id] = _NOWHERE

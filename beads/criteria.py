@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 TIMEOUT = 600.0
 """How many seconds a command may take, unless its criterion says otherwise."""
+
+ONLY_LIMITS = "A diff only sets limits; add a run or a file."
+"""What to do about criteria that :func:`only_limit`."""
+
+
+def only_limit(kinds: Iterable[str]) -> bool:
+    """Whether criteria of these kinds, at least one, would hold before anything was done."""
+    return set(kinds) == {"diff"}
 
 
 def in_words(

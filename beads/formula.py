@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, StrictBool, StrictFloat, StrictInt
 
+from beads.criteria import ONLY_LIMITS, only_limit
 from beads.errors import InvalidDocument, InvalidInput
 from beads.model import Bead, Criterion, Dependency, Fact, check_id, derived_id, milliseconds
 from beads.ops import Create
@@ -265,8 +266,8 @@ def _check_steps(plan: Plan, place: Place, molecule: Molecule) -> None:
 
 def _check_telling(plan: Plan, place: Place, criteria: Sequence[Criterion]) -> None:
     """Refuse what would hold before anything was done."""
-    if all(criterion.kind == "diff" for criterion in criteria):
-        raise plan.fault(place, "holds when nothing is done", "A diff only sets limits; add a run or a file.")
+    if only_limit(criterion.kind for criterion in criteria):
+        raise plan.fault(place, "holds when nothing is done", ONLY_LIMITS)
 
 
 def _check_unique(plan: Plan, place: Place, ids: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from cli import render
 from cli.session import BEAD_ID, Session, asked, command, given_text, group
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from beads.model import Bead
     from beads.ops import Operation
@@ -110,11 +110,14 @@ def create(session: Session, /, needs: tuple[str, ...], parent: str | None, give
       bead create "Add slugify()" --criterion "run: pytest -q tests/test_slug.py"
       bead create "Release notes" --needs bt-7f3a9c --description - < notes.md
     """
+    from beads.criteria import ONLY_LIMITS, only_limit
+    from beads.errors import InvalidInput
     from beads.ops import Create
 
     facts["description"] = given_text(facts["description"], "the description")
     facts["criteria"] = [_criterion(text) for text in facts["criteria"]]
-    _check_telling(facts["criteria"])
+    if only_limit(kind for criterion in facts["criteria"] for kind in criterion):
+        raise InvalidInput("these criteria hold when nothing is done", ONLY_LIMITS)
     facts["dependencies"] = _edges(needs, parent)
     facts["labels"] = sorted(set(facts["labels"]))
     now = session.now()
@@ -173,14 +176,6 @@ def _criterion(text: str) -> dict[str, object]:
             "or 'diff: PATTERN…', within which the change must stay.",
         )
     return {kind.strip(): what.split() if kind.strip() == "diff" else what.strip()}
-
-
-def _check_telling(criteria: Sequence[Mapping[str, object]]) -> None:
-    """Refuse what would hold before anything was done."""
-    if criteria and all("diff" in criterion for criterion in criteria):
-        from beads.errors import InvalidInput
-
-        raise InvalidInput("these criteria hold when nothing is done", "A diff only sets limits; add a run or a file.")
 
 
 def _edges(needs: Iterable[str], parent: str | None) -> list[dict[str, str]]:

@@ -41,6 +41,12 @@ timeout = 20
 """
 
 
+def settings_with(command: Sequence[str], environment: Sequence[str] = ()) -> str:
+    """The settings of a town whose default agent is that program."""
+    table = f"command = {json.dumps(list(command))}\nenvironment = {json.dumps(list(environment))}"
+    return SETTINGS.replace("[town]\n", '[town]\nagent = "fake"\n') + f'[agents.fake]\nruntime = "plain"\n{table}\n'
+
+
 def make_town(path: Path, settings: str = SETTINGS) -> Path:
     """A repository with a gate and an empty store; returns its path."""
     files = {"check.sh": CHECK, "parts/first": "ok\n", "shared.txt": "top\n", "town.toml": settings}

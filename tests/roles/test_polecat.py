@@ -12,7 +12,20 @@ import pytest
 from beads import Bead, Store, graph
 from beads.errors import Fenced
 from beads.ops import Claim, Close, Release
-from tests.towns import BEAD, SETTINGS, TOWN, assert_settled, make_town, molecule, part, pour, run, snapshot, until
+from tests.towns import (
+    BEAD,
+    SETTINGS,
+    TOWN,
+    assert_settled,
+    make_town,
+    molecule,
+    part,
+    pour,
+    run,
+    settings_with,
+    snapshot,
+    until,
+)
 from tests.world import git
 
 AGENT = """\
@@ -26,12 +39,10 @@ print("I am done. Everything works.")
 """
 
 
-def with_agent(path: Path, command: str) -> Path:
+def with_agent(path: Path, *argument: str) -> Path:
     """A town whose default agent is a small program that claims success whatever it did."""
     (path / "agent.py").write_text(AGENT)
-    table = f'[agents.fake]\nruntime = "plain"\ncommand = {command}\nenvironment = ["FAKE_KEY"]\n'
-    settings = SETTINGS.replace("[town]\n", '[town]\nagent = "fake"\n') + table
-    return make_town(path, settings)
+    return make_town(path, settings_with(["python3", f"{path}/agent.py", *argument], ["FAKE_KEY"]))
 
 
 def only(repository: Path, kind: str) -> Bead:
@@ -40,13 +51,13 @@ def only(repository: Path, kind: str) -> Bead:
     return bead
 
 
-@pytest.mark.parametrize("argument", ["", ', "{prompt}"'])
+@pytest.mark.parametrize("argument", [[], ["{prompt}"]])
 def test_an_agent_program_works_a_molecule_to_main(
-    tmp_path: Path, argument: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, argument: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FAKE_KEY", "planted-key-of-the-agent")
     monkeypatch.setenv("OTHER_SECRET", "planted-and-not-allowed")
-    repository = with_agent(tmp_path, f'["python3", "{tmp_path}/agent.py"{argument}]')
+    repository = with_agent(tmp_path, *argument)
     pour(repository, molecule("agent", "", "grep ok parts/agent", "! grep -q FAKE_KEY /proc/self/environ"))
     run(repository, "up", "--until-idle")
     assert_settled(repository, landed=1)

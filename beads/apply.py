@@ -270,7 +270,7 @@ def _close(op: Close, draft: Draft, context: Context) -> Bead:
         raise InvalidInput(f"{op.worker} does not say under which epoch to close {bead.id}")
     if op.worker or (molecule.lease is not None and not _decided(op)):
         guard(draft, context, op.id, op.worker or context.actor, op.epoch or molecule.epoch)
-    _check_closable(op, draft, bead)
+    _check_closable(op, draft, bead, molecule)
     _withdraw(op, draft, context)
     bead = _end_attempts(draft, context, bead, "satisfied", "", op.worker)
     reason = f"forced by {context.actor}: {op.reason}" if op.force else op.reason
@@ -303,7 +303,7 @@ def _withdraw(op: Close, draft: Draft, context: Context) -> None:
         _put(draft, context, request, _closed(request, "cancelled", f"{op.id} was closed as {op.outcome}", context))
 
 
-def _check_closable(op: Close, draft: Draft, bead: Bead) -> None:
+def _check_closable(op: Close, draft: Draft, bead: Bead, molecule: Bead) -> None:
     """Done is proven (I3): work closes as done only when each criterion passed on one and the same tree."""
     if op.force and not op.reason.strip():
         raise Refused(f"closing {bead.id} by force needs a reason", "Add --reason.")
@@ -311,13 +311,13 @@ def _check_closable(op: Close, draft: Draft, bead: Bead) -> None:
         raise InvalidInput(f"{bead.id} cannot be closed as deleted", f"`bead delete {bead.id}` deletes it.")
     if op.outcome == "landed" or (bead.issue_type == "merge-request" and not _decided(op)):
         raise Refused(f"only the Refinery lands {bead.id}", "`town queue` shows where it stands.")
-    molecule = graph.molecule_of(draft, bead)
-    if bead.issue_type == "step" and molecule.id != bead.id and not molecule.closed and not op.force and _decided(op):
-        raise Refused(
-            f"{bead.id} cannot be {op.outcome}: {molecule.id} is done only when each of its steps is",
-            f"`bead close {molecule.id} --outcome {op.outcome}` gives up all of it; or decide with --force --reason.",
-        )
     if _decided(op):
+        if bead.issue_type == "step" and molecule.id != bead.id and not (molecule.closed or op.force):
+            raise Refused(
+                f"{bead.id} cannot be {op.outcome}: {molecule.id} is done only when each of its steps is",
+                f"`bead close {molecule.id} --outcome {op.outcome}` gives up all of it; "
+                "or decide with --force --reason.",
+            )
         return
     _check_seals(draft, bead)
     missing = unproven(bead, op.evidence)

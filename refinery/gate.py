@@ -153,9 +153,9 @@ def judge(exit: Exit, command: str, expected: int = 0) -> tuple[Verdict, str]:
         return "error", "was cancelled"
     if collected_nothing(exit.output):
         return "error", "no tests were collected"
+    if exit.code == expected == 0 and tells_of_no_test(command, exit.output):
+        return "error", "ended without a word of a test that passed"
     if exit.code == expected:
-        if expected == 0 and tells_of_no_test(command, exit.output):
-            return "error", "ended without a word of a test that passed"
         return "pass", f"exit {exit.code}"
     return "fail", f"exit {exit.code}, expected {expected}" if expected else f"exit {exit.code}"
 

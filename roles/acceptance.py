@@ -46,10 +46,7 @@ def evaluate(criteria: Sequence[Criterion], bench: Bench) -> tuple[Evidence, ...
     """
     found: list[Evidence] = []
     for number, criterion in enumerate(criteria, start=1):
-        if criterion.kind == "run":
-            evidence = _run(criterion, bench, number)
-        else:
-            evidence = _file(criterion, bench) if criterion.kind == "file" else _diff(criterion, bench)
+        evidence = _look(criterion, bench, number)
         found.append(evidence)
         if evidence.verdict != "pass":
             break
@@ -65,6 +62,16 @@ def feedback(evidence: Sequence[Evidence]) -> str:
     """What did not hold and how, as text for the next attempt; empty when all held."""
     parts = [f"{e.subject}\n{e.detail}\n{e.output[-_TAIL:]}".rstrip() for e in evidence if e.verdict != "pass"]
     return "\n\n".join(parts)
+
+
+def _look(criterion: Criterion, bench: Bench, number: int) -> Evidence:
+    match criterion.kind:
+        case "run":
+            return _run(criterion, bench, number)
+        case "file":
+            return _file(criterion, bench)
+        case "diff":
+            return _diff(criterion, bench)
 
 
 def _run(criterion: Criterion, bench: Bench, number: int) -> Evidence:
@@ -104,21 +111,21 @@ def _file(criterion: Criterion, bench: Bench) -> Evidence:
 def _diff(criterion: Criterion, bench: Bench) -> Evidence:
     changed = ["diff-tree", "-r", "-z", "--no-renames", "--no-ext-diff", "--no-textconv"]
     outside = [f":(exclude,glob){pattern}" for pattern in criterion.diff]
-    names = bench.git.run(*changed, "--name-only", bench.base, bench.tree, "--", ".", *outside).out
+    both = bench.base, bench.tree
+    names = bench.git.run(*changed, "--name-only", *both, "--", ".", *outside).out
     strays = [name for name in names.split("\0") if name]
     if strays:
         more = f" and {len(strays) - 3} more" if len(strays) > 3 else ""
         return _evidence(criterion, bench, "fail", f"changes {', '.join(strays[:3])}{more}")
     # Of what is no text Git counts no lines; it is one.
-    counted = bench.git.run(*changed, "--numstat", bench.base, bench.tree).out
+    counted = bench.git.run(*changed, "--numstat", *both).out
     counts = [
         1 if added == "-" else int(added) + int(removed)
         for added, removed, _ in (line.split("\t", 2) for line in counted.split("\0") if line)
     ]
-    size = f"{len(counts)} files, {sum(counts)} lines"
-    if criterion.lines is not None and sum(counts) > criterion.lines:
-        return _evidence(criterion, bench, "fail", f"changes {size}")
-    return _evidence(criterion, bench, "pass", f"changes {size}")
+    lines = sum(counts)
+    verdict: Verdict = "pass" if criterion.lines is None or lines <= criterion.lines else "fail"
+    return _evidence(criterion, bench, verdict, f"changes {len(counts)} files, {lines} lines")
 
 
 def _inside(path: Path, root: Path) -> bool:

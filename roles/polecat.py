@@ -260,7 +260,8 @@ class Polecat:
         bench = Bench(
             directory=worktree.path,
             tree=tree,
-            base=self.site.git.line("merge-base", self.site.main, worktree.head()),
+            # Before anything of the worker's runs, which might move main.
+            base=self._base(worktree.head()),
             git=self.site.git.at(worktree.path),
             environ=self.site.surroundings(()),
             logs=self.site.logs(self._molecule.id),
@@ -305,10 +306,14 @@ class Polecat:
     def _author(self) -> Identity:
         return Identity(f"polecat {self.name}", f"{self.name}@beadtown.invalid")
 
+    def _base(self, head: str) -> str:
+        """The commit at which a branch with that head left main."""
+        return self.site.git.line("merge-base", self.site.main, head)
+
     def _submit(self, worktree: Worktree) -> Result:
         """Pin the head, ask for it to be merged, and leave."""
         molecule, git, head = self._molecule, self.site.git, worktree.head()
-        base = git.line("merge-base", self.site.main, head)
+        base = self._base(head)
         git.swap(f"{REQUESTS}{molecule.id}/{head[:16]}", head, ABSENT, "submitted")
         submit = Submit(
             id=molecule.id,

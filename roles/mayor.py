@@ -17,10 +17,10 @@ from dataclasses import dataclass
 
 from beads import graph
 from beads.errors import LostRace
-from beads.formula import SUPERSEDES, Molecule, Plan, nearest, pour, read_plan, source_of
 from beads.lines import Place
 from beads.model import Bead, Dependency
 from beads.ops import Close, Create, Depend, Operation
+from beads.plan import SUPERSEDES, Molecule, Plan, nearest, pour, read_plan, source_of
 from beads.store import Snapshot, Store, Written
 
 

@@ -15,7 +15,7 @@ from types import ModuleType
 
 import pytest
 
-from beads.formula import Molecule, read_plan
+from beads.plan import Molecule, read_plan
 from tests.world import ROOT, git
 
 SCRIPT = ROOT / "examples" / "modernize" / "modernize.py"

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import beads.formula
+import beads.plan
 from beads import Bead, Criterion, Dependency, Store, graph
 from beads.apply import Context, Draft, apply
 from beads.errors import InvalidDocument
-from beads.formula import Plan, nearest, pour, read_plan, source_of
 from beads.model import derived_id, read_bead, write_bead
 from beads.ops import Create
+from beads.plan import Plan, nearest, pour, read_plan, source_of
 from beads.toml import dumps
 from tests.world import ROOT
 
@@ -660,7 +660,7 @@ def test_two_molecules_whose_ids_collide_get_ids_of_their_own(monkeypatch: pytes
     def colliding(prefix: str, *parts: str, length: int = 6) -> str:
         return derived_id(prefix, length=length) if length == 6 else derived_id(prefix, *parts, length=length)
 
-    monkeypatch.setattr(beads.formula, "derived_id", colliding)
+    monkeypatch.setattr(beads.plan, "derived_id", colliding)
     plan = read(CHAIN)
     first = poured(plan)
     assert len({bead.id for bead in first}) == len(first)
@@ -808,7 +808,7 @@ def _roots(beads: Iterable[Bead]) -> list[Bead]:
 def test_ten_thousand_steps_are_poured_without_looking_for_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
     monkeypatch.setattr("beads.toml.line_of", lambda *args: asked.append(args))
-    monkeypatch.setattr("beads.formula.line_of", lambda *args: asked.append(args))
+    monkeypatch.setattr("beads.plan.line_of", lambda *args: asked.append(args))
     criterion = {"run": "test -e thing"}
     steps = [{"id": f"s{n}", "title": f"Step {n}", "run": "make", "criteria": [criterion]} for n in range(100)]
     names = [f"m{n}" for n in range(100)]

@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from datetime import timedelta
-from itertools import count
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from beads import graph
+from beads import graph, landing
+from beads.change import closed, give_back, put
 from beads.draft import Draft
 from beads.errors import InvalidInput, LostRace, Refused
 from beads.fencing import Context, guard, until
@@ -28,10 +28,9 @@ from beads.model import (
     Evidence,
     Fact,
     Lease,
-    MergeRequest,
-    Outcome,
 )
 from beads.ops import (
+    Answer,
     Begin,
     Claim,
     Close,
@@ -54,7 +53,7 @@ from beads.ops import (
     Submit,
     Update,
 )
-from beads.proof import never_proven, united, unproven
+from beads.proof import answer, answered_for, question, united, unproven
 
 __all__ = ["Context", "Draft", "apply"]
 
@@ -73,15 +72,6 @@ def apply(operation: Operation, draft: Draft, context: Context) -> Bead | None:
     return bead
 
 
-def _put(draft: Draft, context: Context, old: Bead | None, new: Bead) -> Bead:
-    """Write ``new`` when it says anything that ``old`` does not."""
-    if new == old:
-        return new
-    stamped = new.evolve(updated_at=max(context.now, new.updated_at))
-    draft.put(stamped)
-    return stamped
-
-
 def _create(op: Create, draft: Draft, context: Context) -> Bead:
     there = draft.get(op.bead.id)
     if there is not None:
@@ -91,7 +81,7 @@ def _create(op: Create, draft: Draft, context: Context) -> Bead:
         raise Refused(f"bead {op.bead.id} exists already: {there.title}", "Choose another id, or update that one.")
     if draft.closes_cycle(op.bead):
         raise Refused(f"{op.bead.id} would wait for itself", "Remove one of its dependencies.")
-    return _put(draft, context, None, op.bead)
+    return put(draft, context, None, op.bead)
 
 
 def _update(op: Update, draft: Draft, context: Context) -> Bead:
@@ -105,7 +95,7 @@ def _update(op: Update, draft: Draft, context: Context) -> Bead:
     if bead.closed and op.status:
         raise Refused(f"{bead.id} is closed", f"Use `bead reopen {bead.id}`.")
     try:
-        return _put(draft, context, bead, Bead.model_validate({**dict(bead), **changes}))
+        return put(draft, context, bead, Bead.model_validate({**dict(bead), **changes}))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise InvalidInput(f"{bead.id} cannot have that {first['loc'][0]}: {first['msg']}") from error
@@ -114,7 +104,7 @@ def _update(op: Update, draft: Draft, context: Context) -> Bead:
 def _label(op: Label, draft: Draft, context: Context) -> Bead:
     bead = draft.need(op.id)
     labels = tuple(sorted((set(bead.labels) | set(op.add)) - set(op.remove)))
-    return _put(draft, context, bead, bead.evolve(labels=labels))
+    return put(draft, context, bead, bead.evolve(labels=labels))
 
 
 def _depend(op: Depend, draft: Draft, context: Context) -> Bead:
@@ -126,11 +116,11 @@ def _depend(op: Depend, draft: Draft, context: Context) -> Bead:
     if op.remove:
         if bead.seal and op.type == "parent-child" and known:
             raise Refused(f"{bead.id} is sealed as a part of {op.on}", f"`bead close {bead.id} --force` gives it up.")
-        return _put(draft, context, bead, bead.evolve(dependencies=rest))
+        return put(draft, context, bead, bead.evolve(dependencies=rest))
     draft.need(op.on)
     if op.type in BLOCKING and graph.closes_cycle(draft, op.id, op.on):
         raise Refused(f"{op.id} cannot wait for {op.on}: that would be a cycle", f"See `bead dep tree {op.on}`.")
-    return bead if known else _put(draft, context, bead, bead.evolve(dependencies=(*rest, edge)))
+    return bead if known else put(draft, context, bead, bead.evolve(dependencies=(*rest, edge)))
 
 
 def _say(op: Say, draft: Draft, context: Context) -> Bead:
@@ -141,7 +131,7 @@ def _say(op: Say, draft: Draft, context: Context) -> Bead:
     )
     known = {c.id for c in bead.comments}
     comments = bead.comments if comment.id in known else (*bead.comments, comment)
-    return _put(draft, context, bead, bead.evolve(comments=comments))
+    return put(draft, context, bead, bead.evolve(comments=comments))
 
 
 def _claim(op: Claim, draft: Draft, context: Context) -> Bead | None:
@@ -178,7 +168,7 @@ def _lease(bead: Bead, op: Claim, draft: Draft, context: Context) -> Bead:
         until=context.now + timedelta(seconds=op.seconds),
     )
     held = bead.evolve(lease=lease, epoch=lease.epoch, status="in_progress", assignee=op.worker)
-    return _put(draft, context, bead, held)
+    return put(draft, context, bead, held)
 
 
 def _check_seals(draft: Draft, molecule: Bead) -> None:
@@ -196,7 +186,7 @@ def _renew(op: Renew, draft: Draft, context: Context) -> Bead:
     assert molecule.lease is not None, "guarded"
     until = max(molecule.lease.until, context.now + timedelta(seconds=op.seconds))
     lease = molecule.lease.model_copy(update={"until": until})
-    return _put(draft, context, molecule, molecule.evolve(lease=lease))
+    return put(draft, context, molecule, molecule.evolve(lease=lease))
 
 
 def _release(op: Release, draft: Draft, context: Context) -> Bead:
@@ -208,13 +198,7 @@ def _release(op: Release, draft: Draft, context: Context) -> Bead:
     guard(draft, context._replace(site="") if over else context, op.id, op.worker, op.epoch)
     for step in graph.steps(draft, molecule):
         _end_attempts(draft, context, step, op.end, op.reason, op.worker)
-    return _give_back(draft, context, draft.need(molecule.id))
-
-
-def _give_back(draft: Draft, context: Context, molecule: Bead) -> Bead:
-    # Somebody may have put it off while it was worked on.
-    status = "open" if molecule.status == "in_progress" else molecule.status
-    return _put(draft, context, molecule, molecule.evolve(lease=None, status=status, assignee=""))
+    return give_back(draft, context, draft.need(molecule.id))
 
 
 def _begin(op: Begin, draft: Draft, context: Context) -> Bead:
@@ -237,7 +221,7 @@ def _begin(op: Begin, draft: Draft, context: Context) -> Bead:
         runtime=op.runtime,
         started_at=context.now,
     )
-    return _put(draft, context, step, step.evolve(attempts=(*step.attempts, attempt)))
+    return put(draft, context, step, step.evolve(attempts=(*step.attempts, attempt)))
 
 
 def _end_attempts(draft: Draft, context: Context, step: Bead, end: AttemptEnd, reason: str, worker: str = "") -> Bead:
@@ -252,13 +236,48 @@ def _end_attempts(draft: Draft, context: Context, step: Bead, end: AttemptEnd, r
         how = {"end": end, "reason": reason} if own else {"end": "died", "reason": f"{attempt.worker} was fenced"}
         return attempt.model_copy(update={**how, "ended_at": context.now})
 
-    return _put(draft, context, step, step.evolve(attempts=tuple(map(ended, step.attempts))))
+    return put(draft, context, step, step.evolve(attempts=tuple(map(ended, step.attempts))))
 
 
 def _finish(op: Finish, draft: Draft, context: Context) -> Bead:
     step, _ = guard(draft, context, op.id, op.worker, op.epoch)
+    _check_answers(step, op.evidence)
     step = _end_attempts(draft, context, step, op.end, op.reason, op.worker)
-    return _put(draft, context, step, step.evolve(evidence=united(step.evidence, op.evidence)))
+    return put(draft, context, step, step.evolve(evidence=united(step.evidence, op.evidence)))
+
+
+def _check_answers(step: Bead, evidence: Iterable[Evidence]) -> None:
+    """Refuse a worker's word where a person's is asked for."""
+    forged = answered_for(step, evidence)
+    if forged:
+        raise Refused(f"only a person can answer what {step.id} asks: {forged}", f"`town approve {step.id}` does.")
+
+
+def _answer(op: Answer, draft: Draft, context: Context) -> Bead:
+    step = draft.need(op.id)
+    if not op.approved and not op.reason.strip():
+        raise Refused(f"rejecting {step.id} needs a reason, for whoever goes on with it", "Add --reason.")
+    found = question(step)
+    if step.closed or graph.molecule_of(draft, step).closed or found is None:
+        raise Refused(f"nothing is asked about {step.id}", f"`bead why {step.id}` says where it stands.")
+    if found.tree != op.tree:
+        raise LostRace(f"{step.id} is asked about tree {found.tree[:12]} by now", "Look at it again.")
+    there = answer(step, found.subject, found.tree)
+    verdict: Literal["pass", "fail"] = "pass" if op.approved else "fail"
+    if there and (there.verdict, there.detail, there.by) == (verdict, op.reason, context.actor):
+        return step
+    key = f"{found.subject}\0{found.tree}\0{context.actor}\0{context.now.isoformat()}\0{verdict}"
+    said = Evidence(
+        id=hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest()[:12],
+        subject=found.subject,
+        verdict=verdict,
+        detail=op.reason,
+        tree=found.tree,
+        commit=found.commit,
+        by=context.actor,
+        at=max(context.now, found.at),
+    )
+    return put(draft, context, step, step.evolve(evidence=united(step.evidence, (said,))))
 
 
 def _close(op: Close, draft: Draft, context: Context) -> Bead:
@@ -274,18 +293,7 @@ def _close(op: Close, draft: Draft, context: Context) -> Bead:
     _withdraw(op, draft, context)
     bead = _end_attempts(draft, context, bead, "satisfied", "", op.worker)
     reason = f"forced by {context.actor}: {op.reason}" if op.force else op.reason
-    return _put(draft, context, bead, _closed(bead, op.outcome, reason, context, op.evidence))
-
-
-def _closed(bead: Bead, outcome: Outcome, reason: str, context: Context, more: Iterable[Evidence] = ()) -> Bead:
-    return bead.evolve(
-        status="closed",
-        outcome=outcome,
-        close_reason=reason,
-        closed_at=context.now,
-        evidence=united(bead.evidence, more),
-        lease=None,
-    )
+    return put(draft, context, bead, closed(bead, op.outcome, reason, context, op.evidence))
 
 
 def _decided(op: Close) -> bool:
@@ -300,7 +308,7 @@ def _withdraw(op: Close, draft: Draft, context: Context) -> None:
             continue
         if request.merge and request.merge.landing and not op.force:
             raise Refused(f"{op.id} is about to land as {request.merge.landing[:12]}", "Wait for it, or use --force.")
-        _put(draft, context, request, _closed(request, "cancelled", f"{op.id} was closed as {op.outcome}", context))
+        put(draft, context, request, closed(request, "cancelled", f"{op.id} was closed as {op.outcome}", context))
 
 
 def _check_closable(op: Close, draft: Draft, bead: Bead, molecule: Bead) -> None:
@@ -320,6 +328,7 @@ def _check_closable(op: Close, draft: Draft, bead: Bead, molecule: Bead) -> None
             )
         return
     _check_seals(draft, bead)
+    _check_answers(bead, op.evidence)
     missing = unproven(bead, op.evidence)
     if missing:
         raise Refused(
@@ -333,6 +342,8 @@ def _check_closable(op: Close, draft: Draft, bead: Bead, molecule: Bead) -> None
 
 def _reopen(op: Reopen, draft: Draft, context: Context) -> Bead:
     bead = draft.need(op.id)
+    if op.worker:
+        guard(draft, context, op.id, op.worker, op.epoch)
     if bead.outcome == "landed":
         raise Refused(f"{bead.id} has landed on main", "Create a new bead for what is still wrong.")
     if not bead.closed:
@@ -346,7 +357,7 @@ def _reopen(op: Reopen, draft: Draft, context: Context) -> Bead:
         raise Refused(f"{molecule.id}, which {bead.id} is a step of, is closed", f"Reopen {molecule.id} first.")
     if any(not request.closed for request in graph.merge_requests(draft, molecule)):
         raise Refused(f"{molecule.id}, which {bead.id} is a step of, is in the merge queue", "Wait how it ends.")
-    return _put(draft, context, bead, bead.evolve(status="open", outcome=None, closed_at=None, close_reason=""))
+    return put(draft, context, bead, bead.evolve(status="open", outcome=None, closed_at=None, close_reason=""))
 
 
 def _delete(op: Delete, draft: Draft, context: Context) -> Bead:
@@ -374,8 +385,8 @@ def _bury(op: Delete, bead_id: str, draft: Draft, context: Context) -> tuple[Bea
     if others:
         raise Refused(f"{others[0]} is a part of {bead.id}", "Delete it first, or all of them with --cascade.")
     for request in graph.merge_requests(draft, bead):
-        _put(draft, context, request, request.tombstone(op.reason, context.now))
-    gone = _put(draft, context, bead, bead.tombstone(op.reason, context.now))
+        put(draft, context, request, request.tombstone(op.reason, context.now))
+    gone = put(draft, context, bead, bead.tombstone(op.reason, context.now))
     return gone, [part.id for part in reversed(parts) if part.merge is None]
 
 
@@ -383,87 +394,6 @@ def _restore(op: Restore, draft: Draft, context: Context) -> Bead | None:
     from beads import undo
 
     return undo.restore(op, draft, context.now, lambda operation: apply(operation, draft, context))
-
-
-def _submit(op: Submit, draft: Draft, context: Context) -> Bead:
-    bead = draft.need(op.id)
-    requests = graph.merge_requests(draft, bead)
-    # A head that was rejected or withdrawn may be asked for again: main, or luck, may have been what was wrong.
-    there = next((r for r in requests if r.merge and r.merge.head == op.head and r.outcome in (None, "landed")), None)
-    if there is not None:
-        return there
-    if bead.outcome == "done" and op.head == op.base:
-        return bead
-    _, molecule = guard(draft, context, op.id, op.worker, op.epoch)
-    left = graph.next_step(draft, molecule)
-    if left is not None and left.id != molecule.id:
-        raise Refused(f"{molecule.id} cannot be submitted: step {left.id} is open")
-    missing = never_proven(left) if left else ""
-    if missing:
-        raise Refused(f"{molecule.id} cannot be submitted: not proven: {missing}")
-    if op.head == op.base:
-        done = _closed(molecule, "done", "the goal already held on main", context)
-        return _put(draft, context, molecule, done)
-    names = (f"{molecule.id}.m{number}" for number in count(len(requests) + 1))
-    request = Bead(
-        id=next(name for name in names if draft.get(name) is None),
-        title=molecule.title,
-        issue_type="merge-request",
-        priority=molecule.priority,
-        created_at=context.now,
-        created_by=context.actor,
-        updated_at=context.now,
-        dependencies=(Dependency(on=molecule.id, type="parent-child"),),
-        merge=MergeRequest(molecule=molecule.id, branch=op.branch, head=op.head, base=op.base),
-    )
-    _give_back(draft, context, molecule)
-    return _put(draft, context, None, request)
-
-
-def _request(draft: Draft, bead_id: str) -> tuple[Bead, MergeRequest]:
-    bead = draft.need(bead_id)
-    if bead.merge is None:
-        raise InvalidInput(f"{bead_id} is not a merge request")
-    return bead, bead.merge
-
-
-def _judge(op: Judge, draft: Draft, context: Context) -> Bead:
-    bead, _ = _request(draft, op.id)
-    return _put(draft, context, bead, bead.evolve(evidence=united(bead.evidence, (op.evidence,))))
-
-
-def _intend(op: Intend, draft: Draft, context: Context) -> Bead | None:
-    last: Bead | None = None
-    for bead_id in op.ids:
-        bead, merge = _request(draft, bead_id)
-        if bead.closed:
-            raise LostRace(f"merge request {bead_id} is closed already: {bead.outcome}")
-        meant = merge.model_copy(update={"landing": op.commit})
-        last = _put(draft, context, bead, bead.evolve(merge=meant))
-    return last
-
-
-def _land(op: Land, draft: Draft, context: Context) -> Bead | None:
-    last: Bead | None = None
-    for bead_id in op.ids:
-        bead, merge = _request(draft, bead_id)
-        if bead.outcome != "landed":
-            done = merge.model_copy(update={"landed": op.commit})
-            reason = f"landed as {op.commit[:12]}"
-            bead = _put(draft, context, bead, _closed(bead, "landed", reason, context).evolve(merge=done))
-            molecule = draft.need(merge.molecule)
-            _put(draft, context, molecule, _closed(molecule, "landed", reason, context))
-        last = bead
-    return last
-
-
-def _send_back(op: SendBack, draft: Draft, context: Context) -> Bead:
-    bead, _ = _request(draft, op.id)
-    if bead.closed:
-        return bead
-    if draft.get(op.step.id) is None:
-        _put(draft, context, None, op.step)
-    return _put(draft, context, bead, _closed(bead, "rejected", op.reason, context))
 
 
 def _import(op: Import, draft: Draft, context: Context) -> Bead:
@@ -486,13 +416,14 @@ _HANDLERS: dict[type[Fact], Any] = {
     Release: _release,
     Begin: _begin,
     Finish: _finish,
+    Answer: _answer,
     Close: _close,
     Reopen: _reopen,
     Delete: _delete,
     Restore: _restore,
-    Submit: _submit,
-    Judge: _judge,
-    Intend: _intend,
-    Land: _land,
-    SendBack: _send_back,
+    Submit: landing.submit,
+    Judge: landing.judge,
+    Intend: landing.intend,
+    Land: landing.land,
+    SendBack: landing.send_back,
 }

@@ -25,6 +25,8 @@ def in_words(
     matches: str = "",
     diff: Sequence[str] = (),
     lines: int | None = None,
+    review: str = "",
+    approval: str = "",
 ) -> str:
     """One criterion as a line; its fields as :class:`beads.model.Criterion` has them."""
     if run:
@@ -32,5 +34,7 @@ def in_words(
         return f"run: {run}" + (f" (exit {exit})" if exit else "") + limit
     if diff:
         return f"diff: {' '.join(diff)}" + (f" (at most {lines} lines)" if lines is not None else "")
+    if review or approval:
+        return f"review: {review}" if review else f"approval: {approval}"
     wants = "is absent" if absent else f"matches {matches}" if matches else "exists"
     return f"file: {file} {wants}"

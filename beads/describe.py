@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from beads.model import Bead
 from beads.ops import (
+    Answer,
     Begin,
     Claim,
     Close,
@@ -37,6 +38,9 @@ def describe(operation: Operation, bead: Bead | None) -> str:
             return f"begin {operation.id}: {operation.worker}, attempt {len(bead.attempts) if bead else 1}"
         case Finish():
             return f"attempt at {operation.id} ended {operation.end}: {operation.reason or operation.worker}"
+        case Answer():
+            said = "approve" if operation.approved else "reject"
+            return f"{said} {operation.id}: {operation.reason or f'tree {operation.tree[:12]}'}"
         case Release():
             return f"release {operation.id}: {operation.reason or operation.worker}"
         case Close():

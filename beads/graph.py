@@ -16,6 +16,7 @@ from typing import Protocol
 
 from beads.ids import natural as natural
 from beads.model import BLOCKING, Attempt, Bead, Dependency
+from beads.proof import asked
 from beads.state import Kind as Kind
 from beads.state import State as State
 
@@ -294,6 +295,10 @@ def _work_state(view: View, bead: Bead) -> State:
     changed = next((b.id for b in (bead, step) if b and b.seal and b.seal != b.digest()), None)
     if changed:
         return State("needs_person", f"the goal or criteria of {changed} were changed after they were sealed")
+    question = asked(step) if step else None
+    if step is not None and question is not None:
+        about = f": {question.detail}" if question.detail else ""
+        return State("needs_person", f"step {step.id} asks for {question.subject}{about}")
     if step is None:
         return State("ready", "all steps closed, not yet submitted" if workable(view, bead) else "nothing in its way")
     if len(failed(step)) >= step.attempts_max:

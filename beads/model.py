@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -74,14 +74,22 @@ class Dependency(Fact):
     gate: Literal["", "all-children", "any-children"] = ""
 
 
+CriterionKind = Literal["run", "file", "diff", "review", "approval"]
+
+KINDS: tuple[CriterionKind, ...] = get_args(CriterionKind)
+"""The kinds of criteria, in the order in which they are looked at: what costs nobody's time first."""
+
+
 class Criterion(Fact):
-    """One thing that must hold before a step may close; exactly one of ``run``, ``file`` and ``diff`` is given.
+    """One thing that must hold before a step may close, of exactly one kind.
 
     ``run`` is a shell line, evaluated in a fresh process; it holds when it ends with ``exit``.
     ``file`` is a path relative to the repository's root; it holds when the file is there, or with
     ``absent = true`` is not, and its text matches the regular expression ``matches`` when one is given.
     ``diff`` are patterns of paths, as Git's ``:(glob)`` has them; it holds when all that the branch changes since it
     left main lies there, and is no more than ``lines`` lines, added and removed, when that is given.
+    ``review`` is what a reviewing model is asked about the branch; it holds when the model finds nothing against it.
+    ``approval`` is what a person is asked; it holds when one has said yes to exactly what is there.
     """
 
     run: str = ""
@@ -92,11 +100,14 @@ class Criterion(Fact):
     matches: str = ""
     diff: tuple[str, ...] = ()
     lines: int | None = Field(None, ge=0)
+    review: str = ""
+    approval: str = ""
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
-        if [bool(self.run.strip()), bool(self.file.strip()), bool(self.diff)].count(True) != 1:
-            raise ValueError("give exactly one of 'run', 'file' and 'diff'")
+        texts = (self.run, self.file, self.review, self.approval)
+        if [*(bool(text.strip()) for text in texts), bool(self.diff)].count(True) != 1:
+            raise ValueError(f"give exactly one of {', '.join(map(repr, KINDS))}")
         for name, path in [("file", self.file), *(("diff", pattern) for pattern in self.diff)]:
             if path.startswith("/") or ".." in path.split("/"):
                 raise ValueError(f"{name} {path!r} must be a path inside the repository")
@@ -113,9 +124,9 @@ class Criterion(Fact):
         return self
 
     @property
-    def kind(self) -> Literal["run", "file", "diff"]:
+    def kind(self) -> CriterionKind:
         """Which of the kinds this is."""
-        return "run" if self.run else "file" if self.file else "diff"
+        return next(kind for kind in KINDS if getattr(self, kind))
 
     def __str__(self) -> str:
         return in_words(**dict(self))
@@ -126,12 +137,13 @@ class Evidence(Fact):
 
     ``subject`` is the criterion or the gate in words. ``verdict`` keeps apart what did not hold (``fail``) from
     what could not be judged (``error``: exit status 126 or 127, a signal, a time-out, zero tests collected). An
-    error is never a pass and convicts nobody.
+    error is never a pass and convicts nobody. ``asked`` says that a person was asked about this tree; the answer is
+    evidence of its own, ``by`` that person. ``cost`` is in US dollars; None where nobody knows.
     """
 
     id: str
     subject: str
-    verdict: Literal["pass", "fail", "error"]
+    verdict: Literal["pass", "fail", "error", "asked"]
     detail: str = ""
     tree: str = ""
     commit: str = ""
@@ -140,6 +152,7 @@ class Evidence(Fact):
     seconds: float = 0.0
     output: str = ""
     digest: str = ""
+    cost: float | None = None
     by: str = ""
     at: Moment
 
@@ -173,13 +186,14 @@ def same_holder(one: Lease | None, other: Lease | None) -> bool:
     return (one and one.holder) == (other and other.holder)
 
 
-AttemptEnd = Literal["satisfied", "unmet", "died", "stopped"]
+AttemptEnd = Literal["satisfied", "unmet", "asked", "died", "stopped"]
 
 
 class Attempt(Fact):
     """One try at a step; counted when it starts, so that caps hold before the spending (I9).
 
-    It ended ``satisfied`` or ``unmet`` by the criteria, or because its worker ``died`` or was ``stopped``.
+    It ended ``satisfied`` or ``unmet`` by the criteria, ``asked`` when a person has to say whether they are met, or
+    because its worker ``died`` or was ``stopped``.
     """
 
     number: int = Field(ge=1)

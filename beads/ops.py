@@ -133,6 +133,19 @@ class Finish(Held):
     evidence: tuple[Evidence, ...] = ()
 
 
+class Answer(Fact):
+    """A person's answer to what an approval criterion of step ``id`` asks about ``tree``.
+
+    Not about anything else: work that has gone on since has to be asked about anew. The last answer counts.
+    """
+
+    op: Literal["answer"] = "answer"
+    id: BeadId
+    tree: str = Field(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")
+    approved: bool
+    reason: str = ""
+
+
 class Close(Fact):
     """Close a bead. A step or a bead with criteria closes only with evidence that each of them passed.
 
@@ -151,10 +164,12 @@ class Close(Fact):
 
 
 class Reopen(Fact):
-    """Open a closed bead again; what has landed stays landed."""
+    """Open a closed bead again; what has landed stays landed. A worker may only as the holder of the lease."""
 
     op: Literal["reopen"] = "reopen"
     id: BeadId
+    worker: str = ""
+    epoch: int = 0
 
 
 class Delete(Fact):
@@ -246,6 +261,7 @@ Operation = Annotated[
     | Release
     | Begin
     | Finish
+    | Answer
     | Close
     | Reopen
     | Delete

@@ -108,6 +108,8 @@ class PlannedCriterion(Criterion):
     absent: StrictBool = False
     diff: Array[Annotated[str, AfterValidator(_sayable)]] = ()
     lines: StrictInt | None = Field(None, ge=0)
+    review: Annotated[str, AfterValidator(_sayable)] = ""
+    approval: Annotated[str, AfterValidator(_sayable)] = ""
 
 
 class Step(Fact):

@@ -1,4 +1,8 @@
-"""Whether evidence shows that the criteria of a bead hold (I3). Pure."""
+"""Whether evidence shows that the criteria of a bead hold (I3). Pure.
+
+What a person was asked, and has answered, is evidence like any other. It counts only when it is stored on the bead,
+because nobody but the operation that stores a person's answer can make it.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,41 @@ def united(there: tuple[Evidence, ...], more: Iterable[Evidence]) -> tuple[Evide
     return there + tuple(evidence for evidence in more if evidence.id not in known)
 
 
+def question(bead: Bead) -> Evidence | None:
+    """What a person was asked about a bead last, if nothing but answers came since."""
+    found = max((e for e in bead.evidence if e.verdict == "asked"), key=lambda e: e.at, default=None)
+    later = [e for e in bead.evidence if found and e.at > found.at]
+    return found if found and all((e.subject, e.tree) == (found.subject, found.tree) for e in later) else None
+
+
+def answer(bead: Bead, subject: str, tree: str) -> Evidence | None:
+    """What a person has said last when asked that about a tree; None when nobody has said anything."""
+    said = (e for e in bead.evidence if (e.subject, e.tree) == (subject, tree) and e.verdict != "asked")
+    return max(said, key=lambda e: e.at, default=None)
+
+
+def asked(bead: Bead) -> Evidence | None:
+    """What a person has to answer about a bead now; None when it is not a person's turn to speak."""
+    found = question(bead)
+    return found if found and answer(bead, found.subject, found.tree) is None else None
+
+
+def approvals(beads: Iterable[Bead]) -> list[str]:
+    """The trees that a person has approved of, when asked by a criterion of one of these beads."""
+    asking = ((bead, str(criterion)) for bead in beads for criterion in bead.criteria if criterion.approval)
+    said = ((bead, subject, e.tree) for bead, subject in asking for e in bead.evidence if e.subject == subject)
+    good = (tree for bead, subject, tree in said if (a := answer(bead, subject, tree)) and a.verdict == "pass")
+    return list(dict.fromkeys(good))
+
+
+def answered_for(bead: Bead, evidence: Iterable[Evidence]) -> str:
+    """The approval that this evidence would give in a person's place; empty when it gives none."""
+    subjects = {str(criterion) for criterion in bead.criteria if criterion.approval}
+    known = {e.id for e in bead.evidence}
+    forged = (e for e in evidence if e.subject in subjects and e.verdict != "asked" and e.id not in known)
+    return next((e.subject for e in forged), "")
+
+
 def unproven(bead: Bead, evidence: Sequence[Evidence]) -> str:
     """What the evidence leaves open, in words: empty when each criterion passed on one and the same named tree.
 
@@ -20,9 +59,13 @@ def unproven(bead: Bead, evidence: Sequence[Evidence]) -> str:
     """
     if not bead.criteria:
         return ""
-    if len({found.tree for found in evidence}) > 1:
+    trees = {found.tree for found in evidence}
+    if len(trees) > 1:
         return "the evidence is of different trees"
     verdicts = {found.subject: found.verdict for found in evidence if found.tree}
+    for tree in trees - {""}:
+        said = {str(c): answer(bead, str(c), tree) for c in bead.criteria if c.approval}
+        verdicts |= {subject: found.verdict if found else "asked" for subject, found in said.items()}
     return next((str(c) for c in bead.criteria if verdicts.get(str(c)) != "pass"), "")
 
 

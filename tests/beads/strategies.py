@@ -53,13 +53,16 @@ _CRITERIA = st.one_of(
         timeout=st.floats(0.001, 86_400),
     ),
     st.builds(Criterion, file=st.sampled_from(["a", "a/b.txt", "é \n"]), absent=st.booleans()),
+    st.builds(Criterion, diff=st.just(("a/**",)), lines=st.none() | st.integers(0, 9)),
+    st.builds(Criterion, review=st.sampled_from(["Is it kind?", "…\r\n?"])),
+    st.builds(Criterion, approval=st.sampled_from(["Is it kind?", "Ship it?\n"])),
     st.builds(Criterion, file=st.just("a"), matches=st.sampled_from(["", "x+", "\\d\r\n"])),
 )
 EVIDENCE = st.builds(
     Evidence,
     id=WORDS,
     subject=WORDS,
-    verdict=st.sampled_from(["pass", "fail", "error"]),
+    verdict=st.sampled_from(["pass", "fail", "error", "asked"]),
     detail=WORDS,
     tree=WORDS,
     commit=WORDS,
@@ -68,6 +71,7 @@ EVIDENCE = st.builds(
     seconds=st.floats(allow_nan=False),
     output=WORDS,
     digest=WORDS,
+    cost=st.none() | st.floats(0, 1e6),
     by=WORDS,
     at=MOMENTS,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import pytest
 from hypothesis import given
@@ -16,6 +16,7 @@ from beads.describe import describe
 from beads.errors import Fenced, InvalidInput, LostRace, NotFound, Refused, TownError
 from beads.model import BLOCKING, Bead, Criterion, Dependency, Evidence, Outcome, Status
 from beads.ops import (
+    Answer,
     Begin,
     Changed,
     Claim,
@@ -45,6 +46,7 @@ from tests.beads.strategies import NOW, OUTCOMES, STATUSES, Beads, bead, needs, 
 HEAD, BASE = "a" * 40, "b" * 40
 TESTS = Criterion(run="pytest -q")
 FILE = Criterion(file="a.txt")
+TREE = "c" * 40
 
 
 class World:
@@ -135,6 +137,24 @@ def started() -> World:
     return world
 
 
+APPROVAL = Criterion(approval="is it what we want?")
+
+
+def asking(verdict: Literal["asked", "pass"] = "asked") -> World:
+    """A molecule whose step asks a person about a tree, and that nobody holds."""
+    world = held(
+        World(
+            bead("m", issue_type="molecule").sealed(),
+            bead("m.1", issue_type="step", criteria=(TESTS, APPROVAL), dependencies=part_of("m")).sealed(),
+        )
+    )
+    said = (proof(TESTS, TREE), proof(APPROVAL, TREE, verdict=verdict))
+    world.do(Begin(id="m.1", worker="nux", epoch=1, runtime="command"))
+    world.do(Finish(id="m.1", worker="nux", epoch=1, end="asked", evidence=said))
+    world.do(Release(id="m", worker="nux", epoch=1))
+    return world
+
+
 AGAIN: dict[str, tuple[Callable[[], World], Operation]] = {
     "create": (World, Create(bead=bead("a", labels=("x",)))),
     "create with a source": (World, Create(bead=bead("a", source="plan", title="A").sealed())),
@@ -154,6 +174,8 @@ AGAIN: dict[str, tuple[Callable[[], World], Operation]] = {
     "begin": (held, Begin(id="m.1", worker="nux", epoch=1, runtime="command")),
     "finish": (started, Finish(id="m.1", worker="nux", epoch=1, end="unmet", evidence=(proof(TESTS),))),
     "finish what was not begun": (held, Finish(id="m.1", worker="nux", epoch=1, end="unmet")),
+    "answer": (asking, Answer(id="m.1", tree=TREE, approved=True)),
+    "answer no": (asking, Answer(id="m.1", tree=TREE, approved=False, reason="no")),
     "close a step": (started, Close(id="m.1", worker="nux", epoch=1, evidence=(proof(TESTS),))),
     "close by decision": (queued, Close(id="m", outcome="cancelled", reason="no more")),
     "close by force": (held, Close(id="m", force=True, reason="because")),
@@ -720,7 +742,7 @@ def test_sending_back_adds_a_step_and_frees_the_molecule() -> None:
     assert world.state("m") == graph.State("ready", "next step m.3: The work of m.3")
     with pytest.raises(Fenced):
         world.do(submit())
-    world.do(Claim(id="m", worker="nux"), Close(id="m.3", worker="nux", epoch=2, evidence=(proof(TESTS),)))
+    world.do(Claim(id="m", worker="nux"), Close(id="m.3", worker="nux", epoch=2, evidence=(proof(TESTS, TREE),)))
     assert world.do(submit(epoch=2)).id == "m.m2", "the same head may be asked for again"
     assert graph.reworks(world.view, world["m"]) == 1
 
@@ -947,3 +969,81 @@ def _check(before: dict[str, Bead], world: World, operation: Operation) -> None:
 
 def _cycles(view: Beads) -> Sequence[str]:
     return [found.id for found in view if found.id in set(graph.waits_on(view, found.id))]
+
+
+# ── Answers ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_is_asked_waits_for_a_person() -> None:
+    state = graph.state(asking().view, asking()["m"], NOW)
+    assert (state.kind, "approval: is it what we want?" in state.reason) == ("needs_person", True)
+    with pytest.raises(Refused, match=r"asks for approval: is it what we want\?"):
+        asking().do(Claim(id="m", worker="ace"))
+
+
+@pytest.mark.parametrize("approved", [True, False])
+def test_an_answer_is_kept_with_who_gave_it_and_frees_the_molecule(approved: bool) -> None:
+    world = asking()
+    step = world.do(Answer(id="m.1", tree=TREE, approved=approved, reason="because"), actor="ada")
+    said = step.evidence[-1]
+    verdict = "pass" if approved else "fail"
+    assert (said.subject, said.verdict, said.tree, said.by, said.detail) == (
+        "approval: is it what we want?",
+        verdict,
+        TREE,
+        "ada",
+        "because",
+    )
+    assert graph.state(world.view, world["m"], NOW).kind == "ready"
+
+
+def test_only_what_was_approved_of_closes_the_step() -> None:
+    world = asking()
+    world.do(Answer(id="m.1", tree=TREE, approved=True))
+    world.do(Claim(id="m", worker="ace"))
+    changed = tuple(proof(criterion, "d" * 40) for criterion in (TESTS, APPROVAL))
+    with pytest.raises(Refused, match="only a person can answer"):
+        world.do(Close(id="m.1", worker="ace", epoch=2, evidence=changed))
+    with pytest.raises(Refused, match="not proven: approval"):
+        world.do(Close(id="m.1", worker="ace", epoch=2, evidence=changed[:1]))
+    assert world.do(Close(id="m.1", worker="ace", epoch=2, evidence=(proof(TESTS, TREE),))).outcome == "done"
+
+
+def test_the_last_answer_counts_as_long_as_nothing_happened_since() -> None:
+    world = asking()
+    world.do(Answer(id="m.1", tree=TREE, approved=True))
+    world = world.later(1)
+    world.do(Answer(id="m.1", tree=TREE, approved=False, reason="on second thought"))
+    world.do(Claim(id="m", worker="ace"))
+    with pytest.raises(Refused, match="not proven: approval"):
+        world.do(Close(id="m.1", worker="ace", epoch=2, evidence=(proof(TESTS, TREE),)))
+    world = world.later(1)
+    later = proof(TESTS, "d" * 40, verdict="fail", at=world.now)
+    world.do(Finish(id="m.1", worker="ace", epoch=2, end="unmet", evidence=(later,)))
+    with pytest.raises(Refused, match=r"nothing is asked about m\.1"):
+        world.do(Answer(id="m.1", tree=TREE, approved=True))
+
+
+def test_a_worker_cannot_answer_for_a_person() -> None:
+    with pytest.raises(Refused, match="only a person can answer"):
+        asking("pass")
+
+
+@pytest.mark.parametrize(
+    "answer, error",
+    [
+        (Answer(id="m.1", tree="b" * 40, approved=True), LostRace),
+        (Answer(id="m.1", tree=TREE, approved=False, reason=" "), Refused),
+        (Answer(id="m", tree=TREE, approved=True), Refused),
+    ],
+)
+def test_answers_that_are_none(answer: Answer, error: type[TownError]) -> None:
+    with pytest.raises(error):
+        asking().do(answer)
+
+
+def test_a_worker_opens_a_step_again_only_as_the_holder() -> None:
+    world = worked()
+    with pytest.raises(Fenced):
+        world.do(Reopen(id="m.1", worker="ace", epoch=1))
+    assert world.do(Reopen(id="m.1", worker="nux", epoch=1)).status == "open"

@@ -281,7 +281,7 @@ REFUSED: dict[str, tuple[str, int, str, str, str]] = {
         MINIMAL + '  file = "a"\n',
         9,
         "molecules[0].criteria[0]",
-        "exactly one of 'run', 'file' and 'diff'",
+        "exactly one of 'run', 'file', 'diff', 'review', 'approval'",
         "",
     ),
     "no kind in a criterion": (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli import render
-from cli.session import BEAD_ID, Session, asked, command, given_text, group
+from cli.session import BEAD_ID, Session, asked, command, given_text, group, only_a_person
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -95,7 +95,7 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # As in cli/session.py
     "criteria",
     metavar="'run: CMD'",
     multiple=True,
-    help="What must hold; or 'file: PATH', 'diff: GLOB…'.",
+    help="What must hold; or 'file: PATH', 'diff: GLOB…', 'review: …', 'approval: …'.",
 )
 @click.option("--id", "given_id", metavar="ID", type=BEAD_ID, help="Its id; otherwise one is made.")
 @click.pass_obj
@@ -169,11 +169,11 @@ def _criterion(text: str) -> dict[str, object]:
     from beads.errors import InvalidInput
 
     kind, colon, what = text.partition(":")
-    if not colon or kind.strip() not in ("run", "file", "diff") or not what.strip():
+    if not colon or kind.strip() not in ("run", "file", "diff", "review", "approval") or not what.strip():
         raise InvalidInput(
             f"{text!r} is not a criterion",
-            "Write 'run: COMMAND', which must succeed, 'file: PATH', which must exist, "
-            "or 'diff: PATTERN…', within which the change must stay.",
+            "Write 'run: COMMAND', which must succeed, 'file: PATH', which must exist, 'diff: PATTERN…', within which "
+            "the change must stay, 'review: QUESTION', which a model is asked, or 'approval: QUESTION', which you are.",
         )
     return {kind.strip(): what.split() if kind.strip() == "diff" else what.strip()}
 
@@ -362,6 +362,8 @@ def close(session: Session, /, ids: tuple[str, ...], worker: str | None, epoch: 
 
     if (worker is None) != (epoch is None):
         click.get_current_context().fail("--as and --epoch go together")
+    if decision["force"]:
+        only_a_person("close without proof")
     operations = [
         Close(id=bead_id, worker=worker or "", epoch=epoch or 0, **decision) for bead_id in dict.fromkeys(ids)
     ]

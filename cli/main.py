@@ -73,7 +73,9 @@ TOWN_COMMANDS: Sections = {
         "mayor": "cli.town:mayor",
         "up": "cli.town:up",
         "stop": "cli.town:stop",
-        "retry": "cli.town:retry",
+        "approve": "cli.town_decide:approve",
+        "reject": "cli.town_decide:reject",
+        "retry": "cli.town_decide:retry",
     },
     "Look": {
         "status": "cli.town:status",

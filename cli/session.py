@@ -245,6 +245,22 @@ def given_text(text: str, what: str) -> str:
         ) from error
 
 
+def only_a_person(what: str) -> None:
+    """Refuse to do it for a process that a worker of the town has started.
+
+    This keeps honest agents from taking what is a person's to decide. One that clears its environment first, or writes
+    into ``.git``, is kept by the sandbox.
+
+    Raises:
+        Refused: this is such a process.
+    """
+    from beads.errors import Refused
+
+    worker = os.environ.get("BEADTOWN_MARKER", "").rpartition("/")[2]
+    if worker:
+        raise Refused(f"only a person can {what}, and this was started by {worker}", "Run it in a shell of your own.")
+
+
 def _gone(store: Store, snapshot: Snapshot, bead: Bead) -> NotFound:
     """That a bead was deleted, by whom and why, and how to see it again."""
     from beads.errors import NotFound

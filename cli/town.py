@@ -286,35 +286,6 @@ def queue(session: Session) -> None:
                 click.echo(f"\n{request.id}: {evidence.subject}: {evidence.detail}\n{evidence.output}")
 
 
-@command("retry")
-@click.argument("bead_id", type=BEAD_ID, metavar="ID")
-@click.option("--attempts", type=click.IntRange(1, 100), default=3, show_default=True, help="How many more.")
-@click.pass_obj
-def retry(session: Session, bead_id: str, attempts: int) -> None:
-    """Give the current step of a molecule more attempts, after you mended what was wrong.
-
-    \b
-    Example:
-      town retry bt-7f3a9c
-    """
-    from beads import graph
-    from beads.errors import Refused
-    from beads.ops import Operation, Update
-    from beads.store import Snapshot
-
-    def decide(snapshot: Snapshot) -> list[Operation]:
-        molecule = graph.molecule_of(snapshot, session.find(snapshot, bead_id))
-        step = graph.next_step(snapshot, molecule)
-        if step is None:
-            raise Refused(f"{molecule.id} has no open step", f"`bead why {molecule.id}` says where it stands.")
-        return [Update(id=step.id, attempts_max=len(graph.failed(step)) + attempts)]
-
-    written = session.commit(decide)
-    step = written.beads[0]
-    assert step is not None, "an update is always about a bead"
-    click.echo(f"{step.id} has {attempts} more attempts; `town up` goes on with it")
-
-
 @command("demo")
 @click.option("--into", "where", type=click.Path(file_okay=False, path_type=Path), help="Keep it there.")
 @click.pass_obj
@@ -391,6 +362,8 @@ def polecat_run(session: Session, bead_id: str | None, name: str | None) -> None
     click.echo(f"{result.bead} {result.end}: {result.reason}".strip())
     if result.end == "fenced":
         raise Fenced(result.reason)
+    if result.end == "asked":
+        raise NeedsPerson(result.reason, f"`town approve {result.bead}` or `town reject {result.bead}` answers it.")
     if result.end == "unmet":
         raise NeedsPerson(result.reason, f"`bead why {result.bead}` says more; `town retry {result.bead}` tries again.")
 

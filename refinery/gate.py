@@ -40,6 +40,8 @@ class Gate(Fact):
         slots: how many candidates are tested at the same time.
         keep: paths that survive the cleaning between runs, such as caches.
         environment: names of variables the commands may see besides the usual ones.
+        protected: patterns of paths, as Git's ``:(glob)`` has them. A branch that changes one of them needs a
+            person's approval of it.
     """
 
     commands: tuple[str, ...] = Field(min_length=1)
@@ -47,6 +49,20 @@ class Gate(Fact):
     slots: int = Field(default=1, ge=1, le=64)
     keep: tuple[str, ...] = ()
     environment: tuple[str, ...] = ()
+    protected: tuple[str, ...] = (SETTINGS_FILE,)
+
+    @field_validator("protected")
+    @classmethod
+    def _inside(cls, protected: tuple[str, ...]) -> tuple[str, ...]:
+        for pattern in protected:
+            if (
+                not pattern.strip()
+                or not pattern.isprintable()
+                or pattern.startswith("/")
+                or ".." in pattern.split("/")
+            ):
+                raise ValueError(f"{pattern!r} must be a path inside the repository")
+        return protected
 
     @field_validator("commands")
     @classmethod

@@ -54,9 +54,10 @@ def known(
     ]
     found.sort(key=lambda pair: pair[0].at)
     trees = [main, *(candidate.tree for candidate in candidates)]
-    runs = {k: [e.verdict for e, _ in found if e.tree == tree] for k, tree in enumerate(trees)}
+    judged = [(e.tree, bead, e.verdict) for e, bead in found if e.verdict != "asked"]
+    runs = {k: [verdict for at, _, verdict in judged if at == tree] for k, tree in enumerate(trees)}
     tips = {k: candidate.members[-1].id for k, candidate in enumerate(candidates, start=1)}
-    controls = {k: [e.verdict for e, bead in found if e.tree == main and bead == tip] for k, tip in tips.items()}
+    controls = {k: [v for at, bead, v in judged if at == main and bead == tip] for k, tip in tips.items()}
     return Known({k: v for k, v in runs.items() if v}, {k: v for k, v in controls.items() if v})
 
 
@@ -75,12 +76,20 @@ def last_red(view: graph.View, candidate: Candidate, gate: str) -> Evidence | No
 
 
 def rework(
-    view: graph.View, request: Request, reason: str, gate: Gate, conflicts: Sequence[str], log: str, now: datetime
+    view: graph.View,
+    request: Request,
+    reason: str,
+    gate: Gate,
+    conflicts: Sequence[str],
+    log: str,
+    now: datetime,
+    approval: str = "",
 ) -> Bead:
     """The step that a molecule gets when it does not go onto main as it is.
 
-    Its criteria are the gate itself and everything the molecule promised, on the branch with main merged in.
-    A ``command`` molecule does its work again on today's main, unless it says what to do instead.
+    Its criteria are the gate itself and everything the molecule promised, on the branch with main merged in, and
+    where one is needed an approval. A ``command`` molecule does its work again on today's main, unless it says what
+    to do instead.
     """
     molecule = view.get(request.molecule)
     assert molecule is not None, f"merge request {request.id} has no molecule"
@@ -89,6 +98,7 @@ def rework(
     promised = [c for step in steps for c in step.criteria]
     gates = [Criterion(run=command, timeout=gate.timeout) for command in gate.commands]
     merged = [Criterion(run=_no_markers(conflicts))] if conflicts else []
+    asking = [Criterion(approval=approval)] if approval else []
     again = "\n".join(dict.fromkeys(step.run for step in steps if step.run and REWORK not in step.labels))
     return Bead(
         id=f"{molecule.id}.{number}",
@@ -104,7 +114,7 @@ def rework(
         created_by="refinery",
         updated_at=now,
         dependencies=(Dependency(on=molecule.id, type="parent-child"),),
-        criteria=tuple(dict.fromkeys([*merged, *promised, *gates])),
+        criteria=tuple(dict.fromkeys([*merged, *promised, *gates, *asking])),
     ).sealed()
 
 

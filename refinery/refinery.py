@@ -15,8 +15,10 @@ from beads.clock import Clock
 from beads.errors import InvalidInput, NotFound
 from beads.model import Evidence, milliseconds
 from beads.ops import Close, Intend, Judge, Land, SendBack
+from beads.proof import approvals
 from beads.store import Snapshot, Store
 from refinery import queue
+from refinery.changes import named, unapproved
 from refinery.checkouts import checkouts, follow, obstacle
 from refinery.gate import Gate, GateRun, environment_digest, gate_of
 from refinery.git import Git, Identity
@@ -66,6 +68,7 @@ class Refinery:
     remedy: str = ""
     _runs: list[_Run] = field(default_factory=list)
     _stacked: tuple[str, list[Request], Stack] | None = None
+    _harmless: set[tuple[str, tuple[str, ...]]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._started = milliseconds(self.clock.now())
@@ -104,7 +107,8 @@ class Refinery:
         except (NotFound, InvalidInput) as error:
             self._halt(error.message, error.hint)
             return lines
-        return lines + self._advance(snapshot, head, gate, requests)
+        unapproved = self._unapproved(snapshot, head, gate, requests)
+        return lines + (unapproved or self._advance(snapshot, head, gate, requests))
 
     def cancel(self) -> None:
         """Kill running gates; their verdicts are simply not known."""
@@ -201,6 +205,25 @@ class Refinery:
         reason = f"it conflicts with {self.branch}{where}"
         return self._send_back(snapshot, conflict.request, reason, gate, conflict.paths, conflict.messages)
 
+    def _unapproved(self, snapshot: Snapshot, head: str, gate: Gate, requests: Sequence[Request]) -> list[str]:
+        """Send back what changes protected paths without a person's approval of just that."""
+        lines = []
+        for request in requests:
+            molecule = snapshot.get(request.molecule)
+            key = request.head, gate.protected
+            if key in self._harmless or molecule is None or self.git.resolve(f"{request.head}^{{commit}}") is None:
+                continue
+            # One that shares no history with main is not ours to judge here: it does not merge.
+            base = self.git.run("merge-base", head, request.head, ok=(0, 1)).out.strip() or head
+            approved = approvals(graph.steps(snapshot, molecule))
+            paths = unapproved(self.git, base, request.head, gate.protected, approved)
+            if paths:
+                reason = f"it changes {named(paths)}, which is protected, and nobody has approved of that"
+                asking = f"the changes to {', '.join(paths)}"
+                lines.append(self._send_back(snapshot, request, reason, gate, (), "", asking))
+            self._harmless.add(key)
+        return lines
+
     def _close_contained(self, request: Request) -> str:
         """Somebody else brought the same change to main: there is nothing to land, and nothing left to do."""
         reason = f"{self.branch} has all of it already"
@@ -291,10 +314,17 @@ class Refinery:
         return self._send_back(snapshot, candidate.members[-1], reason, gate, (), red.output if red else "")
 
     def _send_back(
-        self, snapshot: Snapshot, request: Request, reason: str, gate: Gate, paths: tuple[str, ...], log: str
+        self,
+        snapshot: Snapshot,
+        request: Request,
+        reason: str,
+        gate: Gate,
+        paths: tuple[str, ...],
+        log: str,
+        approval: str = "",
     ) -> str:
         now = milliseconds(self.clock.now())
-        step = queue.rework(snapshot, request, reason, gate, paths, log, now)
+        step = queue.rework(snapshot, request, reason, gate, paths, log, now, approval)
         self.store.commit(REFINERY, [SendBack(id=request.id, reason=reason, step=step)])
         return f"sent {request.molecule} back: {reason}"
 

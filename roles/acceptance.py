@@ -7,10 +7,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 from beads.clock import Clock
-from beads.model import Criterion, Evidence, milliseconds
-from refinery.gate import Verdict, judge
+from beads.model import Bead, Criterion, Evidence, milliseconds
+from beads.proof import answer
+from refinery.changes import changed, lines_of, named, outside, unapproved
+from refinery.gate import judge
 from refinery.git import Git
 from refinery.processes import Exit, Job, shell, start
 
@@ -22,8 +25,9 @@ _TAIL = 2000
 class Bench:
     """Where criteria are evaluated: a directory whose content is ``tree``, and how processes run there.
 
-    ``base`` is the commit of main that the branch left it at, and ``git`` is Git in that directory. ``wait`` waits for
-    a job, and may raise when the worker is asked to stop.
+    ``base`` is the commit of main that the branch left it at, and ``git`` is Git in that directory. ``protected`` are
+    the patterns of what needs an approval, and ``approved`` the trees that have one. ``wait`` waits for a job, and may
+    raise when the worker is asked to stop. ``review`` asks a reviewer.
     """
 
     directory: Path
@@ -36,26 +40,60 @@ class Bench:
     clock: Clock
     by: str
     wait: Callable[[Job], Exit]
+    review: Callable[[Criterion], Finding]
+    protected: Sequence[str] = ()
+    approved: Sequence[str] = ()
 
 
-def evaluate(criteria: Sequence[Criterion], bench: Bench) -> tuple[Evidence, ...]:
-    """The evidence for each criterion, in order, up to and including the first that does not hold.
+class Finding(NamedTuple):
+    """What looking at one criterion gave; the fields are those of the evidence it becomes."""
+
+    verdict: Literal["pass", "fail", "error", "asked"]
+    detail: str
+    seconds: float = 0.0
+    output: str = ""
+    digest: str = ""
+    cost: float | None = None
+
+
+# A person is asked last, and only about what nothing else is to be said against.
+_TURNS = {"review": 1, "approval": 2}
+
+PROTECTED = "protected paths"
+"""The subject of the evidence that a branch changes what it may not, which no criterion needs to forbid."""
+
+
+def evaluate(step: Bead, bench: Bench) -> tuple[Evidence, ...]:
+    """The evidence for each criterion of a step, up to and including the first that does not hold.
 
     ``run`` criteria run in fresh processes of their own group, with a time limit; ``file`` criteria look at the
     directory without following links out of it; ``diff`` criteria ask Git, and look at nothing that the worker says.
+    After those, in the order they are written, come the reviews, and then what a person has to approve of: what was
+    answered about this very tree counts, otherwise the evidence says that it is asked. In the end nothing protected
+    may be changed that nobody has approved of.
     """
     found: list[Evidence] = []
-    for number, criterion in enumerate(criteria, start=1):
-        evidence = _look(criterion, bench, number)
-        found.append(evidence)
-        if evidence.verdict != "pass":
-            break
+    numbered = sorted(enumerate(step.criteria, start=1), key=lambda pair: _TURNS.get(pair[1].kind, 0))
+    for number, criterion in numbered:
+        found.append(_said(step, criterion, bench) or _evidence(str(criterion), _look(criterion, bench, number), bench))
+        if found[-1].verdict != "pass":
+            return tuple(found)
+    strays = unapproved(bench.git, bench.base, bench.tree, bench.protected, bench.approved)
+    if strays:
+        detail = f"changes {named(strays)}, and no criterion asks a person to approve of that"
+        found.append(_evidence(PROTECTED, Finding("fail", detail), bench))
     return tuple(found)
+
+
+def _said(step: Bead, criterion: Criterion, bench: Bench) -> Evidence | None:
+    """What a person or a reviewer has said about this tree before: neither is asked twice about the same."""
+    said = answer(step, str(criterion), bench.tree) if criterion.approval or criterion.review else None
+    return None if said is None or said.verdict == "error" else said
 
 
 def holds(criteria: Sequence[Criterion], evidence: Sequence[Evidence]) -> bool:
     """Whether the evidence says that every criterion holds; none at all prove nothing."""
-    return bool(criteria) and len(evidence) == len(criteria) and all(e.verdict == "pass" for e in evidence)
+    return bool(criteria) and len(evidence) >= len(criteria) and all(e.verdict == "pass" for e in evidence)
 
 
 def feedback(evidence: Sequence[Evidence]) -> str:
@@ -64,7 +102,7 @@ def feedback(evidence: Sequence[Evidence]) -> str:
     return "\n\n".join(parts)
 
 
-def _look(criterion: Criterion, bench: Bench, number: int) -> Evidence:
+def _look(criterion: Criterion, bench: Bench, number: int) -> Finding:
     match criterion.kind:
         case "run":
             return _run(criterion, bench, number)
@@ -72,9 +110,13 @@ def _look(criterion: Criterion, bench: Bench, number: int) -> Evidence:
             return _file(criterion, bench)
         case "diff":
             return _diff(criterion, bench)
+        case "review":
+            return bench.review(criterion)
+        case "approval":
+            return _ask(bench)
 
 
-def _run(criterion: Criterion, bench: Bench, number: int) -> Evidence:
+def _run(criterion: Criterion, bench: Bench, number: int) -> Finding:
     log = bench.logs / f"criterion-{number}-{bench.tree[:12]}.log"
     job = start(
         shell(criterion.run),
@@ -88,70 +130,59 @@ def _run(criterion: Criterion, bench: Bench, number: int) -> Evidence:
     exit = bench.wait(job)
     verdict, detail = judge(exit, criterion.run, criterion.exit)
     output = "" if verdict == "pass" else exit.output
-    return _evidence(criterion, bench, verdict, detail, exit.seconds, output, exit.digest)
+    return Finding(verdict, detail, exit.seconds, output, exit.digest)
 
 
-def _file(criterion: Criterion, bench: Bench) -> Evidence:
+def _file(criterion: Criterion, bench: Bench) -> Finding:
     path = bench.directory / criterion.file
     if not _inside(path, bench.directory):
-        return _evidence(criterion, bench, "fail", f"{criterion.file} leads out of the repository")
+        return Finding("fail", f"{criterion.file} leads out of the repository")
     there = path.is_file() if criterion.matches else path.exists()
     if criterion.absent or not there:
-        passed = there != criterion.absent
-        return _evidence(criterion, bench, "pass" if passed else "fail", "is there" if there else "is not there")
+        return Finding("pass" if there != criterion.absent else "fail", "is there" if there else "is not there")
     if not criterion.matches:
-        return _evidence(criterion, bench, "pass", "is there")
+        return Finding("pass", "is there")
     with path.open("rb") as stream:
         text = stream.read(_READ_MAX).decode(errors="replace")
-    matched = re.search(criterion.matches, text, re.MULTILINE) is not None
-    detail = "matches" if matched else f"nothing in it matches {criterion.matches!r}"
-    return _evidence(criterion, bench, "pass" if matched else "fail", detail)
+    if re.search(criterion.matches, text, re.MULTILINE):
+        return Finding("pass", "matches")
+    return Finding("fail", f"nothing in it matches {criterion.matches!r}")
 
 
-def _diff(criterion: Criterion, bench: Bench) -> Evidence:
-    changed = ["diff-tree", "-r", "-z", "--no-renames", "--no-ext-diff", "--no-textconv"]
-    outside = [f":(exclude,glob){pattern}" for pattern in criterion.diff]
-    both = bench.base, bench.tree
-    names = bench.git.run(*changed, "--name-only", *both, "--", ".", *outside).out
-    strays = [name for name in names.split("\0") if name]
+def _diff(criterion: Criterion, bench: Bench) -> Finding:
+    strays = changed(bench.git, bench.base, bench.tree, outside(criterion.diff))
     if strays:
-        more = f" and {len(strays) - 3} more" if len(strays) > 3 else ""
-        return _evidence(criterion, bench, "fail", f"changes {', '.join(strays[:3])}{more}")
-    # Of what is no text Git counts no lines; it is one.
-    counted = bench.git.run(*changed, "--numstat", *both).out
-    counts = [
-        1 if added == "-" else int(added) + int(removed)
-        for added, removed, _ in (line.split("\t", 2) for line in counted.split("\0") if line)
-    ]
-    lines = sum(counts)
-    verdict: Verdict = "pass" if criterion.lines is None or lines <= criterion.lines else "fail"
-    return _evidence(criterion, bench, verdict, f"changes {len(counts)} files, {lines} lines")
+        return Finding("fail", f"changes {named(strays)}")
+    counts = lines_of(bench.git, bench.base, bench.tree)
+    small = criterion.lines is None or sum(counts) <= criterion.lines
+    return Finding("pass" if small else "fail", f"changes {len(counts)} files, {sum(counts)} lines")
+
+
+def _ask(bench: Bench) -> Finding:
+    """What a person should know before answering: how much there is to look at, and what of it is protected."""
+    counts = lines_of(bench.git, bench.base, bench.tree)
+    strays = unapproved(bench.git, bench.base, bench.tree, bench.protected, bench.approved)
+    besides = f"; protected: {named(strays)}" if strays else ""
+    return Finding("asked", f"{len(counts)} files, {sum(counts)} lines changed{besides}")
 
 
 def _inside(path: Path, root: Path) -> bool:
     return path.resolve().is_relative_to(root.resolve())
 
 
-def _evidence(
-    criterion: Criterion,
-    bench: Bench,
-    verdict: Verdict,
-    detail: str,
-    seconds: float = 0.0,
-    output: str = "",
-    digest: str = "",
-) -> Evidence:
+def _evidence(subject: str, finding: Finding, bench: Bench) -> Evidence:
     at = milliseconds(bench.clock.now())
-    key = f"{criterion}\0{bench.tree}\0{bench.by}\0{at.isoformat()}"
+    key = f"{subject}\0{bench.tree}\0{bench.by}\0{at.isoformat()}"
     return Evidence(
         id=hashlib.sha256(key.encode()).hexdigest()[:12],
-        subject=str(criterion),
-        verdict=verdict,
-        detail=detail,
+        subject=subject,
+        verdict=finding.verdict,
+        detail=finding.detail,
         tree=bench.tree,
-        seconds=round(seconds, 3),
-        output=output,
-        digest=digest,
+        seconds=round(finding.seconds, 3),
+        output=finding.output,
+        digest=finding.digest,
+        cost=finding.cost,
         by=bench.by,
         at=at,
     )

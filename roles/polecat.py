@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from beads import graph, sync
-from beads.errors import Fenced, LostRace, Refused, Unreadable
+from beads.errors import Fenced, InvalidInput, LostRace, Refused, Unreadable
 from beads.liveness import Presence
-from beads.model import Attempt, AttemptEnd, Bead, Evidence
-from beads.ops import LEASE_SECONDS, Begin, Claim, Close, Finish, Operation, Release, Renew, Submit
+from beads.model import Attempt, AttemptEnd, Bead, Criterion, Evidence
+from beads.ops import LEASE_SECONDS, Begin, Claim, Close, Finish, Operation, Release, Renew, Reopen, Submit
+from beads.proof import approvals
+from refinery.gate import gate_of
 from refinery.git import ABSENT, Identity
 from refinery.processes import Exit, Job, shell, start
 from refinery.queue import REWORK
 from refinery.workshop import Worktree
-from roles.acceptance import Bench, evaluate, feedback, holds
+from roles import review
+from roles.acceptance import Bench, Finding, evaluate, feedback, holds
+from roles.llm import SURROUNDINGS
 from roles.runtimes import launch
 from roles.settings import Agent
 from roles.site import REQUESTS, TOWN, Site, Stopped, branch_of, wait
@@ -29,7 +33,9 @@ from roles.task import Task
 
 _READY = "refs/worktree/beadtown/ready"
 
-End = Literal["submitted", "done", "unmet", "stopped", "died", "fenced", "idle"]
+End = Literal["submitted", "done", "unmet", "asked", "stopped", "died", "fenced", "idle"]
+
+_ENDS = {"unmet": "did not meet its criteria", "asked": "waits for a person's answer"}
 
 
 @dataclass(frozen=True)
@@ -162,30 +168,58 @@ class Polecat:
 
     def _work(self, worktree: Worktree) -> Result:
         molecule = self._molecule
+        self._regain(worktree)
         for step in graph.steps(self.site.store.snapshot(), molecule):
-            if not step.closed and not self._step(step, worktree):
-                return self._leave(worktree, "unmet", f"step {step.id} did not meet its criteria")
+            end = None if step.closed else self._step(step, worktree)
+            if end is not None:
+                return self._leave(worktree, end, f"step {step.id} {_ENDS[end]}")
         return self._submit(worktree)
 
-    def _step(self, step: Bead, worktree: Worktree) -> bool:
-        """Bring a step to where its criteria hold; False when its attempts are used up."""
+    def _regain(self, worktree: Worktree) -> None:
+        """Bring back what was proven and the branch does not have; steps whose work is gone are open again.
+
+        The branch may be another one than that on which they were closed: somebody has reset or deleted it, or it was
+        in another clone.
+        """
+        for step in graph.steps(self.site.store.snapshot(), self._molecule):
+            commit = next((e.commit for e in reversed(step.evidence) if e.verdict == "pass" and e.commit), "")
+            if not step.closed or not commit:
+                continue
+            if self.site.git.resolve(f"{commit}^{{commit}}") is None:
+                worker, epoch = self.name, self._molecule.epoch
+                self._commit(Reopen(id=step.id, worker=worker, epoch=epoch))
+            elif not self.site.git.is_ancestor(commit, worktree.head()):
+                self._bring(commit, "what was proven", step, worktree)
+
+    def _step(self, step: Bead, worktree: Worktree) -> End | None:
+        """Bring a step to where its criteria hold and close it; otherwise how this life ends."""
         if REWORK in step.labels:
             self._bring_main(step, worktree)
-        evidence = self._evaluate(step, worktree)
+        agent_name = step.agent or self._molecule.agent or self.site.settings.town.agent
+        agent = self.site.settings.agent(agent_name)
+        evidence = self._evaluate(step, worktree, agent) if _worth_a_look(step, agent) else ()
         while not holds(step.criteria, evidence):
             step = self.site.store.snapshot().need(step.id)
+            if evidence and evidence[-1].verdict == "asked":
+                self._ask(step, worktree, evidence)
+                return "asked"
             if len(graph.failed(step)) >= step.attempts_max:
-                return False
-            agent_name = step.agent or self._molecule.agent or self.site.settings.town.agent
+                return "unmet"
             begun = self._held(Begin, step, runtime=agent_name)
-            self._attempt(begun, worktree, self.site.settings.agent(agent_name), evidence)
-            evidence = self._evaluate(step, worktree)
-            if not holds(step.criteria, evidence):
-                nothing = not step.run and self.site.settings.agent(agent_name).runtime == "command"
-                idle = "nothing was done, as it has no `run` line and no agent: " if nothing else ""
-                self._held(Finish, step, end="unmet", reason=idle + _why(evidence), evidence=evidence)
+            if not _undecided(evidence):
+                self._attempt(begun, worktree, agent, evidence)
+            evidence = self._evaluate(begun, worktree, agent)
+            if not holds(step.criteria, evidence) and evidence[-1].verdict != "asked":
+                nothing = "" if _has_work(step, agent) else "nothing was done, as it has no `run` line and no agent: "
+                self._held(Finish, step, end="unmet", reason=nothing + _why(evidence), evidence=evidence)
         self._settle(step, worktree, evidence)
-        return True
+        return None
+
+    def _ask(self, step: Bead, worktree: Worktree, evidence: tuple[Evidence, ...]) -> None:
+        """Commit what a person is asked about, so that it can be looked at, and ask."""
+        head = self._save(step, worktree)
+        named = tuple(found if found.commit else found.model_copy(update={"commit": head}) for found in evidence)
+        self._held(Finish, step, end="asked", reason=_why(named), evidence=named)
 
     def _held(self, operation: type[Begin] | type[Finish], step: Bead, **values: object) -> Bead:
         fields = {"id": step.id, "worker": self.name, "epoch": self._molecule.epoch, **values}
@@ -210,7 +244,7 @@ class Polecat:
             run=step.run,
             criteria=tuple(str(c) for c in step.criteria),
             earlier=tuple(f"{s.title}: {s.close_reason or 'criteria hold'}" for s in closed),
-            feedback=feedback(evidence) if attempt.number > 1 or REWORK in step.labels else "",
+            feedback=feedback(evidence) if attempt.number > 1 or step.evidence or REWORK in step.labels else "",
             attempt=attempt.number,
         )
 
@@ -223,6 +257,7 @@ class Polecat:
         allow: Sequence[str],
         stdin: str = "",
         attempt: Attempt | None = None,
+        extra: Mapping[str, str] | None = None,
     ) -> Exit:
         job = start(
             argv,
@@ -231,6 +266,7 @@ class Polecat:
                 allow,
                 BEADTOWN_BEAD=self._molecule.id,
                 BEADTOWN_ATTEMPT=str(attempt.number if attempt else 0),
+                **(extra or {}),
             ),
             log=self.site.logs(self._molecule.id) / f"{label}.log",
             timeout=timeout,
@@ -254,14 +290,15 @@ class Polecat:
                 with contextlib.suppress(Unreadable):
                     sync.renew(self.site.store, self.site.remote, renewed)
 
-    def _evaluate(self, step: Bead, worktree: Worktree) -> tuple[Evidence, ...]:
+    def _evaluate(self, step: Bead, worktree: Worktree, agent: Agent) -> tuple[Evidence, ...]:
         """Evidence about what is on disk now; what evaluating leaves behind is cleared away again."""
-        tree = worktree.tree()
+        tree, snapshot = worktree.tree(), self.site.store.snapshot()
+        # Before anything of the worker's runs, which might move main.
+        base, gate = self._base(worktree.head()), gate_of(self.site.git, self.site.main_head())
         bench = Bench(
             directory=worktree.path,
             tree=tree,
-            # Before anything of the worker's runs, which might move main.
-            base=self._base(worktree.head()),
+            base=base,
             git=self.site.git.at(worktree.path),
             environ=self.site.surroundings(()),
             logs=self.site.logs(self._molecule.id),
@@ -269,38 +306,74 @@ class Polecat:
             clock=self.site.clock,
             by=self.name,
             wait=self._wait,
+            review=lambda criterion: self._review(criterion, step, worktree, agent, base, tree),
+            protected=gate.protected,
+            approved=approvals(graph.steps(snapshot, self._molecule)),
         )
-        found = evaluate(step.criteria, bench)
+        # The criteria as they were when the molecule was claimed, whatever a worker has made of them since.
+        found = evaluate(step.evolve(evidence=snapshot.need(step.id).evidence), bench)
         worktree.reset(tree)
         return found
 
+    def _review(
+        self, criterion: Criterion, step: Bead, worktree: Worktree, author: Agent, base: str, tree: str
+    ) -> Finding:
+        """Let somebody else look at the branch. What cannot be read as a verdict is none."""
+        settings, git = self.site.settings, self.site.git.at(worktree.path)
+        prompt = review.compose(criterion.review, self._molecule, step, git, base, tree)
+        try:
+            argv, stdin = review.launch(settings, author, prompt)
+        except InvalidInput as error:
+            return Finding("error", f"{error.message}. {error.hint}")
+        table = settings.review
+        agent = settings.agent(table.agent) if table.agent else None
+        number = len(step.evidence) + len(step.attempts)
+        label, allow = f"{step.id}-review-{number}-{tree[:12]}", agent.environment if agent else table.environment
+        exit = self._run(argv, worktree, label, table.timeout, allow, stdin, extra=SURROUNDINGS)
+        try:
+            verdict = review.read(exit)
+        except InvalidInput as error:
+            return Finding("error", f"no verdict: {error.message}", exit.seconds, exit.output, exit.digest)
+        good = verdict.verdict == "approve"
+        cost = None if agent else verdict.cost
+        words = "" if good else verdict.in_words()
+        return Finding("pass" if good else "fail", verdict.summary, exit.seconds, words, exit.digest, cost)
+
     def _settle(self, step: Bead, worktree: Worktree, evidence: tuple[Evidence, ...]) -> None:
         """Commit what was proven and close the step with the proof; a plain bead closes when it lands."""
-        number = len(step.attempts) + (0 if step.attempts else 1)
-        message = f"{step.title}\n\nBead: {step.id}\nAttempt: {number}\n"
-        worktree.commit(message, self._author, TOWN, self.site.clock.now())
+        head = self._save(step, worktree)
+        proof = tuple(found.model_copy(update={"commit": head}) for found in evidence)
         if step.id == self._molecule.id:
-            self._held(Finish, step, end="satisfied", evidence=evidence)
+            self._held(Finish, step, end="satisfied", evidence=proof)
             return
-        close = Close(id=step.id, worker=self.name, epoch=self._molecule.epoch, evidence=evidence)
+        close = Close(id=step.id, worker=self.name, epoch=self._molecule.epoch, evidence=proof)
         self._commit(close)
 
-    def _bring_main(self, step: Bead, worktree: Worktree) -> None:
-        """Merge today's main into the branch, as a commit, so that nothing half-done needs remembering.
+    def _save(self, step: Bead, worktree: Worktree) -> str:
+        """Commit what is on disk as the work on a step; the branch's head afterwards."""
+        number = len(step.attempts) + (0 if step.attempts else 1)
+        message = f"{step.title}\n\nBead: {step.id}\nAttempt: {number}\n"
+        return worktree.commit(message, self._author, TOWN, self.site.clock.now())
 
-        A command's change is what the command does: where it conflicts, main's side is taken and the command
+    def _bring_main(self, step: Bead, worktree: Worktree) -> None:
+        """Merge today's main into the branch, as a commit, so that nothing half-done needs remembering."""
+        while not self.site.git.is_ancestor(main := self.site.main_head(), worktree.head()):
+            # A predecessor may have been killed in the middle of merging an older main.
+            self._bring(worktree.merging() or main, "main", step, worktree)
+
+    def _bring(self, theirs: str, what: str, step: Bead, worktree: Worktree) -> None:
+        """Merge a commit into the branch; ``what`` it is goes into the history.
+
+        A command's change is what the command does: where it conflicts, the other side is taken and the command
         runs again on it. An agent finds the conflict markers in the files.
         """
         agent = self.site.settings.agent(step.agent or self._molecule.agent)
-        while not self.site.git.is_ancestor(main := self.site.main_head(), worktree.head()):
-            # A predecessor may have been killed in the middle of merging an older main.
-            theirs = worktree.merging() or main
-            conflicts = worktree.merge(theirs)
-            if agent.runtime == "command":
-                worktree.take(theirs, conflicts)
-            where = "".join(f"Conflict: {path!r}\n" for path in conflicts)
-            message = f"Merge main for {step.id}\n\n{where}Bead: {step.id}\n"
-            worktree.commit(message, self._author, TOWN, self.site.clock.now(), parents=[theirs])
+        conflicts = worktree.merge(theirs)
+        if agent.runtime == "command":
+            worktree.take(theirs, conflicts)
+        where = "".join(f"Conflict: {path!r}\n" for path in conflicts)
+        message = f"Merge {what} for {step.id}\n\n{where}Bead: {step.id}\n"
+        worktree.commit(message, self._author, TOWN, self.site.clock.now(), parents=[theirs])
 
     @property
     def _author(self) -> Identity:
@@ -327,6 +400,22 @@ class Polecat:
         worktree.remove()
         self._commit(submit)
         return Result(molecule.id, "submitted" if head != base else "done", f"head {head[:12]}")
+
+
+def _has_work(step: Bead, agent: Agent) -> bool:
+    """Whether there is anything to be done about a step but to look whether it holds."""
+    return bool(step.run) or agent.runtime != "command"
+
+
+def _worth_a_look(step: Bead, agent: Agent) -> bool:
+    """Whether to look before anything was done. Nobody is to judge what has not even been begun."""
+    judged = all(criterion.review or criterion.approval for criterion in step.criteria)
+    return bool(step.attempts) or not judged or not _has_work(step, agent)
+
+
+def _undecided(evidence: Sequence[Evidence]) -> bool:
+    """Whether it was a review that could not be had: then there is nothing to mend in the work."""
+    return bool(evidence) and evidence[-1].verdict == "error" and evidence[-1].subject.startswith("review: ")
 
 
 def _why(evidence: Sequence[Evidence]) -> str:

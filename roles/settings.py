@@ -55,18 +55,38 @@ class Agent(Fact):
         command: the program and its arguments, for ``plain``; never a shell line.
         timeout: seconds for one attempt.
         environment: names of variables it may see besides the usual ones, such as an API key's.
+        model: the model it works with, as ``[review] models`` would name it; that one does not review its work.
     """
 
     runtime: Literal["command", "plain"] = "command"
     command: tuple[str, ...] = ()
     timeout: float = Field(default=3600.0, gt=0, le=86_400)
     environment: tuple[str, ...] = ()
+    model: str = ""
 
     @model_validator(mode="after")
     def _has_a_program(self) -> Self:
         if self.runtime == "plain" and not self.command:
             raise ValueError("runtime 'plain' needs a 'command', a list of the program and its arguments")
         return self
+
+
+class ReviewTable(Fact):
+    """``[review]``: who looks at what a ``review`` criterion asks about.
+
+    Attributes:
+        models: as LiteLLM names them; the first one that is not the author's is asked.
+        agent: one of ``[agents]`` of runtime ``plain`` in place of a model; it prints its verdict.
+        api_base: the address of the server that has the models; empty for where each provider has them.
+        timeout: seconds for one review.
+        environment: names of variables that asking a model may see besides the usual ones, such as an API key's.
+    """
+
+    models: tuple[str, ...] = ()
+    agent: str = ""
+    api_base: str = ""
+    timeout: float = Field(default=600.0, gt=0, le=86_400)
+    environment: tuple[str, ...] = ()
 
 
 class Settings(Fact):
@@ -76,6 +96,7 @@ class Settings(Fact):
     store: StoreTable = StoreTable()
     worktree: WorktreeTable = WorktreeTable()
     agents: dict[str, Agent] = {}
+    review: ReviewTable = ReviewTable()
     gate: Gate | None = None
 
     def agent(self, name: str) -> Agent:
@@ -104,8 +125,10 @@ def read_settings(text: bytes, source: str = SETTINGS_FILE) -> Settings:
 
     Raises:
         InvalidDocument: not TOML, an unknown key (with the nearest known one), a wrong value; with its line.
-        InvalidInput: the default agent is not defined.
+        InvalidInput: the default agent or the one that reviews is not defined, or cannot review.
     """
     settings = validate(Settings, loads(text, source), text, source)
     settings.agent(settings.town.agent)
+    if settings.review.agent and settings.agent(settings.review.agent).runtime != "plain":
+        raise InvalidInput(f"the agent {settings.review.agent!r} cannot review", "Name one of runtime 'plain'.")
     return settings

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from beads import graph
 from beads.model import Bead
+from beads.proof import asked
 from beads.store import Snapshot
 
 
@@ -76,6 +77,8 @@ def needs(snapshot: Snapshot, found: list[Row]) -> list[Need]:
 def _remedy(snapshot: Snapshot, bead: Bead) -> str:
     """The command that brings a bead forward again, or ends it."""
     step = graph.next_step(snapshot, bead)
+    if step is not None and asked(step):
+        return f"town approve {bead.id}, or town reject {bead.id} --reason WHY; git diff main...polecat/{bead.id}"
     if step is not None and len(graph.failed(step)) >= step.attempts_max:
         return f"town retry {bead.id}"
     gone = next((blocker.id for blocker in graph.blockers(snapshot, bead) if blocker.closed), None)

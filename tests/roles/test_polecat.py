@@ -253,3 +253,62 @@ def test_towns_that_share_a_store_share_the_work(tmp_path: Path) -> None:
     assert len(requests) == len({bead.merge.molecule for bead in requests if bead.merge}) == 2
     assert git(first, "rev-parse", "refs/beads/main") == git(second, "rev-parse", "refs/beads/main"), done
     assert "nothing is ready" in run(second, "polecat", "run").stdout
+
+
+# ── Another branch state ─────────────────────────────────────────────────────────────────────────────────────
+
+CHAIN = """
+[[molecules]]
+id = "chain"
+title = "Two parts"
+goal = "Both are there."
+
+  [[molecules.steps]]
+  id = "first"
+  title = "First"
+  run = "echo first >> {log}; echo ok > parts/one"
+  criteria = [{{ run = "test -f parts/one" }}]
+
+  [[molecules.steps]]
+  id = "second"
+  title = "Second"
+  run = "echo second >> {log}; test -f {log}.go && echo ok > parts/two"
+  criteria = [{{ run = "test -f parts/two" }}]
+"""
+
+
+def half_done(tmp_path: Path) -> tuple[Path, str, Path]:
+    """A town with a molecule whose first step is closed and whose second one failed; its branch, and a log of work."""
+    repository, log = make_town(tmp_path), tmp_path / "log"
+    pour(repository, CHAIN.format(log=log))
+    run(repository, "up", "--until-idle", ok=(7,))
+    (tmp_path / "log.go").touch()
+    root = next(bead for bead in snapshot(repository) if bead.issue_type == "molecule")
+    assert snapshot(repository).need(f"{root.id}.1").closed
+    log.write_text("")
+    return repository, root.id, log
+
+
+def test_a_step_whose_work_the_branch_lost_gets_it_back(tmp_path: Path) -> None:
+    repository, root, log = half_done(tmp_path)
+    git(repository, "update-ref", f"refs/heads/polecat/{root}", "main")
+    run(repository, "retry", root)
+    run(repository, "up", "--until-idle")
+    assert_settled(repository, landed=1)
+    assert git(repository, "show", "main:parts/one") == "ok"
+    assert log.read_text() == "second\n"
+
+
+def test_a_step_whose_work_is_gone_is_done_again(tmp_path: Path) -> None:
+    repository, root, log = half_done(tmp_path)
+    git(repository, "update-ref", "-d", f"refs/heads/polecat/{root}")
+    for ref in git(repository, "for-each-ref", "--format=%(refname)", "refs/beads/salvage").split():
+        git(repository, "update-ref", "-d", ref)
+    git(repository, "reflog", "expire", "--expire=now", "--all")
+    git(repository, "gc", "--quiet", "--prune=now")
+    run(repository, "retry", root)
+    run(repository, "up", "--until-idle")
+    assert_settled(repository, landed=1)
+    assert git(repository, "show", "main:parts/one") == "ok"
+    assert log.read_text() == "first\nsecond\n"
+    assert f"reopen {root}.1" in git(repository, "log", "--format=%s", "refs/beads/main")

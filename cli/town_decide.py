@@ -1,0 +1,122 @@
+"""``town``: what only a person decides. No process that a worker of the town has started may."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from cli.session import BEAD_ID, Session, command, only_a_person
+
+if TYPE_CHECKING:
+    from beads.model import Bead, Evidence
+    from beads.ops import Operation
+    from beads.store import Snapshot
+
+
+@command("approve")
+@click.argument("bead_id", type=BEAD_ID, metavar="ID")
+@click.option("--reason", metavar="TEXT", default="", help="What you want to have on record.")
+@click.option("--tree", metavar="TREE", help="What you have looked at; refused when it is asked about another by now.")
+@click.pass_obj
+def approve(session: Session, bead_id: str, reason: str, tree: str | None) -> None:
+    """Say yes to what a molecule asks you; its work goes on.
+
+    `town status` shows what is asked, and `git diff main...polecat/ID` what it is about. The yes is to exactly those
+    files: when they change, you are asked again. Who said it is kept.
+
+    \b
+    Example:
+      town approve bt-7f3a9c
+      town approve bt-7f3a9c --reason "as we said on Monday"
+    """
+    _answer(session, bead_id, tree, approved=True, reason=reason)
+
+
+@command("reject")
+@click.argument("bead_id", type=BEAD_ID, metavar="ID")
+@click.option("--reason", metavar="TEXT", required=True, help="What is wrong; whoever goes on with it is told.")
+@click.option("--tree", metavar="TREE", help="What you have looked at; refused when it is asked about another by now.")
+@click.pass_obj
+def reject(session: Session, bead_id: str, reason: str, tree: str | None) -> None:
+    """Say no to what a molecule asks you; it is worked on again with your reason.
+
+    To give it up altogether, `bead close ID --outcome rejected`.
+
+    \b
+    Example:
+      town reject bt-7f3a9c --reason "the old spelling has to go on working"
+    """
+    _answer(session, bead_id, tree, approved=False, reason=reason)
+
+
+def _answer(session: Session, bead_id: str, tree: str | None, *, approved: bool, reason: str) -> None:
+    from beads.ops import Answer
+
+    only_a_person("approve" if approved else "reject")
+
+    def decide(snapshot: Snapshot) -> list[Operation]:
+        step, question = _question(session, snapshot, bead_id, tree)
+        return [Answer(id=step.id, tree=question.tree, approved=approved, reason=reason)]
+
+    step = session.commit(decide).beads[0]
+    assert step is not None, "an answer is always about a bead"
+    said = step.evidence[-1]
+    if session.json:
+        from cli.render import echo_json
+
+        echo_json({"id": step.id, **said.model_dump(mode="json")})
+    else:
+        done = "approved" if approved else "rejected"
+        click.echo(f"{done} {step.id}, tree {said.tree[:12]}: {said.subject}; `town up` goes on with it")
+
+
+def _question(session: Session, snapshot: Snapshot, bead_id: str, tree: str | None) -> tuple[Bead, Evidence]:
+    """The step that asks, and what it asks.
+
+    Raises:
+        Refused: nothing is asked.
+        LostRace: something is asked about another tree than the one named.
+    """
+    from beads import graph
+    from beads.errors import LostRace, Refused
+    from beads.proof import question
+
+    bead = session.find(snapshot, bead_id)
+    step = graph.next_step(snapshot, graph.molecule_of(snapshot, bead)) if bead.issue_type != "step" else bead
+    found = question(step) if step and not step.closed else None
+    if step is None or found is None:
+        raise Refused(f"nothing is asked about {bead.id}", f"`bead why {bead.id}` says where it stands.")
+    if tree and not found.tree.startswith(tree):
+        raise LostRace(f"{step.id} is asked about tree {found.tree[:12]}, not {tree}", "Look at it again.")
+    return step, found
+
+
+@command("retry")
+@click.argument("bead_id", type=BEAD_ID, metavar="ID")
+@click.option("--attempts", type=click.IntRange(1, 100), default=3, show_default=True, help="How many more.")
+@click.pass_obj
+def retry(session: Session, bead_id: str, attempts: int) -> None:
+    """Give the current step of a molecule more attempts, after you mended what was wrong.
+
+    \b
+    Example:
+      town retry bt-7f3a9c
+    """
+    from beads import graph
+    from beads.errors import Refused
+    from beads.ops import Update
+
+    only_a_person("give more attempts")
+
+    def decide(snapshot: Snapshot) -> list[Operation]:
+        molecule = graph.molecule_of(snapshot, session.find(snapshot, bead_id))
+        step = graph.next_step(snapshot, molecule)
+        if step is None:
+            raise Refused(f"{molecule.id} has no open step", f"`bead why {molecule.id}` says where it stands.")
+        return [Update(id=step.id, attempts_max=len(graph.failed(step)) + attempts)]
+
+    written = session.commit(decide)
+    step = written.beads[0]
+    assert step is not None, "an update is always about a bead"
+    click.echo(f"{step.id} has {attempts} more attempts; `town up` goes on with it")

@@ -1,0 +1,55 @@
+"""What a branch changes, as Git says: which paths, how many lines, and what of it is protected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from refinery.git import Git
+
+_CHANGED = ("diff-tree", "-r", "-z", "--no-renames", "--no-ext-diff", "--no-textconv")
+
+
+def changed(git: Git, old: str, new: str, pathspecs: Sequence[str] = ()) -> list[str]:
+    """The paths that differ between two commits or trees, in Git's order; of those that match, when any are given."""
+    names = git.run(*_CHANGED, "--name-only", old, new, "--", *pathspecs).out
+    return [name for name in names.split("\0") if name]
+
+
+def lines_of(git: Git, old: str, new: str) -> list[int]:
+    """How many lines each path that differs has added and removed. Of what is no text Git counts none; it is one."""
+    counted = (line.split("\t", 2) for line in git.run(*_CHANGED, "--numstat", old, new).out.split("\0") if line)
+    return [1 if added == "-" else int(added) + int(removed) for added, removed, _ in counted]
+
+
+def inside(patterns: Iterable[str]) -> list[str]:
+    """The pathspecs of what matches any of these patterns; a directory stands for all that is in it."""
+    return [f":(glob){pattern}" for pattern in patterns]
+
+
+def outside(patterns: Iterable[str]) -> list[str]:
+    """The pathspecs of what matches none of these patterns."""
+    return [".", *(f":(exclude,glob){pattern}" for pattern in patterns)]
+
+
+def unapproved(git: Git, base: str, tree: str, protected: Sequence[str], approved: Iterable[str]) -> list[str]:
+    """The protected paths that a branch changes, and that are not as in a tree which a person has approved of.
+
+    Args:
+        git: Git in the repository.
+        base: where the branch left main.
+        tree: what it is now.
+        protected: the patterns of ``[gate] protected``.
+        approved: trees; one that this repository does not have approves of nothing.
+    """
+    found = changed(git, base, tree, inside(protected)) if protected else []
+    for other in approved:
+        if found and git.resolve(f"{other}^{{tree}}"):
+            still = set(changed(git, other, tree, inside(protected)))
+            found = [path for path in found if path in still]
+    return found
+
+
+def named(paths: Sequence[str], most: int = 3) -> str:
+    """Some paths in words: the first few, and how many more there are."""
+    more = f" and {len(paths) - most} more" if len(paths) > most else ""
+    return f"{', '.join(paths[:most])}{more}"

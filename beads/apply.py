@@ -220,6 +220,7 @@ def _begin(op: Begin, draft: Draft, context: Context) -> Bead:
         worker=op.worker,
         runtime=op.runtime,
         started_at=context.now,
+        cost=op.cost,
     )
     return put(draft, context, step, step.evolve(attempts=(*step.attempts, attempt)))
 

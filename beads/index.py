@@ -105,6 +105,15 @@ class Choice(NamedTuple):
     limit: int | None = None
 
 
+class Part(NamedTuple):
+    """A step as the index keeps it: its id, the blob it is in, its status, and how it ended if it did."""
+
+    id: str
+    data: bytes
+    status: str
+    outcome: str | None
+
+
 class Reader:
     """Every bead at one commit: a :class:`graph.View` on a transaction that sees nothing of what comes later.
 
@@ -240,6 +249,15 @@ class Reader:
         """How many beads are related to this one."""
         sql = "SELECT (SELECT count(*) FROM edges WHERE target = :id) + (SELECT count(*) FROM beads WHERE parent = :id)"
         return int(self._all(sql, {"id": bead_id})[0][0])
+
+    def parts(self, bead_id: str) -> Iterator[Part]:
+        """The steps of a molecule, in the order of their ids; deleted ones left out."""
+        sql = "SELECT id, data, status, outcome FROM beads WHERE parent = ? AND type = 'step'"
+        return map(Part._make, self._stream(f"{sql} AND outcome IS NOT 'deleted' ORDER BY place", (bead_id,)))
+
+    def part_ids(self, bead_id: str) -> list[str]:
+        """The ids of the beads whose parent it is."""
+        return [row[0] for row in self._stream("SELECT id FROM beads WHERE parent = ? ORDER BY place", (bead_id,))]
 
     def ids(self, beginning: str = "", limit: int = -1) -> list[tuple[str, bytes]]:
         """The ids that begin so, and their blobs."""

@@ -193,7 +193,7 @@ class Attempt(Fact):
     """One try at a step; counted when it starts, so that caps hold before the spending (I9).
 
     It ended ``satisfied`` or ``unmet`` by the criteria, ``asked`` when a person has to say whether they are met, or
-    because its worker ``died`` or was ``stopped``.
+    because its worker ``died`` or was ``stopped``. ``cost`` is in US dollars; None where nobody knows.
     """
 
     number: int = Field(ge=1)
@@ -204,6 +204,7 @@ class Attempt(Fact):
     ended_at: Moment | None = None
     end: AttemptEnd | None = None
     reason: str = ""
+    cost: float | None = Field(None, ge=0)
 
 
 class Comment(Fact):

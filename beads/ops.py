@@ -118,10 +118,14 @@ class Release(Held):
 
 
 class Begin(Held):
-    """Start an attempt at step ``id``; refused when its attempts are used up."""
+    """Start an attempt at step ``id``; refused when its attempts are used up.
+
+    ``cost`` is what it will cost in US dollars, where that is known before: a command costs nothing.
+    """
 
     op: Literal["begin"] = "begin"
     runtime: str
+    cost: float | None = Field(None, ge=0)
 
 
 class Finish(Held):

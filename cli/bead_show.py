@@ -12,6 +12,9 @@ from cli.bead import Look, answer
 from cli.session import BEAD_ID, Session, command
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from beads.chain import Found, Link, Spent
     from beads.graph import State
     from beads.model import Bead
 
@@ -26,6 +29,10 @@ _NEXT = {
     "needs_person": "a person",
     "closed": "nobody",
 }
+
+
+# How many lines of what a failing command printed are shown.
+_TAIL = 10
 
 
 @command("show")
@@ -72,9 +79,10 @@ def why(session: Session, bead_id: str) -> None:
     """
     look = Look.of(session)
     chain = _chain(look, look.find(bead_id))
+    failing = _failing(look, chain[0][1])
     if session.json:
         described = [{"id": b.id, "title": b.title, "depth": d, "state": s, "next": _NEXT[s.kind]} for d, b, s in chain]
-        render.echo_json({**described[0], "chain": described[1:]})
+        render.echo_json({**described[0], **({"failing": failing} if failing else {}), "chain": described[1:]})
         return
     for depth, bead, state in chain:
         kind = render.style(state.kind.replace("_", " "), render.COLOURS[state.kind])
@@ -83,6 +91,34 @@ def why(session: Session, bead_id: str) -> None:
         indent = "  " * depth
         click.echo(f"{indent}{bead.id} {render.printable(bead.title)}")
         click.echo(f"{indent}  {kind}{render.printable(reason)}; next: {_NEXT[state.kind]}")
+        if not depth and failing:
+            _print_failing(failing)
+
+
+def _failing(look: Look, bead: Bead) -> dict[str, Any]:
+    """What did not hold the last time somebody looked at the step that is next, and how; nothing when all held."""
+    from beads import graph
+    from beads.chain import found, log_of
+    from beads.model import facts
+
+    molecule = graph.molecule_of(look.snapshot, bead)
+    step = bead if bead.id != molecule.id else graph.next_step(look.snapshot, molecule)
+    bad = [one for one in found(facts(step)) if one.verdict in ("fail", "error", "asked")] if step else []
+    if step is None or step.closed or not bad:
+        return {}
+    last = max(bad, key=lambda one: (one.at is not None, one.at))
+    log = log_of(look.session.store.directory / "logs", molecule.id, last.digest) if last.digest else None
+    return {"step": step.id, **_found_answer(last), **({"log": log} if log and log.exists() else {})}
+
+
+def _print_failing(failing: dict[str, Any]) -> None:
+    said = f"{failing['verdict']}  {failing['subject']}: {failing.get('detail', '')}"
+    when = f"{render.moment(failing['at'])} by {failing['by']}, tree {failing['tree'][:12]}"
+    click.echo(f"  {failing['step']}, {when}\n    {render.printable(said)}")
+    for line in failing.get("output", "").splitlines()[-_TAIL:]:
+        click.echo(f"      {render.printable(line)}".rstrip())
+    if "log" in failing:
+        click.echo(f"    all of it: {failing['log']}")
 
 
 @command("path")
@@ -117,30 +153,68 @@ def _look_back(session: Session, revision: str) -> Look:
 
 
 def _full_answer(look: Look, bead: Bead) -> dict[str, Any]:
-    dependents = [*look.snapshot.children(bead.id), *look.snapshot.dependents(bead.id)]
-    edges = [
-        {"issue_id": other.id, "depends_on_id": bead.id, "type": dependency.type}
-        for other in {other.id: other for other in dependents}.values()
-        for dependency in other.dependencies
-        if dependency.on == bead.id
-    ]
+    others = look.snapshot.dependents(bead.id)
+    pairs = [(other.id, d.type) for other in others for d in other.dependencies if d.on == bead.id]
+    # Of its parts there may be thousands, and nothing more is asked of them than who they are.
+    pairs = list(dict.fromkeys([*((part, "parent-child") for part in look.snapshot.part_ids(bead.id)), *pairs]))
+    edges = [{"issue_id": other, "depends_on_id": bead.id, "type": how} for other, how in pairs]
     row = look.snapshot.row(bead.id, look.now)
     assert row is not None, "it was just found"
-    return answer(look, row) | {"dependents": edges}
+    return answer(look, row) | {"dependents": edges} | _chain_answer(look, bead)
+
+
+def _chain_answer(look: Look, bead: Bead) -> dict[str, Any]:
+    """The steps of a molecule, and what all of it took; nothing for what has no steps."""
+    chain = list(_links(look, bead))
+    steps = [
+        {"id": link.id, "title": link.title, "status": link.status, "state": kind}
+        | ({"outcome": link.outcome} if link.outcome else {})
+        | ({**link.spent._asdict(), "criteria": list(map(_found_answer, link.found))} if link.found else {})
+        for link, kind in chain
+    ]
+    return {"steps": steps, "spent": _spent(bead, chain)._asdict()} if steps else {}
+
+
+def _found_answer(found: Found) -> dict[str, Any]:
+    return {"verdict": found.verdict, **dict(render.without_empty(found._asdict()))}
+
+
+def _links(look: Look, bead: Bead) -> Iterator[tuple[Link, str]]:
+    """The steps of a molecule, each with the kind of where it stands."""
+    from beads import graph
+    from beads.chain import links
+
+    current = graph.next_step(look.snapshot, bead)
+    kind = look.state(bead).kind
+    for link in links(look.snapshot.parts(bead.id)):
+        at = current is not None and current.id == link.id
+        yield link, "closed" if link.status == "closed" else kind if at else "waiting"
+
+
+def _spent(bead: Bead, chain: Iterable[tuple[Link, str]]) -> Spent:
+    """What the work on a bead took, on its steps and on itself."""
+    from functools import reduce
+
+    from beads.chain import Spent, spent
+    from beads.model import facts
+
+    return reduce(Spent.plus, (link.spent for link, _ in chain), spent(facts(bead)))
 
 
 def _print_bead(look: Look, bead: Bead) -> None:
-    state = look.state(bead)
+    state, chain = look.state(bead), list(_links(look, bead))
     click.echo(f"{render.style(bead.id, 'bold')}  {render.printable(bead.title)}")
-    _print_facts(bead, state)
+    _print_facts(bead, state, _spent(bead, chain))
     render.paragraph("Description", bead.description)
     render.paragraph("Command", bead.run)
     render.paragraph("To mend", bead.rework)
     render.paragraph("Criteria", "\n".join(str(criterion) for criterion in bead.criteria))
     related = [f"{d.type} {d.on}{_standing(look, d.on)}" for d in bead.dependencies]
     render.paragraph("Depends on", "\n".join(related))
-    below = [f"{child.id}{_standing(look, child.id)}  {child.title}" for child in look.snapshot.children(bead.id)]
-    render.paragraph("Parts", "\n".join(below))
+    _print_chain(chain)
+    steps = {link.id for link, _ in chain}
+    parts = (look.snapshot.need(part) for part in look.snapshot.part_ids(bead.id) if part not in steps)
+    render.paragraph("Parts", "\n".join(f"{p.id}{_standing(look, p.id)}  {p.title}" for p in parts))
     waiting = [f"{other.id}  {other.title}" for other in look.snapshot.dependents(bead.id)]
     render.paragraph("Needed by", "\n".join(waiting))
     render.paragraph(
@@ -151,7 +225,7 @@ def _print_bead(look: Look, bead: Bead) -> None:
         render.paragraph(f"{said.author}, {render.moment(said.created_at)}", said.text)
 
 
-def _print_facts(bead: Bead, state: State) -> None:
+def _print_facts(bead: Bead, state: State, spent: Spent) -> None:
     closed = (
         f"{render.moment(bead.closed_at)}: {bead.close_reason}" if bead.close_reason else render.moment(bead.closed_at)
     )
@@ -172,8 +246,35 @@ def _print_facts(bead: Bead, state: State) -> None:
             ("created", f"{render.moment(bead.created_at)} by {bead.created_by or 'unknown'}"),
             ("updated", render.moment(bead.updated_at)),
             ("closed", closed),
+            ("took", _took(spent)),
         ]
     )
+
+
+def _took(spent: Spent) -> str:
+    """What work took, in words; empty when there was none."""
+    if not spent.attempts:
+        return ""
+    tries = "1 attempt" if spent.attempts == 1 else f"{spent.attempts} attempts"
+    unpriced = f" and what {spent.unpriced} of them cost" if spent.unpriced else ""
+    return f"{tries}, {spent.seconds:.1f} s, ${spent.cost:.4f}{unpriced}"
+
+
+def _print_chain(chain: Iterable[tuple[Link, str]]) -> None:
+    """The steps, a line each, and below each one that was begun its criteria with what was found of them last."""
+    lines = []
+    for link, kind in chain:
+        stands = (link.outcome or kind).replace("_", " ")
+        took = f"  ({_took(link.spent)})" if link.spent.attempts else ""
+        lines.append(f"{link.id}  {stands}  {link.title}{took}")
+        lines += [f"    {_found_line(found)}" for found in link.found]
+    render.paragraph("Steps", "\n".join(lines))
+
+
+def _found_line(found: Found) -> str:
+    how = f": {found.detail}" if found.detail else ""
+    who = f"  [{found.by}, tree {found.tree[:12]}]" if found.by else ""
+    return f"{found.verdict}  {found.subject}{how}{who}"
 
 
 def _standing(look: Look, bead_id: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from beads.chain import log_of
 from beads.clock import Clock
 from beads.model import Bead, Criterion, Evidence, milliseconds
 from beads.proof import answer
@@ -96,6 +97,11 @@ def holds(criteria: Sequence[Criterion], evidence: Sequence[Evidence]) -> bool:
     return bool(criteria) and len(evidence) >= len(criteria) and all(e.verdict == "pass" for e in evidence)
 
 
+def keep(exit: Exit, logs: Path) -> None:
+    """Keep a whole log under its digest: evidence leads to it, and what another look prints does not take its place."""
+    exit.log.replace(log_of(logs.parent, logs.name, exit.digest))
+
+
 def feedback(evidence: Sequence[Evidence]) -> str:
     """What did not hold and how, as text for the next attempt; empty when all held."""
     parts = [f"{e.subject}\n{e.detail}\n{e.output[-_TAIL:]}".rstrip() for e in evidence if e.verdict != "pass"]
@@ -117,17 +123,17 @@ def _look(criterion: Criterion, bench: Bench, number: int) -> Finding:
 
 
 def _run(criterion: Criterion, bench: Bench, number: int) -> Finding:
-    log = bench.logs / f"criterion-{number}-{bench.tree[:12]}.log"
     job = start(
         shell(criterion.run),
         cwd=bench.directory,
         environ=bench.environ,
-        log=log,
+        log=bench.logs / f"criterion-{number}-{bench.tree[:12]}.log",
         timeout=criterion.timeout,
         marker=bench.marker,
         clock=bench.clock,
     )
     exit = bench.wait(job)
+    keep(exit, bench.logs)
     verdict, detail = judge(exit, criterion.run, criterion.exit)
     output = "" if verdict == "pass" else exit.output
     return Finding(verdict, detail, exit.seconds, output, exit.digest)

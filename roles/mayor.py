@@ -71,11 +71,15 @@ class Proposal:
         plan: the plan that was read.
         items: its molecules, in the order of the file.
         older: what earlier versions of the plan left unfinished.
+        poured: its beads, as they come out of the state in which it was made.
+        seen: the commit of that state.
     """
 
     plan: Plan
     items: tuple[Item, ...]
     older: tuple[Older, ...]
+    poured: tuple[Create, ...]
+    seen: str
 
     @property
     def new(self) -> tuple[Item, ...]:
@@ -107,7 +111,8 @@ def propose(text: bytes, source: str, store: Store, actor: str, agents: Collecti
         _check_agents(plan, agents)
     snapshot = store.snapshot()
     poured = _pour(plan, snapshot, store, actor)
-    return Proposal(plan, tuple(_items(plan, poured, snapshot)), tuple(older(plan, poured, snapshot)))
+    items, left = _items(plan, poured, snapshot), older(plan, poured, snapshot)
+    return Proposal(plan, tuple(items), tuple(left), tuple(poured), snapshot.commit)
 
 
 def accept(proposal: Proposal, store: Store, actor: str) -> Written:
@@ -120,7 +125,8 @@ def accept(proposal: Proposal, store: Store, actor: str) -> Written:
     """
 
     def decide(snapshot: Snapshot) -> Sequence[Operation]:
-        poured = _pour(proposal.plan, snapshot, store, actor)
+        same = snapshot.commit == proposal.seen
+        poured = proposal.poured if same else _pour(proposal.plan, snapshot, store, actor)
         operations = supersede(proposal.plan, poured, snapshot)
         unseen = [o.id for o in operations if isinstance(o, Close) and o.id not in proposal.ending]
         if unseen:

@@ -24,7 +24,7 @@ from refinery.processes import Exit, Job, shell, start
 from refinery.queue import REWORK
 from refinery.workshop import Worktree
 from roles import review
-from roles.acceptance import Bench, Finding, evaluate, feedback, holds
+from roles.acceptance import Bench, Finding, evaluate, feedback, holds, keep
 from roles.llm import SURROUNDINGS
 from roles.runtimes import launch
 from roles.settings import Agent
@@ -205,7 +205,7 @@ class Polecat:
                 return "asked"
             if len(graph.failed(step)) >= step.attempts_max:
                 return "unmet"
-            begun = self._held(Begin, step, runtime=agent_name)
+            begun = self._held(Begin, step, runtime=agent_name, cost=0.0 if agent.runtime == "command" else None)
             if not _undecided(evidence):
                 self._attempt(begun, worktree, agent, evidence)
             evidence = self._evaluate(begun, worktree, agent)
@@ -334,6 +334,8 @@ class Polecat:
             verdict = review.read(exit)
         except InvalidInput as error:
             return Finding("error", f"no verdict: {error.message}", exit.seconds, exit.output, exit.digest)
+        finally:
+            keep(exit, self.site.logs(self._molecule.id))
         good = verdict.verdict == "approve"
         cost = None if agent else verdict.cost
         words = "" if good else verdict.in_words()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -312,3 +314,42 @@ def test_a_step_whose_work_is_gone_is_done_again(tmp_path: Path) -> None:
     assert git(repository, "show", "main:parts/one") == "ok"
     assert log.read_text() == "first\nsecond\n"
     assert f"reopen {root}.1" in git(repository, "log", "--format=%s", "refs/beads/main")
+
+
+# ── What is shown of it ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_show_has_the_chain_with_evidence_and_cost_and_why_says_which_criterion_failed_and_how(tmp_path: Path) -> None:
+    repository, root, _ = half_done(tmp_path)
+    [shown] = json.loads(run(repository, "show", root, "--json", program=BEAD).stdout)
+    first, second = shown["steps"]
+    assert (first["state"], first["outcome"], first["attempts"], first["unpriced"]) == ("closed", "done", 1, 0)
+    assert [c["verdict"] for c in first["criteria"]] == ["pass"]
+    assert (second["state"], second["attempts"]) == ("needs_person", 3)
+    assert second["criteria"][0]["detail"] == "exit 1"
+    assert (shown["spent"]["attempts"], shown["spent"]["cost"]) == (4, 0)
+    text = run(repository, "show", root, program=BEAD).stdout
+    assert f"{root}.1  done  First  (1 attempt, " in text
+    assert "    pass  run: test -f parts/one: exit 0  [" in text
+    assert f"{root}.2  needs person  Second  (3 attempts, " in text
+
+    why = run(repository, "why", root, program=BEAD).stdout
+    assert f"needs person: step {root}.2 failed 3 of 3 attempts" in why
+    assert "fail  run: test -f parts/two: exit 1" in why
+    failing = json.loads(run(repository, "why", root, "--json", program=BEAD).stdout)["failing"]
+    assert failing["step"] == f"{root}.2"
+    assert failing["digest"] == "sha256:" + hashlib.sha256(Path(failing["log"]).read_bytes()).hexdigest()
+
+
+def test_the_whole_log_of_each_look_is_kept_under_its_digest(tmp_path: Path) -> None:
+    repository = make_town(tmp_path)
+    pour(repository, molecule("noise", "true", "seq 100000; date +%N; false"))
+    run(repository, "up", "--until-idle", ok=(7,))
+    step = only(repository, "step")
+    logs = repository / ".git/beads/logs" / str(step.parent)
+    found = [e for e in step.evidence if e.verdict == "fail"]
+    assert len(found) == 3
+    for evidence in found:
+        log = logs / f"{evidence.digest.removeprefix('sha256:')[:16]}.log"
+        assert hashlib.sha256(log.read_bytes()).hexdigest() == evidence.digest.removeprefix("sha256:")
+        assert log.stat().st_size > 500_000 > len(evidence.output)

@@ -19,6 +19,7 @@ from beads import heartbeat
 from beads.errors import InvalidInput, Unreadable
 from beads.git import Oid, Repository
 from beads.heartbeat import Renewed
+from beads.ids import check_id
 
 REMOTE_REF = "refs/beads/main"
 """Where the store is on a remote, unless its owner forbids such refs."""
@@ -62,6 +63,11 @@ class _Output(NamedTuple):
         return "; ".join(told[:5]) or " ".join(lines[:3]) or f"git ended with {self.status}"
 
 
+_CHECKED = ("-c", "fetch.fsckObjects=true", "-c", "maintenance.auto=false", "-c", "gc.auto=0")
+_QUIET = ("--quiet", "--no-tags", "--no-prune", "--no-write-fetch-head", "--no-recurse-submodules")
+_FETCH = (*_CHECKED, "fetch", *_QUIET)
+
+
 class Remote:
     """A remote of a repository, with the store's ref on it.
 
@@ -99,11 +105,21 @@ class Remote:
         key = name if simple else hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:12]
         self.tracking = f"refs/beads/remotes/{key}/main"
         self._workers = f"refs/beads/remotes/{key}/worker/"
+        self.work = f"refs/beads/remotes/{key}/work/"
 
     @property
     def worker_refs(self) -> str:
-        """What the refs of workers on the remote start with; beside the store's, so that who allows one allows all."""
-        return self.ref.removesuffix("main") + "worker/" if self.ref.endswith("/main") else f"{self.ref}-worker/"
+        """What the refs of workers on the remote start with."""
+        return self._beside("worker")
+
+    @property
+    def work_refs(self) -> str:
+        """What the refs of proven but not landed work on the remote start with."""
+        return self._beside("work")
+
+    def _beside(self, what: str) -> str:
+        # Beside the store's, so that who allows one allows all.
+        return self.ref.removesuffix("main") + f"{what}/" if self.ref.endswith("/main") else f"{self.ref}-{what}/"
 
     def fetch(self) -> Oid | None:
         """Bring the remote's store and signs of life here; the commit it is at, None when it has no store.
@@ -112,15 +128,13 @@ class Remote:
             Unreadable: the remote cannot be reached or read.
         """
         refs = [f"+{self.ref}:{self.tracking}", f"+{self.worker_refs}*:{self._workers}*"]
-        quiet = ["--quiet", "--no-tags", "--no-prune", "--no-write-fetch-head", "--no-recurse-submodules"]
-        checks = ["-c", "fetch.fsckObjects=true", "-c", "maintenance.auto=false", "-c", "gc.auto=0"]
-        done = self._run(*checks, "fetch", *quiet, "--", self.name, *refs)
+        done = self._run(*_FETCH, "--", self.name, *refs)
         for _ in range(_BUSY_MAX):
             if not _BUSY.search(done.err):
                 break
             # Another process of this clone fetches too, or one was killed and left its lock file.
             self.repository.sweep()
-            done = self._run(*checks, "fetch", *quiet, "--", self.name, *refs)
+            done = self._run(*_FETCH, "--", self.name, *refs)
         if done.status == 0:
             return self.repository.head(self.tracking)
         if _ABSENT.search(done.err):
@@ -169,6 +183,46 @@ class Remote:
         if done.status:
             raise Unreadable(f"no sign of life could be put on {self.name!r}: {done.said}")
 
+    def offer(self, commit: str, name: str) -> None:
+        """Put work on the remote, from where any clone can :meth:`obtain` it.
+
+        Args:
+            commit: the commit that has the work.
+            name: what the ref is called below :attr:`work_refs`: the bead's id and, after a slash, the epoch, so that a
+                worker that has been fenced does not overwrite what its successor has put there.
+
+        Raises:
+            Unreadable: it could not be put there.
+        """
+        done = self._push(f"+{commit}:{check_ref(self.work_refs + name)}")
+        if done.status:
+            raise Unreadable(f"the work on {name} could not be put on {self.name!r}: {done.said}")
+
+    def obtain(self, bead_id: str) -> None:
+        """Bring here what :meth:`offer` has put on the remote for a bead, to refs below :attr:`work`.
+
+        Raises:
+            Unreadable: the remote cannot be reached or read.
+        """
+        where = f"{check_id(bead_id)}/*"
+        done = self._run(*_FETCH, "--", self.name, f"+{self.work_refs}{where}:{self.work}{where}")
+        if done.status:
+            raise Unreadable(f"the work on {bead_id} cannot be read from {self.name!r}: {done.said}")
+
+    def discard(self, bead_id: str) -> None:
+        """Remove what was offered for a bead, here and there.
+
+        Raises:
+            Unreadable: the remote cannot be reached, or does not let go; here it is gone then.
+        """
+        here = self._run("for-each-ref", "--format=delete %(refname)", f"{self.work}{check_id(bead_id)}/").out
+        self._run("update-ref", "--stdin", stdin=here)
+        listed = self._run("ls-remote", "--refs", "--", self.name, f"{self.work_refs}{bead_id}/*")
+        there = [line.partition("\t")[2] for line in listed.out.splitlines()]
+        done = self._push(*(f":{check_ref(ref)}" for ref in there)) if there else listed
+        if done.status:
+            raise Unreadable(f"the work on {bead_id} cannot be removed from {self.name!r}: {done.said}")
+
     def renewed(self) -> Renewed:
         """Until when leases are good by the workers' signs of life, as of the last fetch."""
         done = self._run("for-each-ref", "--format=%(contents)%00", self._workers)
@@ -197,8 +251,8 @@ class Remote:
     def _push(self, *what: str) -> _Output:
         # The user's pre-push hook is about code, and a claim must not wait for a test suite.
         options = ["--porcelain", "--no-verify", "--no-follow-tags", "--recurse-submodules=no"]
-        *leases, refspec = what
-        return self._run("push", *options, *leases, "--", self.name, refspec)
+        leases = [part for part in what if part.startswith("--")]
+        return self._run("push", *options, *leases, "--", self.name, *(part for part in what if part not in leases))
 
     def _track(self, new: Oid) -> None:
         with contextlib.suppress(Unreadable):

@@ -149,6 +149,7 @@ def _refinery(site: Site) -> Refinery:
         environ=site.environ,
         clock=site.clock,
         marker=site.marker(_refinery_name()),
+        obtain=site.obtain,
     )
 
 

@@ -6,7 +6,7 @@ the effect. Killed anywhere, the next tick finds out from main itself what has l
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +29,9 @@ from refinery.workshop import Workshop
 
 REFINERY = "refinery"
 _WHO = Identity("beadtown refinery", "refinery@beadtown.invalid")
+
+_SEEK_SECONDS = 60.0
+"""How long a head that is not here is not looked for again."""
 
 
 @dataclass
@@ -53,6 +56,7 @@ class Refinery:
         environ: the user's environment; gates see what is allow-listed.
         clock: what time it is.
         marker: marks every process it starts, so that they can be found after its death.
+        obtain: brings the work on a molecule here that was done in another clone, if it can be had.
         halted: why nothing can land without a person; empty when something can, or nothing is queued.
         remedy: what that person can do.
     """
@@ -64,10 +68,12 @@ class Refinery:
     environ: Mapping[str, str]
     clock: Clock
     marker: str
+    obtain: Callable[[str], None]
     halted: str = ""
     remedy: str = ""
     _runs: list[_Run] = field(default_factory=list)
     _stacked: tuple[str, list[Request], Stack] | None = None
+    _sought: dict[str, float] = field(default_factory=dict)
     _harmless: set[tuple[str, tuple[str, ...]]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -107,8 +113,23 @@ class Refinery:
         except (NotFound, InvalidInput) as error:
             self._halt(error.message, error.hint)
             return lines
-        unapproved = self._unapproved(snapshot, head, gate, requests)
-        return lines + (unapproved or self._advance(snapshot, head, gate, requests))
+        here = [request for request in requests if self._has(request)]
+        if not here:
+            self._halt(f"the head of {requests[0].id}, {requests[0].head[:12]}, is not in this repository", "Fetch it.")
+            return lines
+        unapproved = self._unapproved(snapshot, head, gate, here)
+        return lines + (unapproved or self._advance(snapshot, head, gate, here))
+
+    def _has(self, request: Request) -> bool:
+        """Whether a request's head is in this repository, if need be after a look where it may have been worked on."""
+        for _ in range(2):
+            if self.git.resolve(f"{request.head}^{{commit}}") is not None:
+                return True
+            if self.clock.monotonic() < self._sought.get(request.head, 0.0):
+                return False
+            self._sought[request.head] = self.clock.monotonic() + _SEEK_SECONDS
+            self.obtain(request.molecule)
+        return False
 
     def cancel(self) -> None:
         """Kill running gates; their verdicts are simply not known."""
@@ -177,9 +198,6 @@ class Refinery:
         settled += [self._close_contained(request) for request in stacked.contained]
         if settled:
             return settled
-        if stacked.missing and not stacked.candidates:
-            lost = stacked.missing[0]
-            self._halt(f"the head of {lost.id}, {lost.head[:12]}, is not in this repository", "Fetch it.")
         candidates = stacked.candidates
         environ = environment(self.environ, gate.environment, {})
         main = self.git.line("rev-parse", f"{head}^{{tree}}")
@@ -211,7 +229,7 @@ class Refinery:
         for request in requests:
             molecule = snapshot.get(request.molecule)
             key = request.head, gate.protected
-            if key in self._harmless or molecule is None or self.git.resolve(f"{request.head}^{{commit}}") is None:
+            if key in self._harmless or molecule is None:
                 continue
             # One that shares no history with main is not ours to judge here: it does not merge.
             base = self.git.run("merge-base", head, request.head, ok=(0, 1)).out.strip() or head
@@ -221,7 +239,8 @@ class Refinery:
                 reason = f"it changes {named(paths)}, which is protected, and nobody has approved of that"
                 asking = f"the changes to {', '.join(paths)}"
                 lines.append(self._send_back(snapshot, request, reason, gate, (), "", asking))
-            self._harmless.add(key)
+            else:
+                self._harmless.add(key)
         return lines
 
     def _close_contained(self, request: Request) -> str:

@@ -185,11 +185,17 @@ class Polecat:
             commit = next((e.commit for e in reversed(step.evidence) if e.verdict == "pass" and e.commit), "")
             if not step.closed or not commit:
                 continue
-            if self.site.git.resolve(f"{commit}^{{commit}}") is None:
+            if not self._has(commit):
+                self.site.obtain(self._molecule.id)
+            if not self._has(commit):
                 worker, epoch = self.name, self._molecule.epoch
                 self._commit(Reopen(id=step.id, worker=worker, epoch=epoch))
             elif not self.site.git.is_ancestor(commit, worktree.head()):
                 self._bring(commit, "what was proven", step, worktree)
+
+    def _has(self, commit: str) -> bool:
+        """Whether this repository has a commit."""
+        return self.site.git.resolve(f"{commit}^{{commit}}") is not None
 
     def _step(self, step: Bead, worktree: Worktree) -> End | None:
         """Bring a step to where its criteria hold and close it; otherwise how this life ends."""
@@ -355,7 +361,10 @@ class Polecat:
         """Commit what is on disk as the work on a step; the branch's head afterwards."""
         number = len(step.attempts) + (0 if step.attempts else 1)
         message = f"{step.title}\n\nBead: {step.id}\nAttempt: {number}\n"
-        return worktree.commit(message, self._author, TOWN, self.site.clock.now())
+        head = worktree.commit(message, self._author, TOWN, self.site.clock.now())
+        # Before anybody may read that it was proven.
+        self.site.offer(self._molecule, head)
+        return head
 
     def _bring_main(self, step: Bead, worktree: Worktree) -> None:
         """Merge today's main into the branch, as a commit, so that nothing half-done needs remembering."""
@@ -390,6 +399,7 @@ class Polecat:
         molecule, git, head = self._molecule, self.site.git, worktree.head()
         base = self._base(head)
         git.swap(f"{REQUESTS}{molecule.id}/{head[:16]}", head, ABSENT, "submitted")
+        self.site.offer(molecule, head)
         submit = Submit(
             id=molecule.id,
             worker=self.name,

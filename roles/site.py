@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from beads import liveness
 from beads.clock import Clock
-from beads.errors import NotFound
+from beads.errors import NotFound, Unreadable
 from beads.model import Bead, check_id
 from beads.remote import Remote
 from beads.store import Store
@@ -89,6 +90,18 @@ class Site:
     def surroundings(self, allow: Iterable[str], **extra: str) -> dict[str, str]:
         """The environment of a process we start: the usual variables, those allowed by name, and ``extra``."""
         return environment(self.environ, allow, extra)
+
+    def offer(self, bead: Bead, commit: str) -> None:
+        """Put a molecule's work where other clones find it. When the remote cannot be reached, they do it again."""
+        if self.remote is not None:
+            with suppress(Unreadable):
+                self.remote.offer(commit, f"{bead.id}/{bead.epoch}")
+
+    def obtain(self, bead_id: str) -> None:
+        """Bring the work on a molecule here that was done in another clone."""
+        if self.remote is not None:
+            with suppress(Unreadable):
+                self.remote.obtain(bead_id)
 
     def salvage(self, worktree: Worktree, bead: Bead, epoch: int, why: str) -> str | None:
         """Save what is on disk and not committed to the bead's salvage ref; its commit, or None when all is (I1)."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -97,8 +98,9 @@ def _over(snapshot: Snapshot, bead_id: str) -> bool:
 
 def look(site: Site) -> Signs:
     """See what is to be seen of this clone."""
-    refs = site.git.line("for-each-ref", "--format=%(refname)", f"refs/heads/{BRANCHES}", REQUESTS).splitlines()
-    ids = {ref.removeprefix("refs/heads/" + BRANCHES).removeprefix(REQUESTS).split("/")[0] for ref in refs}
+    places = [f"refs/heads/{BRANCHES}", REQUESTS, *([site.remote.work] if site.remote else [])]
+    refs = site.git.line("for-each-ref", "--format=%(refname)", *places).splitlines()
+    ids = {ref.removeprefix(place).split("/")[0] for ref in refs for place in places if ref.startswith(place)}
     workers = tuple(liveness.names(site.workers))
     return Signs(site.name, site.alive, workers, tuple(sorted(ids)), site.store.renewed())
 
@@ -176,6 +178,9 @@ def _sweep(site: Site, bead_id: str) -> str:
         head = site.git.resolve(ref)
         if head is not None:
             _drop(site, bead, ref, head)
+    if site.remote is not None:
+        with suppress(Unreadable):
+            site.remote.discard(bead_id)
     return f"swept {bead_id}; uncommitted work is in {saved[:12]}" if saved else ""
 
 

@@ -236,25 +236,72 @@ def test_an_orphaned_polecat_finishes_and_the_next_town_counts_it(tmp_path: Path
     assert_settled(repository, landed=1)
 
 
-def test_towns_that_share_a_store_share_the_work(tmp_path: Path) -> None:
-    """Two clones of one project: what one of them has claimed the other does not do again."""
+def two_towns(tmp_path: Path, *molecules: str) -> tuple[Path, Path]:
+    """Two clones of one project that share their store through a third repository, with this plan."""
     shared = SETTINGS + '\n[store]\nremote = "origin"\n'
     first = make_town(tmp_path, shared)
     git(tmp_path, "init", "--quiet", "--bare", "hub.git")
     git(first, "remote", "add", "origin", str(tmp_path / "hub.git"))
-    pour(first, part("a"), part("b"))
+    pour(first, *molecules)
     run(first, "sync", program=BEAD)
     second = tmp_path / "other" / "project"
     second.parent.mkdir()
     git(tmp_path, "clone", "--quiet", "--branch", "main", str(first), str(second))
     git(second, "remote", "set-url", "origin", str(tmp_path / "hub.git"))
     run(second, "sync", program=BEAD)
+    return first, second
+
+
+def test_towns_that_share_a_store_share_the_work(tmp_path: Path) -> None:
+    """Two clones of one project: what one of them has claimed the other does not do again."""
+    first, second = two_towns(tmp_path, part("a"), part("b"))
     done = [run(place, "polecat", "run").stdout for place in (first, second)]
     run(first, "sync", program=BEAD)
     requests = [bead for bead in snapshot(first) if bead.merge]
     assert len(requests) == len({bead.merge.molecule for bead in requests if bead.merge}) == 2
     assert git(first, "rev-parse", "refs/beads/main") == git(second, "rev-parse", "refs/beads/main"), done
     assert "nothing is ready" in run(second, "polecat", "run").stdout
+
+
+def test_another_machine_goes_on_from_what_was_proven_and_lands_what_it_did_not_do(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    first, second = two_towns(tmp_path, CHAIN.format(log=log))
+    assert "step" in run(first, "polecat", "run", ok=(7,)).stdout
+    assert log.read_text() == "first\nsecond\nsecond\nsecond\n"
+    (tmp_path / "log.go").touch()
+    log.write_text("")
+    root = next(bead.id for bead in snapshot(first) if bead.issue_type == "molecule")
+
+    run(second, "sync", program=BEAD)
+    run(second, "retry", root)
+    assert "submitted" in run(second, "polecat", "run").stdout
+    # What the first machine has proven is not done again, and is in the branch.
+    assert log.read_text() == "second\n"
+
+    run(first, "sync", program=BEAD)
+    assert "landed" in run(first, "refinery", "tick").stdout
+    assert git(first, "show", "main:parts/one", "main:parts/two") == "ok\nok"
+    run(first, "sync", program=BEAD)
+    run(first, "witness", "tick")
+    assert git(tmp_path / "hub.git", "for-each-ref", "--format=%(refname)", "refs/beads/work") == ""
+
+
+def test_a_remote_that_is_away_keeps_nobody_from_working(tmp_path: Path) -> None:
+    first, second = two_towns(tmp_path, CHAIN.format(log=tmp_path / "log"))
+    hub = tmp_path / "hub.git"
+    (hub / "hooks").mkdir(exist_ok=True)
+    hook = hub / "hooks" / "update"
+    hook.write_text('#!/bin/sh\ncase "$1" in refs/beads/work/*) exit 1 ;; esac\n')
+    hook.chmod(0o755)
+    run(first, "polecat", "run", ok=(7,))
+    (tmp_path / "log.go").touch()
+    (tmp_path / "log").write_text("")
+    root = next(bead.id for bead in snapshot(first) if bead.issue_type == "molecule")
+    run(second, "sync", program=BEAD)
+    run(second, "retry", root)
+    assert "submitted" in run(second, "polecat", "run").stdout
+    # The work is not to be had, so the step is open again and is done again.
+    assert (tmp_path / "log").read_text() == "first\nsecond\n"
 
 
 # ── Another branch state ─────────────────────────────────────────────────────────────────────────────────────

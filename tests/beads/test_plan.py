@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import codecs
 import itertools
+import json
+import subprocess
+import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,7 @@ from beads.model import derived_id, read_bead, write_bead
 from beads.ops import Create
 from beads.plan import Plan, nearest, pour, read_plan, source_of
 from beads.toml import dumps
-from tests.world import ROOT
+from tests.world import ROOT, git
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC)
 NOTHING: dict[str, Bead] = {}
@@ -696,7 +699,9 @@ _commands = _texts.map(lambda text: "true " + text.replace("\0", ""))
 _titles = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20).map(lambda text: "T" + text)
 _criteria = st.lists(
     st.fixed_dictionaries({"run": _commands}, optional={"exit": st.integers(0, 255), "timeout": st.floats(1, 999)})
-    | st.fixed_dictionaries({"file": st.sampled_from(["a", "b/c"])}, optional={"absent": st.booleans()}),
+    | st.fixed_dictionaries({"file": st.sampled_from(["a", "b/c"])}, optional={"absent": st.booleans()})
+    | st.fixed_dictionaries({"review": _commands})
+    | st.fixed_dictionaries({"approval": _commands}),
     min_size=1,
     max_size=2,
 )
@@ -796,6 +801,51 @@ def test_any_plan_poured_into_a_store_any_number_of_times_is_there_once(repo: Pa
         creates = pour(plan, snapshot.prefix, "mayor", store.clock.now(), snapshot.get)
         assert store.commit("mayor", creates).changed == (turn == 0)
     assert {bead.id for bead in store.snapshot()} == {bead.id for bead in poured(plan)}
+
+
+@pytest.fixture
+def pourer() -> Iterator[Callable[..., dict[str, Any]]]:
+    """Lets processes pour together; see :mod:`tests.beads.pourer`."""
+    command = [sys.executable, "-m", "tests.beads.pourer"]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        talk, listen = process.stdin, process.stdout
+
+        def ask(**asked: object) -> dict[str, Any]:
+            talk.write(json.dumps(asked, default=str) + "\n")
+            talk.flush()
+            said: dict[str, Any] = json.loads(listen.readline())
+            return said
+
+        yield ask
+        talk.close()
+
+
+def _said(beads: Iterable[Bead]) -> dict[str, object]:
+    """What beads say but for when they were made."""
+    return {b.id: b.evolve(created_at=NOW, updated_at=NOW) for b in beads}
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(text=documents(), lines=st.lists(st.just(0) | st.integers(1, 120), min_size=1, max_size=4))
+def test_any_plan_poured_by_any_processes_however_they_are_killed_is_there_once(
+    repo: Path, pourer: Callable[..., dict[str, Any]], text: bytes, lines: list[int]
+) -> None:
+    # What a power cut would do is another matter, and waiting for the disk makes this no better.
+    git(repo, "config", "core.fsyncObjectFiles", "false")
+    ref = f"refs/beads/any-{next(_refs)}"
+    store = Store.init(repo, "founder", ref=ref)
+    path = repo.parent / "any.toml"
+    path.write_bytes(text)
+    said = pourer(repository=repo, ref=ref, plan=path, lines=lines)
+    assert said["strange"] == []
+    plan = read_plan(text, "plan.toml")
+    assert _said(store.snapshot()) == _said(poured(plan))
+    # One transaction, whoever made it.
+    assert git(repo, "rev-list", "--count", ref) == "2"
+    if said["killed"] < len(lines):
+        assert not said["changed"]
 
 
 def _roots(beads: Iterable[Bead]) -> list[Bead]:

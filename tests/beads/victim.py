@@ -29,7 +29,7 @@ _WRITING = {"swap", "sweep", "let_go", "_keep", "add", "_add_loose", "_add_pack"
 _FILES = {git.__file__: 10_000, objects.__file__: 20_000}
 
 
-def _kill_before(line: int) -> None:
+def kill_before(line: int) -> None:
     """Kill this process before it runs that line, counted from 1, of those that touch the disk.
 
     Of a line that is run many times, once for each object, only the first two times count.
@@ -55,7 +55,7 @@ def _survives(line: int, work: Callable[[], object]) -> bool:
     """Whether a child got to the end of its work before that line."""
     child = os.fork()
     if child == 0:
-        _kill_before(line)
+        kill_before(line)
         work()
         os._exit(0)
     _, status = os.waitpid(child, 0)

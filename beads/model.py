@@ -138,7 +138,8 @@ class Evidence(Fact):
     ``subject`` is the criterion or the gate in words. ``verdict`` keeps apart what did not hold (``fail``) from
     what could not be judged (``error``: exit status 126 or 127, a signal, a time-out, zero tests collected). An
     error is never a pass and convicts nobody. ``asked`` says that a person was asked about this tree; the answer is
-    evidence of its own, ``by`` that person. ``cost`` is in US dollars; None where nobody knows.
+    evidence of its own, ``by`` that person. ``exit`` is None where no command came to an end by itself, and ``cost``,
+    in US dollars, where nobody knows.
     """
 
     id: str
@@ -149,6 +150,7 @@ class Evidence(Fact):
     commit: str = ""
     gate: str = ""
     environment: str = ""
+    exit: int | None = None
     seconds: float = 0.0
     output: str = ""
     digest: str = ""

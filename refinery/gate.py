@@ -245,6 +245,7 @@ class GateRun:
             commit=self.commit,
             gate=self.gate.digest(),
             environment=environment_digest(self.environ),
+            exit=exit.code,
             seconds=round(self._seconds, 3),
             output=exit.output if verdict != "pass" else "",
             digest=exit.digest,

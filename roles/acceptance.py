@@ -55,6 +55,7 @@ class Finding(NamedTuple):
     output: str = ""
     digest: str = ""
     cost: float | None = None
+    exit: int | None = None
 
 
 # A person is asked last, and only about what nothing else is to be said against.
@@ -136,7 +137,7 @@ def _run(criterion: Criterion, bench: Bench, number: int) -> Finding:
     keep(exit, bench.logs)
     verdict, detail = judge(exit, criterion.run, criterion.exit)
     output = "" if verdict == "pass" else exit.output
-    return Finding(verdict, detail, exit.seconds, output, exit.digest)
+    return Finding(verdict, detail, exit.seconds, output, exit.digest, exit=exit.code)
 
 
 def _file(criterion: Criterion, bench: Bench) -> Finding:
@@ -185,6 +186,7 @@ def _evidence(subject: str, finding: Finding, bench: Bench) -> Evidence:
         verdict=finding.verdict,
         detail=finding.detail,
         tree=bench.tree,
+        exit=finding.exit,
         seconds=round(finding.seconds, 3),
         output=finding.output,
         digest=finding.digest,

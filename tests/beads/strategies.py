@@ -71,6 +71,7 @@ EVIDENCE = st.builds(
     seconds=st.floats(allow_nan=False),
     output=WORDS,
     digest=WORDS,
+    exit=st.none() | st.integers(-255, 255),
     cost=st.none() | st.floats(0, 1e6),
     by=WORDS,
     at=MOMENTS,

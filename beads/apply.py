@@ -214,6 +214,9 @@ def _begin(op: Begin, draft: Draft, context: Context) -> Bead:
         raise Refused(
             f"all {step.attempts_max} attempts at {step.id} are used up", f"`town retry {step.id}` gives more."
         )
+    broke = graph.over_budget(step)
+    if broke:
+        raise Refused(f"{step.id} {broke}", f"`bead update {step.id} --budget N` allows more.")
     attempt = Attempt(
         number=len(step.attempts) + 1,
         epoch=op.epoch,

@@ -160,6 +160,19 @@ def deaths(step: Bead) -> list[Attempt]:
     return [attempt for attempt in step.attempts if attempt.end == "died"]
 
 
+def cost(step: Bead) -> float:
+    """What the work on a step has cost so far in US dollars, as far as that is known."""
+    return sum(a.cost or 0.0 for a in step.attempts) + sum(e.cost or 0.0 for e in step.evidence)
+
+
+def over_budget(step: Bead) -> str:
+    """In words that the budget of a step is spent, so that nothing more may be begun; empty while it is not."""
+    budget = step.terms.budget if step.terms else None
+    if budget is None or cost(step) < budget:
+        return ""
+    return f"has cost ${cost(step):.2f} of its budget of ${budget:.2f}"
+
+
 def blockers(view: View, bead: Bead) -> list[Bead]:
     """The beads that ``bead`` still waits for; a missing target does not block.
 
@@ -303,6 +316,8 @@ def _work_state(view: View, bead: Bead) -> State:
         return State("ready", "all steps closed, not yet submitted" if workable(view, bead) else "nothing in its way")
     if len(failed(step)) >= step.attempts_max:
         return State("needs_person", f"step {step.id} failed {len(failed(step))} of {step.attempts_max} attempts")
+    if over_budget(step):
+        return State("needs_person", f"step {step.id} {over_budget(step)}")
     if len(deaths(step)) >= DEATHS_MAX:
         return State("needs_person", f"{len(deaths(step))} workers died on step {step.id}")
     return State("ready", f"next step {step.id}: {step.title}")

@@ -107,6 +107,7 @@ class _Merge:
             **{name: self._pick(name, _length) for name in _TEXTS},
             **life._asdict(),
             "priority": self._pick("priority", lambda number: -number),
+            "terms": self._pick("terms", lambda terms: terms is not None),
             "attempts_max": self._pick("attempts_max", lambda number: number),
             "defer_until": self._pick("defer_until", lambda until: until is not None),
             "created_at": self._pick("created_at", lambda moment: -moment.timestamp()),

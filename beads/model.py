@@ -132,6 +132,22 @@ class Criterion(Fact):
         return in_words(**dict(self))
 
 
+class Terms(Fact):
+    """On what terms a step is worked on: what its plan says beside what is to be done. No seal covers it.
+
+    Attributes:
+        model: the model that an agent is to use; empty for its own choice.
+        timeout: seconds that one attempt may take; None for as long as its agent may.
+        budget: US dollars that all attempts and reviews may cost together; None for no limit of the step's own.
+        capabilities: what an agent has to be able to do, in the words of ``town.toml``.
+    """
+
+    model: str = ""
+    timeout: float | None = Field(None, gt=0, le=86_400)
+    budget: float | None = Field(None, gt=0)
+    capabilities: tuple[str, ...] = ()
+
+
 class Evidence(Fact):
     """What one evaluation found: of a criterion on a tree, or of the gate on a candidate.
 
@@ -256,6 +272,7 @@ class Bead(BaseModel):
     labels: tuple[str, ...] = ()
     source: str = ""
     seal: str = ""
+    terms: Terms | None = None
     attempts_max: int = Field(default=3, ge=0)
     epoch: int = Field(default=0, ge=0)
     created_at: Moment

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from beads.model import AttemptEnd, Bead, BeadId, DependencyType, Evidence, Fact, Moment, Outcome, Status
+from beads.model import AttemptEnd, Bead, BeadId, DependencyType, Evidence, Fact, Moment, Outcome, Status, Terms
 
 LEASE_SECONDS = 3600.0
 """How long a lease holds without renewal, for workers whose life cannot be asked of the local kernel."""
@@ -49,6 +49,7 @@ class Update(Fact):
     priority: int | None = Field(None, ge=0, le=4)
     assignee: str | None = None
     agent: str | None = None
+    terms: Terms | None = None
     attempts_max: int | None = Field(None, ge=0)
     defer_until: Moment | None = None
 

@@ -192,6 +192,12 @@ def _edges(needs: Iterable[str], parent: str | None) -> list[dict[str, str]]:
 @click.option("--assignee", metavar="A", help="Whose it is; an empty text for nobody's.")
 @click.option("--agent", metavar="NAME", help="Which agent of town.toml is to do it.")
 @click.option("--attempts", "attempts_max", metavar="N", type=click.IntRange(min=0), help="How often it may be tried.")
+@click.option(
+    "--budget", metavar="N", type=click.FloatRange(min=0, min_open=True), help="What it may cost, in US dollars."
+)
+@click.option("--timeout", metavar="N", type=click.FloatRange(min=1, max=86_400), help="Seconds for one attempt.")
+@click.option("--model", metavar="NAME", help="Which model its agent is to use; an empty text for its own.")
+@click.option("--capability", "capabilities", metavar="C", multiple=True, help="What its agent must be able to do.")
 @click.option("--defer-until", type=Moment(), metavar="MOMENT", help="Not ready before that.")
 @click.option("--add-label", "add", metavar="L", multiple=True, type=Label(), help="A label more.")
 @click.option("--remove-label", "remove", metavar="L", multiple=True, help="A label less.")
@@ -210,12 +216,21 @@ def update(session: Session, /, bead_id: str, add: tuple[str, ...], remove: tupl
 
     if changes["description"] is not None:
         changes["description"] = given_text(changes["description"], "the description")
-    given = {name: value for name, value in changes.items() if value is not None}
-    operations: list[Operation] = [asked(ops.Update, "the update", id=bead_id, **given)] if given else []
-    operations += [asked(ops.Label, "the labels", id=bead_id, add=add, remove=remove)] if add or remove else []
-    if not operations:
+    given = {name: value for name, value in changes.items() if value not in (None, ())}
+    terms = {name: given.pop(name) for name in ("budget", "timeout", "model", "capabilities") if name in given}
+    if not (given or terms or add or remove):
         click.get_current_context().fail("nothing to change was given")
-    echo_written(session, session.commit(operations), "updated {}")
+
+    def decide(snapshot: Snapshot) -> list[Operation]:
+        there = session.find(snapshot, bead_id).terms
+        if terms:
+            given["terms"] = {**(dict(there) if there else {}), **terms}
+        operations: list[Operation] = [asked(ops.Update, "the update", id=bead_id, **given)] if given else []
+        return operations + (
+            [asked(ops.Label, "the labels", id=bead_id, add=add, remove=remove)] if add or remove else []
+        )
+
+    echo_written(session, session.commit(decide), "updated {}")
 
 
 @command("comment")

@@ -15,7 +15,7 @@ from typing import Literal
 from beads import graph, sync
 from beads.errors import Fenced, InvalidInput, LostRace, Refused, Unreadable
 from beads.liveness import Presence
-from beads.model import Attempt, AttemptEnd, Bead, Criterion, Evidence
+from beads.model import Attempt, AttemptEnd, Bead, Criterion, Evidence, Terms
 from beads.ops import LEASE_SECONDS, Begin, Claim, Close, Finish, Operation, Release, Renew, Reopen, Submit
 from beads.proof import approvals
 from refinery.gate import gate_of
@@ -201,15 +201,16 @@ class Polecat:
         """Bring a step to where its criteria hold and close it; otherwise how this life ends."""
         if REWORK in step.labels:
             self._bring_main(step, worktree)
-        agent_name = step.agent or self._molecule.agent or self.site.settings.town.agent
-        agent = self.site.settings.agent(agent_name)
+        terms, settings = step.terms or Terms(), self.site.settings
+        agent_name = settings.agent_for(step.agent or self._molecule.agent, terms.capabilities)
+        agent = settings.agent(agent_name).on(terms)
         evidence = self._evaluate(step, worktree, agent) if _worth_a_look(step, agent) else ()
         while not holds(step.criteria, evidence):
             step = self.site.store.snapshot().need(step.id)
             if evidence and evidence[-1].verdict == "asked":
                 self._ask(step, worktree, evidence)
                 return "asked"
-            if len(graph.failed(step)) >= step.attempts_max:
+            if len(graph.failed(step)) >= step.attempts_max or graph.over_budget(step):
                 return "unmet"
             begun = self._held(Begin, step, runtime=agent_name, cost=0.0 if agent.runtime == "command" else None)
             if not _undecided(evidence):

@@ -6,12 +6,13 @@ Secrets are never in it: only names of environment variables that are passed on.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Collection
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from beads.errors import InvalidInput
-from beads.model import Fact
+from beads.model import Fact, Terms
 from beads.toml import loads, validate
 from refinery.gate import SETTINGS_FILE, Gate
 
@@ -56,6 +57,7 @@ class Agent(Fact):
         timeout: seconds for one attempt.
         environment: names of variables it may see besides the usual ones, such as an API key's.
         model: the model it works with, as ``[review] models`` would name it; that one does not review its work.
+        capabilities: what it is good for; a step may ask for some of these words.
     """
 
     runtime: Literal["command", "plain"] = "command"
@@ -63,6 +65,12 @@ class Agent(Fact):
     timeout: float = Field(default=3600.0, gt=0, le=86_400)
     environment: tuple[str, ...] = ()
     model: str = ""
+    capabilities: tuple[str, ...] = ()
+
+    def on(self, terms: Terms) -> Agent:
+        """The same agent on the terms of a step."""
+        changes = {"model": terms.model or self.model, "timeout": terms.timeout or self.timeout}
+        return self.model_copy(update=changes)
 
     @model_validator(mode="after")
     def _has_a_program(self) -> Self:
@@ -114,6 +122,21 @@ class Settings(Fact):
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"Did you mean {near[0]!r}?" if near else f"Known agents: {', '.join(known)}."
         raise InvalidInput(f"there is no agent {name!r} in {SETTINGS_FILE}", hint)
+
+    def agent_for(self, named: str, capabilities: Collection[str]) -> str:
+        """The name of the agent for a step: the one it names, or the first that is able, the default one before all.
+
+        Raises:
+            InvalidInput: there is no such agent, or none that has all of these capabilities.
+        """
+        names = [named] if named else [self.town.agent, *self.known_agents()]
+        able = [name for name in names if set(capabilities) <= set(self.agent(name).capabilities)]
+        if not able:
+            missing = sorted(set(capabilities) - set(self.agent(named).capabilities)) if named else sorted(capabilities)
+            who = f"the agent {named!r} is not" if named else "no agent is"
+            hint = f"Name them in [agents.{named or 'NAME'}] capabilities of {SETTINGS_FILE}."
+            raise InvalidInput(f"{who} capable of {', '.join(missing)}", hint)
+        return able[0]
 
     def known_agents(self) -> list[str]:
         """The names that a plan may ask for."""

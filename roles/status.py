@@ -81,5 +81,7 @@ def _remedy(snapshot: Snapshot, bead: Bead) -> str:
         return f"town approve {bead.id}, or town reject {bead.id} --reason WHY; git diff main...polecat/{bead.id}"
     if step is not None and len(graph.failed(step)) >= step.attempts_max:
         return f"town retry {bead.id}"
+    if step is not None and graph.over_budget(step):
+        return f"bead update {step.id} --budget N"
     gone = next((blocker.id for blocker in graph.blockers(snapshot, bead) if blocker.closed), None)
     return f"bead dep remove {bead.id} {gone}" if gone else f"bead close {bead.id} --outcome cancelled --reason WHY"

@@ -7,6 +7,7 @@ from roles.settings import Agent
 from roles.task import Launch, Task
 
 PLACE = "{prompt}"
+MODEL = "{model}"
 
 
 def launch(agent: Agent, task: Task) -> Launch:
@@ -17,8 +18,10 @@ def launch(agent: Agent, task: Task) -> Launch:
 def started(agent: Agent, prompt: str) -> Launch:
     """The configured program; the prompt replaces an argument that is exactly ``{prompt}``, else it is on stdin.
 
-    The prompt is data: it is one argument or one stream, never part of a shell line.
+    An argument that is exactly ``{model}`` is replaced by the model. Both are data: one argument or one stream, never
+    part of a shell line.
     """
-    if PLACE in agent.command:
-        return Launch([prompt if part == PLACE else part for part in agent.command], "")
-    return Launch(list(agent.command), prompt)
+    command = [agent.model if part == MODEL else part for part in agent.command]
+    if PLACE in command:
+        return Launch([prompt if part == PLACE else part for part in command], "")
+    return Launch(command, prompt)

@@ -22,6 +22,7 @@ from beads.model import (
     MergeRequest,
     Outcome,
     Status,
+    Terms,
 )
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
@@ -123,6 +124,7 @@ _FIELDS = st.fixed_dictionaries(
             WORDS,
         ),
         "labels": _tuples(WORDS),
+        "terms": st.none() | st.builds(Terms, model=WORDS, budget=st.none() | st.floats(0.01, 1e6)),
         "attempts_max": st.integers(0),
         "epoch": st.integers(0),
         "defer_until": st.none() | MOMENTS,

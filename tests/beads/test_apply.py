@@ -14,7 +14,7 @@ from beads import graph
 from beads.apply import Context, Draft, apply
 from beads.describe import describe
 from beads.errors import Fenced, InvalidInput, LostRace, NotFound, Refused, TownError
-from beads.model import BLOCKING, Bead, Criterion, Dependency, Evidence, Outcome, Status
+from beads.model import BLOCKING, Bead, Criterion, Dependency, Evidence, Outcome, Status, Terms
 from beads.ops import (
     Answer,
     Begin,
@@ -1047,3 +1047,28 @@ def test_a_worker_opens_a_step_again_only_as_the_holder() -> None:
     with pytest.raises(Fenced):
         world.do(Reopen(id="m.1", worker="ace", epoch=1))
     assert world.do(Reopen(id="m.1", worker="nux", epoch=1)).status == "open"
+
+
+# ── Terms ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_budget_that_is_spent_lets_nobody_begin() -> None:
+    world = started()
+    world.do(Update(id="m.1", terms=Terms(budget=1.0)))
+    found = proof(TESTS, verdict="fail", cost=0.75)
+    world.do(Finish(id="m.1", worker="nux", epoch=1, end="unmet", evidence=(found,)))
+    world.do(Begin(id="m.1", worker="nux", epoch=1, runtime="x", cost=0.25))
+    world.do(Finish(id="m.1", worker="nux", epoch=1, end="unmet"))
+    with pytest.raises(Refused, match=r"has cost \$1\.00 of its budget of \$1\.00"):
+        world.do(Begin(id="m.1", worker="nux", epoch=1, runtime="x"))
+    world.do(Release(id="m", worker="nux", epoch=1))
+    state = graph.state(world.view, world["m"], NOW)
+    assert (state.kind, state.reason) == ("needs_person", "step m.1 has cost $1.00 of its budget of $1.00")
+    world.do(Update(id="m.1", terms=Terms(budget=2.0)))
+    assert graph.state(world.view, world["m"], NOW).kind == "ready"
+
+
+def test_terms_may_be_changed_under_a_seal() -> None:
+    world = molecule()
+    changed = world.do(Update(id="m.1", terms=Terms(model="x", timeout=5.0, capabilities=("ui",))))
+    assert changed.seal == changed.digest()

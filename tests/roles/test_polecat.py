@@ -400,3 +400,70 @@ def test_the_whole_log_of_each_look_is_kept_under_its_digest(tmp_path: Path) -> 
         log = logs / f"{evidence.digest.removeprefix('sha256:')[:16]}.log"
         assert hashlib.sha256(log.read_bytes()).hexdigest() == evidence.digest.removeprefix("sha256:")
         assert log.stat().st_size > 500_000 > len(evidence.output)
+
+
+# ── Terms ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+TERMS = """
+[[molecules]]
+id = "terms"
+title = "On terms"
+goal = "It is there."
+
+  [[molecules.steps]]
+  id = "only"
+  title = "Only"
+  attempts = 1
+  {terms}
+  criteria = [{{ run = "test -f parts/one" }}]
+"""
+
+
+def terms_town(tmp_path: Path, terms: str) -> Path:
+    """A town with two agents, of which one can do more, and a step with these terms."""
+    (tmp_path / "agent.py").write_text(
+        "import sys, time\nfrom pathlib import Path\n"
+        "Path('parts/one').write_text('ok ' + ' '.join(sys.argv[1:]))\ntime.sleep(float(sys.argv[3]))\n"
+    )
+    command = [sys.executable, str(tmp_path / "agent.py")]
+    table = '[agents.{0}]\nruntime = "plain"\nmodel = "m-{0}"\ncapabilities = {1}\ncommand = {2}\n'
+    agents = (("plain", "[]", "0"), ("able", '["ui", "css"]', "0"), ("slow", '["slow"]', "60"))
+    tables = "".join(table.format(n, c, json.dumps([*command, n, "{model}", s])) for n, c, s in agents)
+    settings = SETTINGS.replace("[town]\n", '[town]\nagent = "plain"\n') + tables
+    repository = make_town(tmp_path, settings)
+    pour(repository, TERMS.format(terms=terms))
+    return repository
+
+
+def test_a_step_says_which_model_and_what_its_agent_must_be_able_to_do(tmp_path: Path) -> None:
+    repository = terms_town(tmp_path, 'capabilities = ["css"]\n  model = "other"')
+    run(repository, "up", "--until-idle")
+    assert git(repository, "show", "main:parts/one") == "ok able other 0"
+
+
+def test_without_terms_it_is_the_default_agent_with_its_own_model(tmp_path: Path) -> None:
+    repository = terms_town(tmp_path, "")
+    run(repository, "up", "--until-idle")
+    assert git(repository, "show", "main:parts/one") == "ok plain m-plain 0"
+
+
+def test_a_step_says_how_long_an_attempt_may_take(tmp_path: Path) -> None:
+    repository = terms_town(tmp_path, 'agent = "slow"\n  timeout = 1.0')
+    run(repository, "up", "--until-idle")
+    [attempt] = only(repository, "step").attempts
+    assert attempt.ended_at is not None
+    assert (attempt.ended_at - attempt.started_at).total_seconds() < 30
+
+
+def test_nobody_being_able_is_said_before_anything_is_poured(tmp_path: Path) -> None:
+    repository = terms_town(tmp_path, "")
+    plan = tmp_path / "other.toml"
+    for terms, problem in {
+        'capabilities = ["ui", "slow"]': "no agent is capable of slow, ui",
+        'agent = "plain"\n  capabilities = ["ui"]': "the agent 'plain' is not capable of ui",
+        'agent = "abel"': "there is no agent 'abel'",
+    }.items():
+        plan.write_text('plan = "other"\n' + TERMS.format(terms=terms))
+        said = run(repository, "mayor", "--plan", str(plan), "--yes", ok=(2,)).stderr
+        assert problem in said
+        assert "other.toml:12: molecules[0].steps[0]" in said

@@ -12,7 +12,6 @@ superseded is not revived but made anew, under an id that has grown by one.
 
 from __future__ import annotations
 
-import codecs
 import difflib
 import hashlib
 import itertools
@@ -29,7 +28,7 @@ from beads.criteria import ONLY_LIMITS, only_limit
 from beads.errors import InvalidDocument, InvalidInput
 from beads.model import Bead, Criterion, Dependency, Fact, check_id, derived_id, milliseconds
 from beads.ops import Create
-from beads.toml import dotted, line_of, loads, validate
+from beads.toml import Document
 
 if TYPE_CHECKING:
     from beads.lines import Place
@@ -181,8 +180,24 @@ class Molecule(Fact):
         return found
 
 
-class Plan(Fact):
-    """A whole plan document; it remembers its text, so that what is wrong can be shown where it is written.
+class Written(Fact):
+    """What a document says; it remembers the document, so that what is wrong can be shown where it is written."""
+
+    _document: Document = PrivateAttr(default_factory=lambda: Document(b"", "plan"))
+    _origin: Callable[[Place], tuple[Document, Place]] | None = PrivateAttr(None)
+
+    def written(self, place: Place) -> tuple[Document, Place]:
+        """Where ``place`` comes from: a document, and the place in it that has it or that it was made of."""
+        return self._origin(place) if self._origin else (self._document, place)
+
+    def fault(self, place: Place, problem: str, hint: str = "") -> InvalidDocument:
+        """The error to raise for what is wrong at ``place``."""
+        document, origin = self.written(place)
+        return document.fault(origin, problem, hint)
+
+
+class Plan(Written):
+    """A whole plan.
 
     Attributes:
         plan: its name. Plans of one name are versions of one plan.
@@ -195,16 +210,6 @@ class Plan(Fact):
     title: str = ""
     description: str = ""
     molecules: Tables[Molecule]
-    _text: bytes = PrivateAttr(b"")
-    _source: str = PrivateAttr("plan")
-
-    def line(self, place: Place) -> int:
-        """The line that ``place`` is written on."""
-        return line_of(self._text, place)
-
-    def fault(self, place: Place, problem: str, hint: str = "") -> InvalidDocument:
-        """The error to raise for what is wrong at ``place``."""
-        return InvalidDocument(self._source, self.line(place), dotted(place), problem, hint)
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -222,19 +227,27 @@ def read_plan(text: bytes, source: str) -> Plan:
     Raises:
         InvalidDocument: names ``source``, line and key, and where a word is unknown the nearest known one.
     """
-    # Some editors on Windows begin every file with a byte order mark, which TOML does not allow.
-    text = text.removeprefix(codecs.BOM_UTF8)
-    plan = validate(Plan, loads(text, source), text, source)
-    plan._text, plan._source = text, source
+    document = Document(text, source)
+    plan = document.check(Plan, document.read())
+    plan._document = document
+    check_plan(plan)
+    return plan
+
+
+def check_plan(plan: Plan) -> None:
+    """Check what no key shows alone.
+
+    Raises:
+        InvalidDocument: as :func:`read_plan` does.
+    """
     if not plan.molecules:
         raise plan.fault(("molecules",), "must have at least one molecule")
-    _check_unique(plan, ("molecules",), [molecule.id for molecule in plan.molecules])
+    check_unique(plan, ("molecules",), [molecule.id for molecule in plan.molecules])
     for index, molecule in enumerate(plan.molecules):
         _check_molecule(plan, ("molecules", index), molecule)
     names = {molecule.id for molecule in plan.molecules}
     local = {molecule.id: tuple(n for n in molecule.needs if n in names) for molecule in plan.molecules}
-    _check_acyclic(plan, ("molecules",), local)
-    return plan
+    check_acyclic(plan, ("molecules",), local)
 
 
 def _check_molecule(plan: Plan, place: Place, molecule: Molecule) -> None:
@@ -252,7 +265,7 @@ def _check_molecule(plan: Plan, place: Place, molecule: Molecule) -> None:
 
 
 def _check_steps(plan: Plan, place: Place, molecule: Molecule) -> None:
-    _check_unique(plan, place, [step.id for step in molecule.steps])
+    check_unique(plan, place, [step.id for step in molecule.steps])
     names = dict.fromkeys(step.id for step in molecule.steps)
     for index, step in enumerate(molecule.steps):
         if not step.criteria:
@@ -263,7 +276,7 @@ def _check_steps(plan: Plan, place: Place, molecule: Molecule) -> None:
             if need not in names:
                 where = (*place, index, "needs", position)
                 raise plan.fault(where, f"there is no step {need!r} in this molecule", nearest(need, names))
-    _check_acyclic(plan, place, molecule.order())
+    check_acyclic(plan, place, molecule.order())
 
 
 def _check_telling(plan: Plan, place: Place, criteria: Sequence[Criterion]) -> None:
@@ -272,19 +285,23 @@ def _check_telling(plan: Plan, place: Place, criteria: Sequence[Criterion]) -> N
         raise plan.fault(place, "holds when nothing is done", ONLY_LIMITS)
 
 
-def _check_unique(plan: Plan, place: Place, ids: Sequence[str]) -> None:
+def check_unique(written: Written, place: Place, ids: Sequence[str]) -> None:
+    """Refuse two of one id among the tables at ``place``."""
     first: dict[str, int] = {}
     for index, name in enumerate(ids):
         if name in first:
-            line = plan.line((*place, first[name], "id"))
-            problem = f"{name!r} is the id of another one already, on line {line}"
-            raise plan.fault((*place, index, "id"), problem, "Give each an id of its own.")
+            (here, _), (there, origin) = (written.written((*place, n, "id")) for n in (index, first[name]))
+            line = there.line(origin)
+            where = f"on line {line}" if there is here else f"at {there.source}:{line}"
+            problem = f"{name!r} is the id of another one already, {where}"
+            raise written.fault((*place, index, "id"), problem, "Give each an id of its own.")
         first[name] = index
 
 
-def _check_acyclic(plan: Plan, place: Place, needs: Mapping[str, Sequence[str]]) -> None:
+def check_acyclic(written: Written, place: Place, needs: Mapping[str, Sequence[str]]) -> list[str]:
+    """Refuse a ring among the tables at ``place``; returns their ids with what each needs before it."""
     try:
-        TopologicalSorter(needs).prepare()
+        return list(TopologicalSorter(needs).static_order())
     except CycleError as error:
         # It lists who is needed before who needs; people read it the other way, from where the file begins.
         ring: list[str] = error.args[1][:0:-1]
@@ -292,7 +309,7 @@ def _check_acyclic(plan: Plan, place: Place, needs: Mapping[str, Sequence[str]])
         start = min(range(len(ring)), key=lambda i: position[ring[i]])
         ring = [*ring[start:], *ring[: start + 1]]
         problem = f"makes a cycle: {' → '.join(ring)}"
-        raise plan.fault((*place, position[ring[0]], "needs"), problem, "Remove one of these needs.") from error
+        raise written.fault((*place, position[ring[0]], "needs"), problem, "Remove one of these needs.") from error
 
 
 def pour(plan: Plan, prefix: str, actor: str, now: datetime, known: Lookup) -> list[Create]:

@@ -6,7 +6,8 @@ read from a person and does not fit is refused with the file, the line, the key 
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+import functools
+from collections.abc import Container, Iterator, Mapping
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -17,9 +18,46 @@ if TYPE_CHECKING:
 
     from beads.lines import Place
 
-__all__ = ["dotted", "dumps", "line_of", "loads", "validate"]
+__all__ = ["Document", "dotted", "dumps", "line_of", "loads", "validate"]
 
 Model = TypeVar("Model", bound="BaseModel")
+
+
+class Document:
+    """A text that a person wrote, and what it is called: it can say where in it something is written.
+
+    Attributes:
+        text: the text, without the byte order mark that some editors on Windows begin every file with.
+        source: its name for messages.
+    """
+
+    def __init__(self, text: bytes, source: str) -> None:
+        import codecs
+
+        self.text = text.removeprefix(codecs.BOM_UTF8)
+        self.source = source
+
+    @functools.cached_property
+    def _lines(self) -> Mapping[Place, int]:
+        from beads.lines import places
+
+        return places(self.text.decode(errors="replace"))
+
+    def line(self, place: Place) -> int:
+        """The line on which ``place`` or its nearest written ancestor starts; 0 when none is."""
+        return _nearest(self._lines, place)
+
+    def fault(self, place: Place, problem: str, hint: str = "") -> InvalidDocument:
+        """The error to raise for what is wrong at ``place``."""
+        return InvalidDocument(self.source, self.line(place), dotted(place), problem, hint)
+
+    def read(self) -> dict[str, Any]:
+        """What it says; raises as :func:`loads` does."""
+        return loads(self.text, self.source)
+
+    def check(self, model: type[Model], data: dict[str, Any], prefix: Place = ()) -> Model:
+        """As :func:`validate`, of what is written in this document."""
+        return validate(model, data, self.text, self.source, prefix)
 
 
 def dumps(data: dict[str, Any]) -> bytes:
@@ -129,13 +167,11 @@ def line_of(text: bytes, place: Place) -> int:
     >>> line_of(b'a = 1\\n[[m]]\\nid = "x"\\n[[m]]\\nid = "y"\\n', ("m", 1, "id"))
     5
     """
-    from beads.lines import places
+    return Document(text, "").line(place)
 
-    lines = places(text.decode(errors="replace"))
-    for length in range(len(place), 0, -1):
-        if place[:length] in lines:
-            return lines[place[:length]]
-    return 0
+
+def _nearest(lines: Mapping[Place, int], place: Place) -> int:
+    return next((lines[place[:length]] for length in range(len(place), 0, -1) if place[:length] in lines), 0)
 
 
 def _strings(value: object) -> Iterator[str]:

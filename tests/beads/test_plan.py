@@ -857,8 +857,7 @@ def _roots(beads: Iterable[Bead]) -> list[Bead]:
 
 def test_ten_thousand_steps_are_poured_without_looking_for_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
-    monkeypatch.setattr("beads.toml.line_of", lambda *args: asked.append(args))
-    monkeypatch.setattr("beads.plan.line_of", lambda *args: asked.append(args))
+    monkeypatch.setattr("beads.lines.places", lambda *args: asked.append(args))
     criterion = {"run": "test -e thing"}
     steps = [{"id": f"s{n}", "title": f"Step {n}", "run": "make", "criteria": [criterion]} for n in range(100)]
     names = [f"m{n}" for n in range(100)]

@@ -26,8 +26,9 @@ class Draft:
     def __init__(self, base: graph.View) -> None:
         self._base = base
         self._changed: dict[str, Bead] = {}
-        # Who was ever put in a relation; whether they still are is asked of the bead.
+        # Who was ever put in a relation, and in which each is now: one that waits for many is asked by each of them.
         self._related: dict[tuple[bool, str], set[str]] = {}
+        self._relations: dict[str, frozenset[tuple[bool, str]]] = {}
         # Beads that wait, in the end, for nothing but beads that are there.
         self._settled: set[str] = set()
 
@@ -60,7 +61,8 @@ class Draft:
         before = self._changed.get(bead.id)
         self._changed[bead.id] = bead
         if before is None or before.dependencies is not bead.dependencies:
-            for relation in related(bead):
+            self._relations[bead.id] = frozenset(related(bead))
+            for relation in self._relations[bead.id]:
                 self._related.setdefault(relation, set()).add(bead.id)
 
     def closes_cycle(self, new: Bead) -> bool:
@@ -130,8 +132,8 @@ class Draft:
 
     def _put(self, relation: tuple[bool, str]) -> Iterator[Bead]:
         """The beads put on top that are in a relation."""
-        put = (self._changed[bead_id] for bead_id in self._related.get(relation, ()))
-        return (bead for bead in put if relation in related(bead))
+        put = (bead_id for bead_id in self._related.get(relation, ()) if relation in self._relations[bead_id])
+        return (self._changed[bead_id] for bead_id in put)
 
 
 def _order(bead: Bead) -> str:

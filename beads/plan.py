@@ -44,7 +44,8 @@ _ID_LENGTH = 6
 _NAME_LENGTH_MAX = 64
 
 
-def _name(text: str) -> str:
+def check_name(text: str) -> str:
+    """``text`` if it can be the name of a plan, a molecule or a step; a ValueError otherwise."""
     if len(text) > _NAME_LENGTH_MAX or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", text):
         raise ValueError(f"must be up to {_NAME_LENGTH_MAX} letters, digits, '_' and '-'")
     return text
@@ -82,19 +83,20 @@ def _array(value: object) -> object:
     return value
 
 
-def _table(value: object) -> object:
+def in_table(value: object) -> object:
+    """Let pass what a table may be."""
     if not isinstance(value, dict | Fact):
         raise ValueError("must be a table")
     return value
 
 
-Name = Annotated[str, AfterValidator(_name)]
+Name = Annotated[str, AfterValidator(check_name)]
 Title = Annotated[str, AfterValidator(_title)]
 Words = Annotated[str, AfterValidator(_filled)]
 Command = Annotated[str, AfterValidator(_filled), AfterValidator(_sayable)]
 Needed = Annotated[str, AfterValidator(_needed)]
 Array = Annotated[tuple[Item, ...], BeforeValidator(_array)]
-Tables = Array[Annotated[Item, BeforeValidator(_table)]]
+Tables = Array[Annotated[Item, BeforeValidator(in_table)]]
 
 
 class PlannedCriterion(Criterion):

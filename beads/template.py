@@ -163,7 +163,7 @@ class Condition(NamedTuple):
 
     def holds(self, values: Mapping[str, Value]) -> bool:
         """Whether it does; a variable is there that is neither empty nor ``false``."""
-        value = values[self.name]
+        value = values.get(self.name, "")
         if self.operator in ("", "!"):
             return (value not in ("", "false", ())) == (not self.operator)
         same: bool = value == fill(self.text, "when", values)

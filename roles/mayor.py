@@ -106,7 +106,11 @@ def propose(text: bytes, source: str, store: Store, actor: str, agents: Collecti
         InvalidDocument: the plan does not say what it must, needs a bead that is not there, or names an agent
             that is not among ``agents``; with line, key and the nearest known word.
     """
-    plan = read_plan(text, source)
+    return propose_plan(read_plan(text, source), store, actor, agents)
+
+
+def propose_plan(plan: Plan, store: Store, actor: str, agents: Collection[str] | None = None) -> Proposal:
+    """As :func:`propose`, for a plan that was read or made already."""
     if agents is not None:
         _check_agents(plan, agents)
     snapshot = store.snapshot()

@@ -10,6 +10,7 @@ import click
 
 from cli import render
 from cli.bead_write import new_bead, new_id
+from cli.formulas import FORMULA, given, plan_of, pouring_options
 from cli.session import Session, asked, command, given_text
 
 if TYPE_CHECKING:
@@ -51,25 +52,40 @@ class Line(NamedTuple):
 
 
 @command("pour")
-@click.argument("plan", metavar="PLAN", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("what", metavar="FORMULA|PLAN", type=FORMULA)
+@pouring_options
+@click.option("--dry-run", is_flag=True, help="Show what would be poured, and pour nothing.")
 @click.pass_obj
-def pour(session: Session, plan: Path) -> None:
-    """Make the molecules of a plan, all or none.
+def pour(
+    session: Session, what: str, variables: tuple[str, ...], name: str, criteria: tuple[str, ...], dry_run: bool
+) -> None:
+    """Make the molecules of a plan or a formula, all or none.
 
-    They are sealed, and ready to be worked on. Pouring the same plan again changes nothing. Pouring an edited one
-    makes new beads for what was edited, and closes as superseded what nobody had begun. `town mayor --plan` shows
-    all that before it is done.
+    They are sealed, and ready to be worked on. Pouring the same again changes nothing. Pouring what was edited makes
+    new beads for what is another now, and closes as superseded what nobody had begun; --dry-run shows all that.
+    A formula with other values is another plan; `bead formula list` prints the formulas.
 
     \b
     Example:
-      bead pour plan.toml
+      bead pour plan.toml --dry-run
+      bead pour bugfix --var "summary=Empty titles crash" --var "test=make test" \\
+        --var test_file=tests/test_titles.py
+      bead pour codemod-per-file --var "files=$(git ls-files '*.py')" --var 'change=sed -i s/old/new/ "$1"' \\
+        --var 'check=! grep -q old "$1"' --var "test=make test"
     """
     from roles import mayor
 
-    proposal = mayor.propose(plan.read_bytes(), str(plan), session.store, session.actor)
+    plan = plan_of(session, what, given(variables, name, criteria))
+    proposal = mayor.propose_plan(plan, session.store, session.actor)
+    beads = [bead for item in proposal.items for bead in (item.molecule, *item.steps)]
+    if dry_run:
+        if session.json:
+            render.echo_json([render.bead_json(bead) for bead in beads])
+        else:
+            click.echo(mayor.render(proposal), nl=False)
+        return
     written = mayor.accept(proposal, session.store, session.actor)
-    ids = [bead.id for item in proposal.items for bead in (item.molecule, *item.steps)]
-    beads = [bead for bead_id in ids if (bead := written.snapshot.get(bead_id)) is not None]
+    beads = [there for bead in beads if (there := written.snapshot.get(bead.id)) is not None]
     if session.json:
         render.echo_json([render.bead_json(bead) for bead in beads])
         return

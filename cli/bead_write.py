@@ -115,7 +115,7 @@ def create(session: Session, /, needs: tuple[str, ...], parent: str | None, give
     from beads.ops import Create
 
     facts["description"] = given_text(facts["description"], "the description")
-    facts["criteria"] = [_criterion(text) for text in facts["criteria"]]
+    facts["criteria"] = [criterion_facts(text) for text in facts["criteria"]]
     if only_limit(kind for criterion in facts["criteria"] for kind in criterion):
         raise InvalidInput("these criteria hold when nothing is done", ONLY_LIMITS)
     facts["dependencies"] = _edges(needs, parent)
@@ -165,7 +165,8 @@ def new_bead(facts: dict[str, Any], actor: str, now: datetime, source: str) -> B
     return asked(Bead, source, **{**stamps, **facts})
 
 
-def _criterion(text: str) -> dict[str, object]:
+def criterion_facts(text: str) -> dict[str, object]:
+    """What a criterion says that is written as ``run: COMMAND`` or of another kind."""
     from beads.errors import InvalidInput
 
     kind, colon, what = text.partition(":")

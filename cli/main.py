@@ -42,6 +42,7 @@ BEAD_COMMANDS: Sections = {
         "dep": "cli.bead_dep:dep",
         "delete": "cli.bead_write:delete",
         "undo": "cli.bead_history:undo",
+        "formula": "cli.bead_formula:formula",
         "pour": "cli.bead_bulk:pour",
         "batch": "cli.bead_bulk:batch",
     },

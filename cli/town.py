@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cli.formulas import FORMULA, given, plan_of, pouring_options
 from cli.session import BEAD_ID, Session, command, group
 
 if TYPE_CHECKING:
@@ -49,26 +50,33 @@ def init(session: Session, gate: tuple[str, ...], prefix: str, commit: bool) -> 
 
 
 @command("mayor")
-@click.option("--plan", "plan_file", type=click.Path(exists=True, dir_okay=False, path_type=Path), required=True)
+@click.option(
+    "--plan", "what", metavar="FORMULA|PLAN", type=FORMULA, required=True, help="A file, or a formula's name."
+)
+@pouring_options
 @click.option("--yes", is_flag=True, help="Accept the plan without asking.")
 @click.pass_obj
-def mayor(session: Session, plan_file: Path, yes: bool) -> None:
-    """Read a plan, show what would be made of it, and on acceptance pour it into the store.
+def mayor(
+    session: Session, what: str, variables: tuple[str, ...], name: str, criteria: tuple[str, ...], yes: bool
+) -> None:
+    """Read a plan or a formula, show what would be made of it, and on acceptance pour it into the store.
 
-    Nothing is written before acceptance, and pouring the same plan again changes nothing.
+    Nothing is written before acceptance, and pouring the same again changes nothing.
 
     \b
     Example:
       town mayor --plan plan.toml
       town mayor --plan plan.toml --yes
+      town mayor --plan refactor --var "summary=Split the parser" --var "test=make test"
     """
     from beads.errors import InvalidInput
     from cli.config import open_site
-    from roles.mayor import accept, propose, render
+    from roles.mayor import accept, propose_plan, render
 
     site = open_site(session.start)
     known = frozenset(site.settings.known_agents())
-    proposal = propose(plan_file.read_bytes(), str(plan_file), site.store, session.actor, known)
+    plan = plan_of(session, what, given(variables, name, criteria))
+    proposal = propose_plan(plan, site.store, session.actor, known)
     click.echo(render(proposal))
     if not yes:
         if not sys.stdin.isatty():

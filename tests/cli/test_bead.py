@@ -127,7 +127,7 @@ def test_a_part_is_numbered_below_its_parent(beads: Beads) -> None:
         (["close", "bt-nope"], 3, "there is no bead 'bt-nope'"),
         (["close", "bt-nope", "--as", "nux"], 2, "--as and --epoch go together"),
         (["reopen", "bt-nope"], 3, "there is no bead 'bt-nope'"),
-        (["pour", "nowhere.toml"], 2, "does not exist"),
+        (["pour", "nowhere.toml"], 3, "there is no file nowhere.toml"),
         (["batch", "nowhere.jsonl"], 3, "nowhere.jsonl cannot be read: No such file"),
         (["completion", "csh"], 2, "'csh' is not one of"),
     ],

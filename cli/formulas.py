@@ -1,0 +1,145 @@
+"""What `bead pour`, `bead formula` and `town mayor` are given: a plan or a formula, with values for its variables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from cli.bead_write import criterion_facts
+from cli.session import Session, asked
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+    from beads.catalogue import Catalogue
+    from beads.formula import Formula
+    from beads.plan import Plan, PlannedCriterion
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class FormulaName(click.ParamType):  # type: ignore[type-arg]  # As in cli/session.py.
+    """A formula's name or a file, completed from what is found by name and from the files there are."""
+
+    name = "formula"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """The names that start so; where there is none, files."""
+        del param
+        from click.shell_completion import CompletionItem
+
+        from beads.errors import TownError
+
+        try:
+            entries = catalogue_of(ctx.ensure_object(Session)).entries()
+        except TownError:
+            entries = []
+        found = [CompletionItem(entry.name) for entry in entries if entry.name.startswith(incomplete)]
+        return found or [CompletionItem(incomplete, type="file")]
+
+
+FORMULA = FormulaName()
+
+
+@dataclass(frozen=True)
+class Given:
+    """What was said besides which formula.
+
+    Attributes:
+        variables: the texts given for each variable.
+        name: the plan's name; empty for the one that follows from the rest.
+        criteria: those of steps that have none.
+    """
+
+    variables: Mapping[str, tuple[str, ...]]
+    name: str = ""
+    criteria: tuple[PlannedCriterion, ...] = ()
+
+
+def variables_option(function: Function) -> Function:
+    """``--var``, as the argument ``variables``."""
+    say = "A variable's value; again for each value of a list."
+    return click.option("--var", "variables", metavar="NAME=VALUE", multiple=True, help=say)(function)
+
+
+def pouring_options(function: Function) -> Function:
+    """What can be said of a formula that is poured, as the arguments ``variables``, ``name`` and ``criteria``."""
+    steps = "For steps that have no criteria; as with `bead create`."
+    function = click.option("--criterion", "criteria", metavar="'run: CMD'", multiple=True, help=steps)(function)
+    function = click.option("--name", metavar="NAME", default="", help="The plan's name.")(function)
+    return variables_option(function)
+
+
+def given(variables: tuple[str, ...], name: str = "", criteria: tuple[str, ...] = ()) -> Given:
+    """What the options say.
+
+    Raises:
+        InvalidInput: one cannot be read.
+    """
+    from beads.errors import InvalidInput
+    from beads.plan import PlannedCriterion
+
+    said: dict[str, tuple[str, ...]] = {}
+    for text in variables:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise InvalidInput(f"{text!r} is no variable with a value", "Write --var NAME=VALUE.")
+        said[key.strip()] = (*said.get(key.strip(), ()), value)
+    found = tuple(asked(PlannedCriterion, f"--criterion {text!r}", **criterion_facts(text)) for text in criteria)
+    return Given(said, name, found)
+
+
+def catalogue_of(session: Session) -> Catalogue:
+    """The formulas of this work tree, of this user, and ours."""
+    from beads.catalogue import Catalogue, Shelf
+
+    start = session.start.resolve()
+    tree = next((directory for directory in (start, *start.parents) if (directory / ".git").exists()), None)
+    ours = [Shelf("repository", tree / ".beads" / "formulas")] if tree else []
+    home = Path.home()
+    config = Path(session.environ.get("XDG_CONFIG_HOME") or home / ".config") / "beadtown" / "formulas"
+    return Catalogue([*ours, Shelf("user", config), Shelf("user", home / ".beads" / "formulas")])
+
+
+def located(session: Session, what: str) -> tuple[Path, Catalogue]:
+    """The file that a person means, by its path or by a formula's name, and where what it includes is looked for.
+
+    Raises:
+        NotFound: there is neither a file nor a formula.
+    """
+    catalogue = catalogue_of(session)
+    path = Path(what)
+    if path.is_file() or "/" in what or what.endswith(".toml"):
+        return path, catalogue.beside(path)
+    return catalogue.entry(what).path, catalogue
+
+
+def plan_of(session: Session, what: str, given: Given) -> Plan:
+    """The plan that a person means: a file's, or what a formula makes of the values given.
+
+    Raises:
+        NotFound: there is neither a file nor a formula.
+        InvalidInput: it is wrong, or its variables cannot have these values.
+    """
+    from beads.errors import InvalidInput
+    from beads.plan import Plan
+
+    path, catalogue = located(session, what)
+    found = catalogue.read(path)
+    if isinstance(found, Plan):
+        if given != Given({}):
+            problem = f"{what} is a plan, and --var, --name and --criterion are for formulas"
+            raise InvalidInput(problem, "Leave them out.")
+        return found
+    return plan_from(found, catalogue, given)
+
+
+def plan_from(formula: Formula, catalogue: Catalogue, given: Given) -> Plan:
+    """What a formula makes of the values given; raises as :func:`beads.expansion.expand` does."""
+    from beads.expansion import expand
+
+    return expand(formula, given.variables, catalogue.find, given.name, given.criteria)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from beads.errors import NotFound, Unreadable
 from beads.formula import Formula, read_formula
+from beads.interchange.gastown import is_foreign, read_foreign
 from beads.plan import Plan, check_name, nearest, read_plan
 from beads.toml import Document
 
@@ -104,7 +105,11 @@ class Catalogue:
         """
         document = _document(path)
         data = document.read()
-        return read_formula(document, data) if "formula" in data else read_plan(document.text, document.source)
+        if "formula" not in data:
+            return read_plan(document.text, document.source)
+        if is_foreign(data):
+            return read_foreign(document, data, lambda name: _document(self.entry(name).path))
+        return read_formula(document, data)
 
     def beside(self, path: Path) -> Catalogue:
         """This one, for what a file speaks of: its neighbours come first."""

@@ -200,6 +200,41 @@ def test_a_plan_may_be_checked_too(beads: Beads) -> None:
     assert beads.run("formula", "check", str(path)) == f"{path}: ok"
 
 
+SHINY = """\
+formula = "shiny"
+type = "workflow"
+version = 1
+[vars.feature]
+required = true
+[[steps]]
+id = "design"
+title = "Design {{feature}}"
+acceptance = "A page says how."
+[[steps]]
+id = "implement"
+title = "Implement {{feature}}"
+needs = ["design"]
+"""
+
+
+def test_gas_towns_are_listed_checked_and_poured_with_criteria(beads: Beads, hotfix: Path) -> None:
+    hotfix.with_name("shiny.formula.toml").write_text(SHINY)
+    hotfix.with_name("more.formula.toml").write_text('formula = "more"\nversion = 1\nextends = ["shiny"]\n')
+    lines = beads.run("formula", "list").splitlines()
+    assert "shiny\tworkflow\trepository\t2\t" in lines
+    said = beads.run("formula", "check", "more")
+    assert said.startswith(
+        f"more: ok with warnings\n  warning: {hotfix.with_name('shiny.formula.toml')}:9: steps[0].acc"
+    )
+    assert "  warning:" in said.partition("\n    Pour it with --criterion")[0]
+    (warning,) = beads.json("formula", "show", "shiny", "--var", "feature=x")["warnings"][1:]
+    assert warning["key"] == "steps[0].criteria"
+    assert "steps[0].criteria: is missing" in beads.run("pour", "more", "--var", "feature=x", code=2)
+    poured = beads.json("pour", "more", "--var", "feature=slow motion", "--criterion", "run: make test")
+    assert [bead["title"] for bead in poured] == ["more", "Design slow motion", "Implement slow motion"]
+    assert poured[1]["description"] == "Done means: A page says how."
+
+
 # ── pour ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

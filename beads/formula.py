@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, StrictBool, StrictInt
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, StrictBool, StrictFloat, StrictInt
 
 from beads.errors import InvalidInput
 from beads.model import Fact
@@ -130,6 +130,10 @@ class StepTemplate(Fact):
         agent: who does it.
         needs: the steps it comes after; the one above it when not given.
         attempts: how often it is tried before a person is asked.
+        model: the model that its agent is to use.
+        timeout: seconds that one attempt may take.
+        budget: US dollars that all of it may cost.
+        capabilities: what its agent must be able to do.
         criteria: what must hold before it may close; checked when it has become a step.
         for_each: the list variable that it is repeated for.
         when: the condition under which it is there.
@@ -144,6 +148,10 @@ class StepTemplate(Fact):
     agent: str = ""
     needs: Array[str] | None = None
     attempts: StrictInt = Field(3, ge=1)
+    model: str = ""
+    timeout: StrictFloat | None = None
+    budget: StrictFloat | None = None
+    capabilities: Array[str] = ()
     criteria: Tables[dict[str, Any]] = ()
     for_each: str = ""
     when: str = ""

@@ -147,6 +147,15 @@ class Terms(Fact):
     budget: float | None = Field(None, gt=0)
     capabilities: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        said = [
+            f"model {self.model}" if self.model else "",
+            f"{self.timeout:g} s an attempt" if self.timeout else "",
+            f"${self.budget:.2f} in all" if self.budget else "",
+            f"capable of {', '.join(self.capabilities)}" if self.capabilities else "",
+        ]
+        return ", ".join(filter(None, said))
+
 
 class Evidence(Fact):
     """What one evaluation found: of a criterion on a tree, or of the gate on a candidate.

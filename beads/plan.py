@@ -26,7 +26,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, Strict
 
 from beads.criteria import ONLY_LIMITS, only_limit
 from beads.errors import InvalidDocument, InvalidInput
-from beads.model import Bead, Criterion, Dependency, Fact, check_id, derived_id, milliseconds
+from beads.model import Bead, Criterion, Dependency, Fact, Terms, check_id, derived_id, milliseconds
 from beads.ops import Create
 from beads.toml import Document
 
@@ -124,6 +124,10 @@ class Step(Fact):
         agent: who does it; empty means the molecule's.
         needs: the steps it comes after; the one above it when not given.
         attempts: how often it is tried before a person is asked.
+        model: the model that its agent is to use; empty for the agent's own.
+        timeout: seconds that one attempt may take; the agent's when not given.
+        budget: US dollars that all of it may cost; no limit of its own when not given.
+        capabilities: what its agent must be able to do, in the words of ``town.toml``.
         criteria: what must hold before it may close.
     """
 
@@ -134,7 +138,21 @@ class Step(Fact):
     agent: str = ""
     needs: Array[str] | None = None
     attempts: StrictInt = Field(3, ge=1)
+    model: str = ""
+    timeout: StrictFloat | None = Field(None, gt=0, le=86_400)
+    budget: StrictFloat | None = Field(None, gt=0)
+    capabilities: Array[Words] = ()
     criteria: Tables[PlannedCriterion] = ()
+
+    def terms(self) -> Terms | None:
+        """On what terms it is worked on; None when nothing is said of them."""
+        said = Terms.model_construct(
+            model=self.model, timeout=self.timeout, budget=self.budget, capabilities=self.capabilities
+        )
+        return None if said == _NO_TERMS else said
+
+
+_NO_TERMS = Terms()
 
 
 class Molecule(Fact):
@@ -397,6 +415,7 @@ def _family(plan: Plan, molecule: Molecule, bead_id: str, actor: str, stamp: dat
             run=step.run,
             agent=step.agent,
             source=f"{source}/{step.id}",
+            terms=step.terms(),
             attempts_max=step.attempts,
             created_at=stamp,
             created_by=actor,

@@ -239,6 +239,7 @@ def _print_facts(bead: Bead, state: State, spent: Spent) -> None:
             ("labels", ", ".join(bead.labels)),
             ("assignee", bead.assignee),
             ("agent", bead.agent),
+            ("terms", str(bead.terms or "")),
             ("held by", f"{lease.worker}, epoch {lease.epoch}, until {render.moment(lease.until)}" if lease else ""),
             ("branch", f"{merge.branch} at {merge.head[:12]}" if merge else ""),
             ("sealed", "yes" if bead.seal else ""),

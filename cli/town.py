@@ -74,9 +74,8 @@ def mayor(
     from roles.mayor import accept, propose_plan, render
 
     site = open_site(session.start)
-    known = frozenset(site.settings.known_agents())
     plan = plan_of(session, what, given(variables, name, criteria))
-    proposal = propose_plan(plan, site.store, session.actor, known)
+    proposal = propose_plan(plan, site.store, session.actor, site.settings)
     click.echo(render(proposal))
     if not yes:
         if not sys.stdin.isatty():

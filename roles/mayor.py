@@ -16,12 +16,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from beads import graph
-from beads.errors import LostRace
+from beads.errors import InvalidInput, LostRace
 from beads.lines import Place
-from beads.model import Bead, Dependency
+from beads.model import Bead, Dependency, Terms
 from beads.ops import Close, Create, Depend, Operation
-from beads.plan import SUPERSEDES, Molecule, Plan, nearest, pour, read_plan, source_of
+from beads.plan import SUPERSEDES, Molecule, Plan, pour, read_plan, source_of
 from beads.store import Snapshot, Store, Written
+from refinery.gate import SETTINGS_FILE
+from roles.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class Proposal:
         return frozenset(o.bead.id for o in self.older if o.successor and not o.busy and not o.settled)
 
 
-def propose(text: bytes, source: str, store: Store, actor: str, agents: Collection[str] | None = None) -> Proposal:
+def propose(text: bytes, source: str, store: Store, actor: str, settings: Settings | None = None) -> Proposal:
     """Read a plan and say what pouring it would do.
 
     Args:
@@ -100,19 +102,19 @@ def propose(text: bytes, source: str, store: Store, actor: str, agents: Collecti
         source: its name for messages.
         store: where it would be poured; only read.
         actor: who asks.
-        agents: the agents that there are; None when any name will do.
+        settings: those of the town that is to work on it; None when nobody knows.
 
     Raises:
-        InvalidDocument: the plan does not say what it must, needs a bead that is not there, or names an agent
-            that is not among ``agents``; with line, key and the nearest known word.
+        InvalidDocument: the plan does not say what it must, needs a bead that is not there, or asks for an agent or a
+            review that the town does not have; with line, key and the nearest known word.
     """
-    return propose_plan(read_plan(text, source), store, actor, agents)
+    return propose_plan(read_plan(text, source), store, actor, settings)
 
 
-def propose_plan(plan: Plan, store: Store, actor: str, agents: Collection[str] | None = None) -> Proposal:
+def propose_plan(plan: Plan, store: Store, actor: str, settings: Settings | None = None) -> Proposal:
     """As :func:`propose`, for a plan that was read or made already."""
-    if agents is not None:
-        _check_agents(plan, agents)
+    if settings is not None:
+        _check_hands(plan, settings)
     snapshot = store.snapshot()
     poured = _pour(plan, snapshot, store, actor)
     items, left = _items(plan, poured, snapshot), older(plan, poured, snapshot)
@@ -160,17 +162,26 @@ def _pour(plan: Plan, snapshot: Snapshot, store: Store, actor: str) -> list[Crea
     return pour(plan, snapshot.prefix, actor, store.clock.now(), snapshot.get)
 
 
-def _check_agents(plan: Plan, agents: Collection[str]) -> None:
-    for place, agent in _agents(plan):
-        if agent and agent not in agents:
-            raise plan.fault(place, f"there is no agent {agent!r}", nearest(agent, agents))
-
-
-def _agents(plan: Plan) -> Iterator[tuple[Place, str]]:
+def _check_hands(plan: Plan, settings: Settings) -> None:
+    """Refuse what nobody in the town could do or judge."""
     for index, molecule in enumerate(plan.molecules):
-        yield ("molecules", index, "agent"), molecule.agent
-        for number, step in enumerate(molecule.steps):
-            yield ("molecules", index, "steps", number, "agent"), step.agent
+        place: Place = ("molecules", index)
+        _check_agent(plan, (*place, "agent"), settings, molecule.agent, ())
+        for number, step in enumerate(molecule.work()):
+            at: Place = (*place, "steps", number) if molecule.steps else place
+            _check_agent(plan, (*at, "agent"), settings, step.agent, ())
+            _check_agent(plan, (*at, "capabilities"), settings, step.agent or molecule.agent, step.capabilities)
+            asking = next((n for n, criterion in enumerate(step.criteria) if criterion.review), None)
+            if asking is not None and not (settings.review.models or settings.review.agent):
+                hint = f"Name a model or an agent in [review] of {SETTINGS_FILE}."
+                raise plan.fault((*at, "criteria", asking, "review"), "is asked, and nobody is there to review", hint)
+
+
+def _check_agent(plan: Plan, place: Place, settings: Settings, name: str, capabilities: Collection[str]) -> None:
+    try:
+        settings.agent_for(name, capabilities)
+    except InvalidInput as error:
+        raise plan.fault(place, error.message, error.hint) from error
 
 
 def _items(plan: Plan, poured: Sequence[Create], view: graph.View) -> Iterator[Item]:
@@ -187,14 +198,20 @@ def _drift(wanted: Bead, there: Bead | None) -> Iterator[str]:
     """What may be changed on a bead at any time, and differs; pouring leaves it as it is."""
     if there is None or there.closed:
         return
-    steering = {"attempts": "attempts_max"} if wanted.issue_type == "step" else {"priority": "priority"}
+    steering = (
+        {"attempts": "attempts_max", "terms": "terms"} if wanted.issue_type == "step" else {"priority": "priority"}
+    )
     for key, field in {"agent": "agent", **steering}.items():
         said, found = getattr(wanted, field), getattr(there, field)
         if said != found:
-            yield f"{key} of {there.id} is {found!r} in the store, {said!r} in the plan"
+            yield f"{key} of {there.id} is {_quoted(found)} in the store, {_quoted(said)} in the plan"
     missing = sorted(set(wanted.labels) - set(there.labels))
     if missing:
         yield f"{there.id} lacks the labels {', '.join(missing)} in the store"
+
+
+def _quoted(value: object) -> str:
+    return f"'{value or ''}'" if isinstance(value, Terms | None) else repr(value)
 
 
 def older(plan: Plan, poured: Iterable[Create], view: graph.View) -> list[Older]:
@@ -314,6 +331,7 @@ def _step(bead: Bead, after: Sequence[str]) -> Iterator[str]:
     yield from _text("description", bead.description)
     yield from _text("after", ", ".join(after))
     yield from _text("agent", bead.agent)
+    yield from _text("on terms", str(bead.terms or ""))
     yield from _text("run", bead.run)
     for criterion in bead.criteria:
         yield from _text("done when", str(criterion))

@@ -1,8 +1,8 @@
 """Gas Town's formulas as ours: workflows, convoys and expansions, with what extends and composes them.
 
 Whatever has no counterpart here is named in a remark with its file, line and key, and nothing is left out without one.
-What an author says of being done is prose there and evaluated by nobody; :func:`_acceptance` and :func:`_gate` are the
-places where it becomes something else than a part of the description.
+What an author says of being done is prose there, which nobody evaluates; here it is what a reviewer is asked. A gate
+that a person opens becomes a step of its own, which asks for an approval before the step that it guards.
 """
 
 from __future__ import annotations
@@ -62,18 +62,9 @@ _DROPPED = {
     "bond_points": "nothing is attached when a formula is poured",
 }
 _STEP = {
-    "id",
-    "title",
-    "description",
-    "needs",
-    "depends_on",
-    "acceptance",
-    "notes",
-    "condition",
-    "expand",
-    "expand_vars",
-}
-_STEP |= {"children", "loop", "gate", "waits_for", "retry", "ralph", "check", "type", "focus", "agent"}
+    "id", "title", "description", "needs", "depends_on", "acceptance", "notes", "condition", "expand", "expand_vars",
+    "children", "loop", "gate", "waits_for", "retry", "ralph", "check", "type", "focus", "agent",
+}  # fmt: skip
 _FILLED = ("id", "title", "description", "acceptance", "notes", "needs", "depends_on")
 _SINGLE = re.compile(r"(?<!\{)\{([A-Za-z_][\w.]*)\}(?!\})")
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
@@ -102,17 +93,17 @@ def read_foreign(document: Document, data: dict[str, Any], find: Open) -> Formul
     return _Reader(document, data, find).formula()
 
 
-def _acceptance(text: str) -> str:
-    """What must hold before a step is done, in an author's words: a part of the description."""
-    return f"Done means: {text.strip()}"
+def _acceptance(text: str) -> dict[str, Any]:
+    """What must hold before a step is done, in an author's words: a question to a reviewer."""
+    return {"review": f"Does this hold: {text.strip()}"}
 
 
-def _gate(gate: Mapping[str, Any]) -> str:
-    """What a person has to say before a step is done: a part of the description; empty for gates of other kinds."""
+def _gate(gate: Mapping[str, Any], title: str) -> dict[str, Any] | None:
+    """What a person has to say before a step may begin; None for gates of other kinds."""
     if gate.get("type") not in ("human", "mail"):
-        return ""
+        return None
     who = gate.get("await_id") or gate.get("id")
-    return "A person has to approve this" + (f": {who}" if who else ".")
+    return {"approval": f"May this begin: {title}" + (f" ({who})" if who else "")}
 
 
 @dataclass(frozen=True)
@@ -155,7 +146,7 @@ class _Reader(Typed):
         name = str(self.data["formula"])
         described = self.text(self.data, "description", ()).strip()
         steps = self._steps(kind)
-        steps = self._composed(steps)
+        steps = [part for step in self._composed(steps) for part in self._guarded(step)]
         variables = self._variables(steps, kind)
         facts: dict[str, Any] = {
             "formula": name,
@@ -379,18 +370,26 @@ class _Reader(Typed):
 
     # ── What becomes of it ──
 
+    def _guarded(self, step: _Step) -> list[_Step]:
+        """A step, after the question that has to be answered before it begins."""
+        gate = self.table(step.facts, "gate", step.place)
+        asked = _gate(gate, str(step.facts.get("title", step.id)))
+        if asked is None:
+            if gate:
+                self._remark((*step.place, "gate"), _DROPPED["gate"], step.document)
+            return [step]
+        name = f"{step.id}-gate"
+        # The command runtime without a line has nothing to do: it is a question and nothing else.
+        facts = {"id": name, "title": asked["approval"][:400], "agent": "command", "criteria": [asked]}
+        self._drop((*step.place, "gate"), gate, {"type", "id", "await_id"}, step.document)
+        return [replace(step, facts=facts), replace(step, needs=(name,))]
+
     def _template(self, step: _Step) -> dict[str, Any]:
         facts, place = step.facts, step.place
+        if "criteria" in facts:
+            return {**facts, "needs": [_id(need) for need in step.needs], "id": _id(step.id)}
         focus, notes = self.text(facts, "focus", place), self.text(facts, "notes", place)
         parts = [f"Focus: {focus}" if focus else "", self.text(facts, "description", place).strip(), notes.strip()]
-        if self.text(facts, "acceptance", place).strip():
-            parts.append(_acceptance(facts["acceptance"]))
-            self._remark((*place, "acceptance"), "is told to the agent, and evaluated by nobody", step.document)
-        gate = self.table(facts, "gate", place)
-        if gate:
-            parts.append(_gate(gate))
-            problem = "is told to the agent, and asked of nobody" if _gate(gate) else _DROPPED["gate"]
-            self._remark((*place, "gate"), problem, step.document)
         if facts.get("type", "task") != "task":
             self._remark((*place, "type"), "has no counterpart: a step is a step", step.document)
         self._drop(place, facts, _STEP, step.document)
@@ -402,7 +401,10 @@ class _Reader(Typed):
             **({"agent": facts["agent"]} if "agent" in facts else {}),
             **({"when": _condition(facts["condition"])} if self.text(facts, "condition", place).strip() else {}),
         }
-        return {**made, **self._tried(step)}
+        tried = self._tried(step)
+        if self.text(facts, "acceptance", place).strip():
+            tried["criteria"] = [*tried.get("criteria", []), _acceptance(facts["acceptance"])]
+        return {**made, **tried}
 
     def _tried(self, step: _Step) -> dict[str, Any]:
         """How often a step is tried, and the program that says whether it is done."""

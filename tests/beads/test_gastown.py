@@ -191,9 +191,11 @@ def test_a_workflow_is_a_molecule_whose_steps_wait_only_for_what_they_need() -> 
     assert (found.id, found.title, found.goal) == ("ship", "ship", "Ship a boat with care.")
     assert needs(found) == {"design": (), "build": ("design",), "side": ()}
     assert found.steps[0].title == "Design a boat"
-    assert found.steps[0].description == "Think.\n\nDone means: A page says how."
+    assert found.steps[0].description == "Think."
+    # What is prose to its author is a question here, and somebody has to answer it.
+    assert [str(criterion) for criterion in found.steps[0].criteria] == ["review: Does this hold: A page says how."]
     assert read(WORKFLOW).kind == "workflow"
-    assert remarked(WORKFLOW) == ["10 steps[0].acceptance: is told to the agent, and evaluated by nobody"]
+    assert remarked(WORKFLOW) == []
 
 
 def test_the_legs_of_a_convoy_stand_side_by_side_and_a_synthesis_comes_after_all() -> None:
@@ -235,7 +237,7 @@ def test_what_extends_another_has_its_steps_and_replaces_those_of_one_id() -> No
     assert [step.title for step in found.steps] == ["Design x", "Build it in red", "On the side", "Paint"]
     with pytest.raises(InvalidDocument) as caught:
         expand(read(CHILD), {"thing": ["x"]}, no_includes)
-    assert (caught.value.source, caught.value.line, caught.value.key) == ("ship.toml", 6, "steps[0].criteria")
+    assert (caught.value.source, caught.value.line, caught.value.key) == ("ship.toml", 17, "steps[2].criteria")
 
 
 def test_an_expansion_takes_the_place_of_a_step() -> None:
@@ -317,19 +319,26 @@ def test_a_loop_is_its_body_again_and_again() -> None:
 
 
 @pytest.mark.parametrize(
-    "gate,told,said",
+    "gate,asked,dropped",
     [
-        ('{ type = "human", id = "the owner" }', "A person has to approve this: the owner", "is told to the agent"),
-        ('{ type = "mail" }', "A person has to approve this.", "is told to the agent, and asked of nobody"),
-        ('{ type = "timer", timeout = "1h" }', "", "this kind of gate has no counterpart"),
-        ('{ type = "conditional", condition = "x" }', "", "this kind of gate has no counterpart"),
+        ('{ type = "human", id = "the owner" }', "May this begin: Ship (the owner)", []),
+        ('{ type = "mail", timeout = "1h" }', "May this begin: Ship", ["12 steps[1].gate.timeout"]),
     ],
 )
-def test_a_gate_is_told_or_remarked_on(gate: str, told: str, said: str) -> None:
+def test_a_gate_that_a_person_opens_is_a_question_before_its_step(gate: str, asked: str, dropped: list[str]) -> None:
+    text = workflow('id = "a"', f'id = "b"\ntitle = "Ship"\nneeds = ["a"]\ngate = {gate}', 'id = "c"\nneeds = ["b"]')
+    found = molecule(text)
+    assert needs(found) == {"a": (), "b-gate": ("a",), "b": ("b-gate",), "c": ("b",)}
+    gated = found.steps[1]
+    assert [str(criterion) for criterion in gated.criteria] == [f"approval: {asked}"]
+    assert (gated.agent, gated.run) == ("command", "")
+    assert [remark.partition(":")[0] for remark in remarked(text)] == dropped
+
+
+@pytest.mark.parametrize("gate", ['{ type = "timer", timeout = "1h" }', '{ type = "conditional", condition = "x" }'])
+def test_other_gates_are_remarked_on(gate: str) -> None:
     text = workflow(f'id = "a"\ngate = {gate}')
-    assert molecule(text).steps[0].description == told
-    (remark,) = remarked(text)
-    assert remark.startswith(f"7 steps[0].gate: {said}")
+    assert remarked(text) == ["7 steps[0].gate: this kind of gate has no counterpart"]
 
 
 @pytest.mark.parametrize(
@@ -517,10 +526,10 @@ def test_steps_without_criteria_are_refused_when_poured_and_one_remark_when_look
     formula = read(WORKFLOW)
     with pytest.raises(InvalidDocument) as caught:
         expand(formula, {"thing": ["x"]}, no_includes)
-    assert (caught.value.line, caught.value.key) == (6, "steps[0].criteria")
+    assert (caught.value.line, caught.value.key) == (17, "steps[2].criteria")
     assert "--criterion" in caught.value.hint
     (last,) = [remark for remark in remarks(formula) if remark.key.endswith("criteria")]
-    assert "the first of 3" in last.problem
+    assert "the first of 2" in last.problem
 
 
 @pytest.mark.parametrize(

@@ -223,16 +223,15 @@ def test_gas_towns_are_listed_checked_and_poured_with_criteria(beads: Beads, hot
     lines = beads.run("formula", "list").splitlines()
     assert "shiny\tworkflow\trepository\t2\t" in lines
     said = beads.run("formula", "check", "more")
-    assert said.startswith(
-        f"more: ok with warnings\n  warning: {hotfix.with_name('shiny.formula.toml')}:9: steps[0].acc"
-    )
-    assert "  warning:" in said.partition("\n    Pour it with --criterion")[0]
-    (warning,) = beads.json("formula", "show", "shiny", "--var", "feature=x")["warnings"][1:]
-    assert warning["key"] == "steps[0].criteria"
-    assert "steps[0].criteria: is missing" in beads.run("pour", "more", "--var", "feature=x", code=2)
+    place = f"{hotfix.with_name('shiny.formula.toml')}:10: steps[1].criteria"
+    assert said.startswith(f"more: ok with warnings\n  warning: {place}: is missing")
+    assert "\n    Pour it with --criterion" in said
+    (warning,) = beads.json("formula", "show", "shiny", "--var", "feature=x")["warnings"]
+    assert warning["key"] == "steps[1].criteria"
+    assert "steps[1].criteria: is missing" in beads.run("pour", "more", "--var", "feature=x", code=2)
     poured = beads.json("pour", "more", "--var", "feature=slow motion", "--criterion", "run: make test")
     assert [bead["title"] for bead in poured] == ["more", "Design slow motion", "Implement slow motion"]
-    assert poured[1]["description"] == "Done means: A page says how."
+    assert poured[1]["criteria"][0]["review"] == "Does this hold: A page says how."
 
 
 # ── pour ────────────────────────────────────────────────────────────────────────────────────────────────────────

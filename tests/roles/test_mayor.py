@@ -14,6 +14,7 @@ from beads import Bead, Store, graph
 from beads.errors import InvalidDocument, LostRace, Refused
 from beads.ops import Claim, Close, Create, Depend, Label, Release, Submit, Update
 from roles.mayor import Proposal, accept, propose, render
+from roles.settings import Agent, ReviewTable, Settings
 from tests.world import ROOT, git
 
 EXAMPLE = (ROOT / "examples" / "plan.toml").read_bytes()
@@ -140,16 +141,28 @@ def test_a_need_that_nothing_has_is_refused_and_nothing_written(store: Store) ->
 )
 def test_an_agent_there_is_not_is_refused_with_the_nearest(store: Store, text: bytes, line: int, key: str) -> None:
     with pytest.raises(InvalidDocument) as caught:
-        propose(text, "plan.toml", store, "mayor", ["claude", "command"])
+        propose(text, "plan.toml", store, "mayor", with_agents("claude"))
     assert (caught.value.line, caught.value.key) == (line, key)
-    assert caught.value.problem == "there is no agent 'cluade'"
+    assert caught.value.problem == "there is no agent 'cluade' in town.toml"
     assert caught.value.hint == "Did you mean 'claude'?"
-    assert propose(text, "plan.toml", store, "mayor", {"cluade"}).new
+    assert propose(text, "plan.toml", store, "mayor", with_agents("cluade")).new
     assert propose(text, "plan.toml", store, "mayor").new
 
 
+def with_agents(*names: str) -> Settings:
+    return Settings(agents={name: Agent() for name in names})
+
+
 def test_no_agent_needs_to_be_named(store: Store) -> None:
-    assert propose(EXAMPLE, "plan.toml", store, "mayor", []).new
+    assert propose(EXAMPLE, "plan.toml", store, "mayor", Settings()).new
+
+
+def test_a_review_that_nobody_can_give_is_refused_before_anything_is_poured(store: Store) -> None:
+    text = plan(molecule("a")).replace(b"file = ", b"review = ", 1)
+    with pytest.raises(InvalidDocument, match="is asked, and nobody is there to review") as caught:
+        propose(text, "plan.toml", store, "mayor", Settings())
+    assert caught.value.key.endswith("criteria[0].review")
+    assert propose(text, "plan.toml", store, "mayor", Settings(review=ReviewTable(models=("x",)))).new
 
 
 # ── Editing a plan ──────────────────────────────────────────────────────────────────────────────────────────────

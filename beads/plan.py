@@ -146,13 +146,8 @@ class Step(Fact):
 
     def terms(self) -> Terms | None:
         """On what terms it is worked on; None when nothing is said of them."""
-        said = Terms.model_construct(
-            model=self.model, timeout=self.timeout, budget=self.budget, capabilities=self.capabilities
-        )
-        return None if said == _NO_TERMS else said
-
-
-_NO_TERMS = Terms()
+        said = {"model": self.model, "timeout": self.timeout, "budget": self.budget, "capabilities": self.capabilities}
+        return Terms.model_validate(said) if any(said.values()) else None
 
 
 class Molecule(Fact):
@@ -405,26 +400,26 @@ def _family(plan: Plan, molecule: Molecule, bead_id: str, actor: str, stamp: dat
     parent = Dependency(on=bead_id, type="parent-child")
     before = {step_id: Dependency(on=ids[step_id]) for step_id in dict.fromkeys(itertools.chain(*order.values()))}
     # What a plan says was checked when it was read, and to check ten thousand steps once more takes a second.
+    blank = root.evolve(issue_type="step", rework="", labels=())
     return [root.sealed()] + [
-        Bead.model_construct(
+        blank.evolve(
             id=ids[step.id],
             title=step.title,
-            issue_type="step",
-            priority=molecule.priority,
             description=step.description,
             run=step.run,
             agent=step.agent,
             source=f"{source}/{step.id}",
             terms=step.terms(),
             attempts_max=step.attempts,
-            created_at=stamp,
-            created_by=actor,
-            updated_at=stamp,
             dependencies=(parent, *(before[need] for need in order[step.id])),
-            criteria=tuple(Criterion.model_construct(**dict(criterion)) for criterion in step.criteria),
+            criteria=tuple(_ANY.model_copy(update=dict(criterion)) for criterion in step.criteria),
         ).sealed()
         for step in steps
     ]
+
+
+# What a planned criterion is copied into, all of it, since the store knows no planned ones.
+_ANY = Criterion(run="true")
 
 
 def source_of(plan: str, molecule: str) -> str:

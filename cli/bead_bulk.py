@@ -85,9 +85,9 @@ def pour(
             click.echo(mayor.render(proposal), nl=False)
         return
     written = mayor.accept(proposal, session.store, session.actor)
-    beads = [there for bead in beads if (there := written.snapshot.get(bead.id)) is not None]
     if session.json:
-        render.echo_json([render.bead_json(bead) for bead in beads])
+        there = (written.snapshot.get(bead.id) for bead in beads)
+        render.echo_json([render.bead_json(bead) for bead in there if bead is not None])
         return
     render.echo_table([(bead.id, bead.issue_type, bead.title) for bead in beads], ("id", "type", "title"))
     if not written.changed:

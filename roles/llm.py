@@ -19,6 +19,9 @@ TRIES = 3
 SURROUNDINGS = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MODE": "PRODUCTION"}
 """What LiteLLM has to find in its environment: prices come from its own files, and it reads no ``.env`` file."""
 
+_MISSES_MAX = 1_000
+"""How many braces that begin no object are looked at: each may take as long as the text is."""
+
 Structure = TypeVar("Structure", bound=BaseModel)
 
 
@@ -82,14 +85,16 @@ def read(text: str, structure: type[Structure]) -> Structure:
 
 
 def _objects(text: str) -> Iterator[object]:
-    """The JSON objects in a text that are not inside another one, in order."""
-    decoder, at = json.JSONDecoder(), text.find("{")
-    while at >= 0:
+    """The JSON objects in a text that are not inside another one, in order; of a text full of braces, some."""
+    decoder, at, misses = json.JSONDecoder(), text.find("{"), 0
+    while at >= 0 and misses < _MISSES_MAX:
         try:
             found, end = decoder.raw_decode(text, at)
             yield found
-        except (ValueError, RecursionError):
-            end = at + 1
+        except RecursionError:
+            return
+        except ValueError:
+            end, misses = at + 1, misses + 1
         at = text.find("{", end)
 
 

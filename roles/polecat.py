@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -31,6 +32,7 @@ from roles.settings import Agent
 from roles.site import REQUESTS, TOWN, Site, Stopped, branch_of, wait
 from roles.task import Task
 
+_OID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _READY = "refs/worktree/beadtown/ready"
 
 End = Literal["submitted", "done", "unmet", "asked", "stopped", "died", "fenced", "idle"]
@@ -182,7 +184,8 @@ class Polecat:
         in another clone.
         """
         for step in graph.steps(self.site.store.snapshot(), self._molecule):
-            commit = next((e.commit for e in reversed(step.evidence) if e.verdict == "pass" and e.commit), "")
+            proven = (e.commit for e in reversed(step.evidence) if e.verdict == "pass")
+            commit = next((oid for oid in proven if _OID.fullmatch(oid)), "")
             if not step.closed or not commit:
                 continue
             if not self._has(commit):

@@ -338,7 +338,7 @@ def test_who_waits_for_it_is_told_how_far_it_is(store: Store) -> None:
 
 @pytest.mark.parametrize("grows", [True, False])
 def test_another_one_that_makes_it_is_waited_for_as_long_as_it_gets_on(store: Store, grows: bool) -> None:
-    clock, told = Virtual(), list[str]()
+    clock, told, sizes = Virtual(), list[str](), list[int]()
     waiting = Store(Repository(store.repository.common, clock), clock)
     waiting.repository.tell = told.append
     store._index.discard()
@@ -349,8 +349,8 @@ def test_another_one_that_makes_it_is_waited_for_as_long_as_it_gets_on(store: St
         def get_on() -> None:
             if clock.elapsed > 200:
                 fcntl.flock(lock, fcntl.LOCK_UN)
-            elif grows:
-                new.write_bytes(bytes(int(clock.elapsed)))
+            elif grows and int(clock.elapsed) > len(sizes):
+                sizes.append(new.write_bytes(bytes(int(clock.elapsed))))
 
         clock.meanwhile = get_on
         assert [bead.id for bead in waiting.snapshot()] == [bead.id for bead in store.snapshot_at(waiting._head())]

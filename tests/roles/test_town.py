@@ -165,8 +165,8 @@ def test_a_town_asked_to_stop_gives_everything_back(tmp_path: Path) -> None:
 def test_ctrl_c_in_a_terminal_is_a_clean_stop(tmp_path: Path) -> None:
     """A terminal sends SIGINT to the whole foreground group, whatever is going on in it."""
     repository = make_town(tmp_path)
-    pour(repository, *(part(f"p{n}", seconds=0.1) for n in range(12)))
-    for number in range(6):
+    pour(repository, *(part(f"p{n}", seconds=0.1) for n in range(8)))
+    for number in range(4):
         town = subprocess.Popen(
             [*TOWN, "up"],
             cwd=repository,
@@ -182,7 +182,7 @@ def test_ctrl_c_in_a_terminal_is_a_clean_stop(tmp_path: Path) -> None:
         assert town.returncode == 0, "".join(lines) + rest
         assert processes(repository) == []
     run(repository, "up", "--until-idle")
-    assert_settled(repository, landed=12)
+    assert_settled(repository, landed=8)
 
 
 def test_a_broken_environment_does_not_spawn_for_ever(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.towns import TOWN, assert_settled, make_town, molecule, part, pour, run
+from beads.proof import asked
+from tests.towns import TOWN, assert_settled, make_town, molecule, part, pour, run, snapshot
 from tests.world import git
 
 KILLS = int(os.environ.get("KILLS", "8"))
@@ -24,7 +25,7 @@ SEED = int(os.environ.get("SEED", "1"))
 
 
 def plan() -> list[str]:
-    """Ten molecules: slow and quick ones, one that conflicts in text with another, two that clash only together."""
+    """Eleven molecules: slow and quick ones, two that conflict in text, two that clash only together, one that asks."""
     append = "sleep 0.2; grep -qx {0} shared.txt || echo {0} >> shared.txt; echo ok > parts/{0}"
     name = "sleep 0.2; n=one; grep -q '^name one' parts/[!{0}]* && n=two; printf 'ok\\nname %s\\n' $n > parts/{0}"
     return [
@@ -33,7 +34,18 @@ def plan() -> list[str]:
         *(part(f"p{i}", seconds=0.3) for i in range(4)),
         part("q", needs=["p0", "s"]),
         part("r", seconds=0.3, needs=["q", "x", "y"]),
+        molecule("v", "sleep 0.2; echo ok > parts/v", limits='{ approval = "Is it right?" }'),
     ]
+
+
+def finish(repository: Path) -> None:
+    """Let the town come to its end, with a person who says yes to what is asked, once."""
+    run(repository, "up", "--until-idle", ok=(7,))
+    asking = [bead.id for bead in snapshot(repository) if asked(bead)]
+    assert len(asking) == 1
+    run(repository, "approve", *asking)
+    run(repository, "up", "--until-idle")
+    assert_settled(repository, landed=11)
 
 
 def result(repository: Path) -> dict[str, str]:
@@ -49,8 +61,7 @@ def result(repository: Path) -> dict[str, str]:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     repository = make_town(tmp_path_factory.mktemp("undisturbed"))
     pour(repository, *plan())
-    run(repository, "up", "--until-idle")
-    assert_settled(repository, landed=10)
+    finish(repository)
     return result(repository)
 
 
@@ -93,7 +104,6 @@ def test_killed_at_random_moments(repository: Path, undisturbed: dict[str, str],
         supervisor.kill()
         supervisor.wait()
     log.close()
-    run(repository, "up", "--until-idle")
-    assert_settled(repository, landed=10)
+    finish(repository)
     assert result(repository) == undisturbed
     assert git(repository, "status", "--porcelain") == ""

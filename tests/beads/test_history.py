@@ -306,7 +306,7 @@ def test_a_change_between_the_decision_and_the_write_is_decided_on_again(store: 
     store.commit("nux", [Create(bead=make(store, "bt-a"))])
     store.commit("nux", [Update(id="bt-a", priority=0)])
     target = store.snapshot().commit
-    other = Unlocked.open(repo)
+    other = Unlocked.open(repo, Virtual())
     decided: list[object] = []
 
     def decide(snapshot: Snapshot) -> list[Operation]:
@@ -326,7 +326,7 @@ def test_a_race_that_was_lost_to_the_same_undo_changes_nothing(store: Store, rep
     store.commit("nux", [Create(bead=make(store, "bt-a"))])
     store.commit("nux", [Update(id="bt-a", priority=0)])
     target = store.snapshot().commit
-    other = Unlocked.open(repo)
+    other = Unlocked.open(repo, Virtual())
 
     def decide(snapshot: Snapshot) -> list[Operation]:
         restore = undoing(store.repository, snapshot.commit, snapshot, target)

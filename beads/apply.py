@@ -53,7 +53,7 @@ from beads.ops import (
     Submit,
     Update,
 )
-from beads.proof import answer, answered_for, question, united, unproven
+from beads.proof import answer, answered_for, following, question, united, unproven
 
 __all__ = ["Context", "Draft", "apply"]
 
@@ -247,7 +247,7 @@ def _finish(op: Finish, draft: Draft, context: Context) -> Bead:
     step, _ = guard(draft, context, op.id, op.worker, op.epoch)
     _check_answers(step, op.evidence)
     step = _end_attempts(draft, context, step, op.end, op.reason, op.worker)
-    return put(draft, context, step, step.evolve(evidence=united(step.evidence, op.evidence)))
+    return put(draft, context, step, step.evolve(evidence=united(step.evidence, following(step, op.evidence))))
 
 
 def _check_answers(step: Bead, evidence: Iterable[Evidence]) -> None:

@@ -7,6 +7,7 @@ because nobody but the operation that stores a person's answer can make it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 
 from beads.model import Bead, Evidence
 
@@ -15,6 +16,17 @@ def united(there: tuple[Evidence, ...], more: Iterable[Evidence]) -> tuple[Evide
     """The evidence that is there, and after it what is new."""
     known = {evidence.id for evidence in there}
     return there + tuple(evidence for evidence in more if evidence.id not in known)
+
+
+def following(bead: Bead, evidence: Sequence[Evidence]) -> tuple[Evidence, ...]:
+    """New evidence, later than all that is there: what was found last decides, also when a clock is behind."""
+    known = {e.id for e in bead.evidence}
+    newest = max((e.at for e in bead.evidence), default=None)
+    first = min((e.at for e in evidence if e.id not in known), default=None)
+    if newest is None or first is None or first > newest:
+        return tuple(evidence)
+    late = newest - first + timedelta(milliseconds=1)
+    return tuple(e if e.id in known else e.model_copy(update={"at": e.at + late}) for e in evidence)
 
 
 def question(bead: Bead) -> Evidence | None:

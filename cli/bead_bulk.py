@@ -38,6 +38,7 @@ _GIVEN = frozenset(
         "priority",
         "rework",
         "run",
+        "terms",
         "title",
     }
 )

@@ -30,6 +30,9 @@ from refinery.workshop import Workshop
 REFINERY = "refinery"
 _WHO = Identity("beadtown refinery", "refinery@beadtown.invalid")
 
+GATE_LOGS = "gate"
+"""The directory, among those of molecules, that has the logs of gates."""
+
 _SEEK_SECONDS = 60.0
 """How long a head that is not here is not looked for again."""
 
@@ -309,7 +312,7 @@ class Refinery:
 
     @property
     def _logs(self) -> Path:
-        directory = self.store.directory / "logs" / "gate"
+        directory = self.store.directory / "logs" / GATE_LOGS
         directory.mkdir(parents=True, exist_ok=True)
         return directory
 

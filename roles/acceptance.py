@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from beads.chain import log_of
 from beads.clock import Clock
 from beads.model import Bead, Criterion, Evidence, milliseconds
 from beads.proof import answer
@@ -17,6 +16,7 @@ from refinery.changes import changed, lines_of, named, outside, unapproved
 from refinery.gate import judge
 from refinery.git import Git
 from refinery.processes import Exit, Job, shell, start
+from roles.logs import keep
 
 _READ_MAX = 1 << 20
 _TAIL = 2000
@@ -96,11 +96,6 @@ def _said(step: Bead, criterion: Criterion, bench: Bench) -> Evidence | None:
 def holds(criteria: Sequence[Criterion], evidence: Sequence[Evidence]) -> bool:
     """Whether the evidence says that every criterion holds; none at all prove nothing."""
     return bool(criteria) and len(evidence) >= len(criteria) and all(e.verdict == "pass" for e in evidence)
-
-
-def keep(exit: Exit, logs: Path) -> None:
-    """Keep a whole log under its digest: evidence leads to it, and what another look prints does not take its place."""
-    exit.log.replace(log_of(logs.parent, logs.name, exit.digest))
 
 
 def feedback(evidence: Sequence[Evidence]) -> str:

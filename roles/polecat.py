@@ -25,8 +25,9 @@ from refinery.processes import Exit, Job, shell, start
 from refinery.queue import REWORK
 from refinery.workshop import Worktree
 from roles import review
-from roles.acceptance import Bench, Finding, evaluate, feedback, holds, keep
+from roles.acceptance import Bench, Finding, evaluate, feedback, holds
 from roles.llm import SURROUNDINGS
+from roles.logs import keep
 from roles.runtimes import launch
 from roles.settings import Agent
 from roles.site import REQUESTS, TOWN, Site, Stopped, branch_of, wait
@@ -215,8 +216,11 @@ class Polecat:
                 return "asked"
             if len(graph.failed(step)) >= step.attempts_max or graph.over_budget(step):
                 return "unmet"
-            begun = self._held(Begin, step, runtime=agent_name, cost=0.0 if agent.runtime == "command" else None)
-            if not _undecided(evidence):
+            # Where there is nothing to mend, only the review is tried again, which says itself what it cost.
+            again = _undecided(evidence)
+            free = again or agent.runtime == "command"
+            begun = self._held(Begin, step, runtime=agent_name, cost=0.0 if free else None)
+            if not again:
                 self._attempt(begun, worktree, agent, evidence)
             evidence = self._evaluate(begun, worktree, agent)
             if not holds(step.criteria, evidence) and evidence[-1].verdict != "asked":

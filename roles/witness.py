@@ -21,6 +21,8 @@ from beads.store import Snapshot
 from refinery.git import ABSENT
 from refinery.merge import SCRATCH
 from refinery.processes import kill_strays
+from refinery.refinery import GATE_LOGS
+from roles.logs import trim
 from roles.site import BRANCHES, REQUESTS, Site, branch_of
 
 WITNESS = "witness"
@@ -181,6 +183,8 @@ def _sweep(site: Site, bead_id: str) -> str:
     if site.remote is not None:
         with suppress(Unreadable):
             site.remote.discard(bead_id)
+    snapshot = site.store.snapshot()
+    trim(site.store.directory / "logs", lambda name: name == GATE_LOGS or _over(snapshot, name))
     return f"swept {bead_id}; uncommitted work is in {saved[:12]}" if saved else ""
 
 

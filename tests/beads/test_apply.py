@@ -1024,6 +1024,21 @@ def test_the_last_answer_counts_as_long_as_nothing_happened_since() -> None:
         world.do(Answer(id="m.1", tree=TREE, approved=True))
 
 
+def test_what_is_found_with_a_clock_that_is_behind_still_comes_after_what_was_said() -> None:
+    world = asking()
+    world.later(60).do(Answer(id="m.1", tree=TREE, approved=False, reason="no"))
+    world.do(Claim(id="m", worker="ace"))
+    other = "d" * 40
+    # Found an hour before the question that was answered, as this worker's clock has it.
+    behind = NOW - timedelta(hours=1)
+    found = (proof(TESTS, other, at=behind), proof(APPROVAL, other, verdict="asked", at=behind))
+    world.do(Finish(id="m.1", worker="ace", epoch=2, end="asked", evidence=found))
+    world.do(Release(id="m", worker="ace", epoch=2))
+    assert graph.state(world.view, world["m"], NOW).kind == "needs_person"
+    step = world.do(Answer(id="m.1", tree=other, approved=True))
+    assert (step.evidence[-1].tree, step.evidence[-1].verdict) == (other, "pass")
+
+
 def test_a_worker_cannot_answer_for_a_person() -> None:
     with pytest.raises(Refused, match="only a person can answer"):
         asking("pass")

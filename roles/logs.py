@@ -1,0 +1,43 @@
+"""What commands printed, as files of this clone: found from the evidence by their digest, and bounded in all (I9)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from beads.chain import log_of
+from refinery.processes import Exit
+
+KEPT_MAX = 1 << 30
+"""How many bytes of logs a clone keeps; what evidence has of them, head and tail, stays in the store."""
+
+
+def keep(exit: Exit, logs: Path) -> None:
+    """Keep a whole log under its digest: evidence leads to it, and what another look prints does not take its place."""
+    exit.log.replace(log_of(logs.parent, logs.name, exit.digest))
+
+
+def trim(logs: Path, over: Callable[[str], bool], most: int = KEPT_MAX) -> None:
+    """Delete the oldest logs of molecules that are over, until all logs together have no more than ``most`` bytes.
+
+    Args:
+        logs: the directory of all logs, with a directory for each molecule.
+        over: whether nothing more will happen to the molecule of that id.
+        most: bytes.
+    """
+    found = []
+    for path in logs.glob("*/*"):
+        # Another process may delete it, too.
+        with suppress(OSError):
+            said = path.stat()
+            found.append((said.st_mtime, said.st_size, path))
+    total = sum(size for _, size, _ in found)
+    for _, size, path in sorted(found):
+        if total <= most:
+            return
+        if over(path.parent.name):
+            total -= size
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+                path.parent.rmdir()

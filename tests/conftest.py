@@ -19,7 +19,7 @@ from tests.world import environment, make_repository
 # Real Git and two cores: how long an example takes says nothing about the code.
 _PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("default", _PATIENT)
-settings.register_profile("ci", _PATIENT, derandomize=True, database=None, print_blob=True)
+settings.register_profile("ci", _PATIENT, max_examples=50, derandomize=True, database=None, print_blob=True)
 settings.register_profile("deep", _PATIENT, max_examples=5000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "default"))
 

@@ -331,7 +331,7 @@ def half_done(tmp_path: Path) -> tuple[Path, str, Path]:
     """A town with a molecule whose first step is closed and whose second one failed; its branch, and a log of work."""
     repository, log = make_town(tmp_path), tmp_path / "log"
     pour(repository, CHAIN.format(log=log))
-    run(repository, "up", "--until-idle", ok=(7,))
+    run(repository, "polecat", "run", ok=(7,))
     (tmp_path / "log.go").touch()
     root = next(bead for bead in snapshot(repository) if bead.issue_type == "molecule")
     assert snapshot(repository).need(f"{root.id}.1").closed
@@ -392,7 +392,7 @@ def test_show_has_the_chain_with_evidence_and_cost_and_why_says_which_criterion_
 def test_the_whole_log_of_each_look_is_kept_under_its_digest(tmp_path: Path) -> None:
     repository = make_town(tmp_path)
     pour(repository, molecule("noise", "true", "seq 100000; date +%N; false"))
-    run(repository, "up", "--until-idle", ok=(7,))
+    run(repository, "polecat", "run", ok=(7,))
     step = only(repository, "step")
     logs = repository / ".git/beads/logs" / str(step.parent)
     found = [e for e in step.evidence if e.verdict == "fail"]
@@ -436,21 +436,25 @@ def terms_town(tmp_path: Path, terms: str) -> Path:
     return repository
 
 
+def made(repository: Path) -> str:
+    """What one polecat made of the only step, on its branch."""
+    run(repository, "polecat", "run")
+    return git(repository, "show", f"polecat/{only(repository, 'molecule').id}:parts/one")
+
+
 def test_a_step_says_which_model_and_what_its_agent_must_be_able_to_do(tmp_path: Path) -> None:
     repository = terms_town(tmp_path, 'capabilities = ["css"]\n  model = "other"')
-    run(repository, "up", "--until-idle")
-    assert git(repository, "show", "main:parts/one") == "ok able other 0"
+    assert made(repository) == "ok able other 0"
 
 
 def test_without_terms_it_is_the_default_agent_with_its_own_model(tmp_path: Path) -> None:
     repository = terms_town(tmp_path, "")
-    run(repository, "up", "--until-idle")
-    assert git(repository, "show", "main:parts/one") == "ok plain m-plain 0"
+    assert made(repository) == "ok plain m-plain 0"
 
 
 def test_a_step_says_how_long_an_attempt_may_take(tmp_path: Path) -> None:
     repository = terms_town(tmp_path, 'agent = "slow"\n  timeout = 1.0')
-    run(repository, "up", "--until-idle")
+    assert made(repository) == "ok slow m-slow 60"
     [attempt] = only(repository, "step").attempts
     assert attempt.ended_at is not None
     assert (attempt.ended_at - attempt.started_at).total_seconds() < 30

@@ -283,7 +283,11 @@ class _Waker:
     def _watch(self) -> None:
         from watchfiles import watch
 
-        for _ in watch(self._directory, stop_event=self._stop, debounce=100, step=50, rust_timeout=1000):
+        # The usual filter leaves out all that is in a directory called .git, which is all there is to see here.
+        moments = watch(
+            self._directory, watch_filter=None, stop_event=self._stop, debounce=100, step=50, rust_timeout=1000
+        )
+        for _ in moments:
             # A full pipe wakes as well as one byte more.
             with contextlib.suppress(BlockingIOError):
                 os.write(self._write, _REF)

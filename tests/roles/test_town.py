@@ -7,6 +7,8 @@ import signal
 import subprocess
 from pathlib import Path
 
+from beads.clock import SystemClock
+from roles.town import _Waker
 from tests.towns import (
     BEAD,
     SETTINGS,
@@ -191,3 +193,17 @@ def test_a_broken_environment_does_not_spawn_for_ever(tmp_path: Path) -> None:
     done = run(repository, "up", "--until-idle", ok=[1])
     assert "failed 10 times in a row" in done.stderr
     assert [bead.lease for bead in snapshot(repository) if bead.lease] == []
+
+
+def test_a_ref_that_moves_wakes_the_town(tmp_path: Path) -> None:
+    repository, clock = make_town(tmp_path), SystemClock()
+    # Again and again, because watching begins a moment after the start.
+    line = "n=0; while git update-ref refs/beads/moved/$n main; do n=$((n + 1)); sleep 0.1; done"
+    with (
+        subprocess.Popen(["sh", "-c", line], cwd=repository) as mover,
+        _Waker(repository / ".git/refs", clock) as waker,
+    ):
+        started = clock.monotonic()
+        waker.wait(60.0, lambda: False)
+        mover.kill()
+    assert clock.monotonic() - started < 60.0

@@ -21,6 +21,10 @@ from beads.toml import loads
 _BEGUN = re.compile(rb"^(?:\[\[)?(?:attempts|evidence)(?:\]\]$| = \[)", re.MULTILINE)
 
 
+# A text in which nothing is escaped says what it says.
+_PLAIN_TITLE = re.compile(rb'title = "([^"\\]*)"')
+
+
 class Found(NamedTuple):
     """What was found last of one criterion, or of something else that kept a step from closing.
 
@@ -100,14 +104,19 @@ def links(parts: Iterable[Part]) -> Iterator[Link]:
         Unreadable: one cannot be read.
     """
     for part in parts:
-        begun = _BEGUN.search(part.data) is not None
-        facts = loads(part.data if begun else _head(part.data), part.id)
-        yield Link(part.id, facts["title"], part.status, part.outcome, spent(facts), found(facts) if begun else ())
+        if _BEGUN.search(part.data) is None:
+            yield Link(part.id, _title(part), part.status, part.outcome, Spent(), ())
+        else:
+            facts = loads(part.data, part.id)
+            yield Link(part.id, facts["title"], part.status, part.outcome, spent(facts), found(facts))
 
 
-def _head(data: bytes) -> bytes:
-    """The lines that every bead begins with: its id and its title."""
-    return b"\n".join(data.split(b"\n", 2)[:2])
+def _title(part: Part) -> str:
+    """The title of a step, which is on the second line, after its id."""
+    _, line, *_ = part.data.split(b"\n", 2)
+    plain = _PLAIN_TITLE.fullmatch(line)
+    title: str = plain[1].decode() if plain else loads(line, part.id)["title"]
+    return title
 
 
 def spent(facts: Mapping[str, Any]) -> Spent:

@@ -102,6 +102,10 @@ class Git:
         answer = self.run("rev-parse", "--verify", "--quiet", "--end-of-options", revision, ok=(0, 1, 128))
         return answer.out.strip() if answer.status == 0 else None
 
+    def has(self, commit: str) -> bool:
+        """Whether this repository has a commit."""
+        return self.resolve(f"{commit}^{{commit}}") is not None
+
     def swap(self, ref: str, new: str, old: str, reason: str) -> bool:
         """Move ``ref`` from ``old`` to ``new`` if it still is at ``old`` (:data:`ABSENT`: does not exist).
 

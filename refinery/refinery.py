@@ -125,14 +125,14 @@ class Refinery:
 
     def _has(self, request: Request) -> bool:
         """Whether a request's head is in this repository, if need be after a look where it may have been worked on."""
-        for _ in range(2):
-            if self.git.resolve(f"{request.head}^{{commit}}") is not None:
-                return True
-            if self.clock.monotonic() < self._sought.get(request.head, 0.0):
-                return False
-            self._sought[request.head] = self.clock.monotonic() + _SEEK_SECONDS
-            self.obtain(request.molecule)
-        return False
+        if self.git.has(request.head):
+            return True
+        now = self.clock.monotonic()
+        if now < self._sought.get(request.head, 0.0):
+            return False
+        self._sought[request.head] = now + _SEEK_SECONDS
+        self.obtain(request.molecule)
+        return self.git.has(request.head)
 
     def cancel(self) -> None:
         """Kill running gates; their verdicts are simply not known."""

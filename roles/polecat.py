@@ -189,17 +189,13 @@ class Polecat:
             commit = next((oid for oid in proven if _OID.fullmatch(oid)), "")
             if not step.closed or not commit:
                 continue
-            if not self._has(commit):
+            if not self.site.git.has(commit):
                 self.site.obtain(self._molecule.id)
-            if not self._has(commit):
+            if not self.site.git.has(commit):
                 worker, epoch = self.name, self._molecule.epoch
                 self._commit(Reopen(id=step.id, worker=worker, epoch=epoch))
             elif not self.site.git.is_ancestor(commit, worktree.head()):
                 self._bring(commit, "what was proven", step, worktree)
-
-    def _has(self, commit: str) -> bool:
-        """Whether this repository has a commit."""
-        return self.site.git.resolve(f"{commit}^{{commit}}") is not None
 
     def _step(self, step: Bead, worktree: Worktree) -> End | None:
         """Bring a step to where its criteria hold and close it; otherwise how this life ends."""
@@ -341,9 +337,10 @@ class Polecat:
             return Finding("error", f"{error.message}. {error.hint}")
         table = settings.review
         agent = settings.agent(table.agent) if table.agent else None
-        number = len(step.evidence) + len(step.attempts)
-        label, allow = f"{step.id}-review-{number}-{tree[:12]}", agent.environment if agent else table.environment
-        exit = self._run(argv, worktree, label, table.timeout, allow, stdin, extra=SURROUNDINGS)
+        allow = agent.environment if agent else table.environment
+        exit = self._run(
+            argv, worktree, f"{step.id}-review-{tree[:12]}", table.timeout, allow, stdin, extra=SURROUNDINGS
+        )
         try:
             verdict = review.read(exit)
         except InvalidInput as error:

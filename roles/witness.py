@@ -110,7 +110,11 @@ def look(site: Site) -> Signs:
 def tick(site: Site) -> list[str]:
     """Look, decide and act once; returns a line for each thing that was put right."""
     actions = diagnose(site.store.snapshot(), look(site), site.clock.now())
-    return [line for line in (execute(site, action) for action in actions) if line]
+    lines = [line for line in (execute(site, action) for action in actions) if line]
+    if any(isinstance(action, Sweep) for action in actions):
+        snapshot = site.store.snapshot()
+        trim(site.store.directory / "logs", lambda name: name == GATE_LOGS or _over(snapshot, name))
+    return lines
 
 
 def execute(site: Site, action: Action) -> str:
@@ -183,8 +187,6 @@ def _sweep(site: Site, bead_id: str) -> str:
     if site.remote is not None:
         with suppress(Unreadable):
             site.remote.discard(bead_id)
-    snapshot = site.store.snapshot()
-    trim(site.store.directory / "logs", lambda name: name == GATE_LOGS or _over(snapshot, name))
     return f"swept {bead_id}; uncommitted work is in {saved[:12]}" if saved else ""
 
 

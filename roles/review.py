@@ -20,6 +20,7 @@ from refinery.gate import SETTINGS_FILE
 from refinery.git import Git
 from refinery.processes import Exit
 from roles import llm
+from roles.prompts import in_sections
 from roles.runtimes import plain
 from roles.settings import Agent, Settings
 from roles.task import Launch
@@ -119,7 +120,7 @@ def compose(question: str, molecule: Bead, step: Bead, git: Git, base: str, tree
         ("The change", _diff(git, base, tree)),
         ("How to answer", _HOW),
     ]
-    return "\n\n".join(f"# {title}\n{text.strip()}" for title, text in sections if text.strip()) + "\n"
+    return in_sections(sections)
 
 
 _HOW = """\

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from roles.task import Task
 
 PROMPT_MAX = 60_000
@@ -18,6 +20,11 @@ def compose(task: Task) -> str:
         (f"Attempt {task.attempt - 1} did not meet the criteria", _cut(task.feedback)),
         ("Rules", _RULES),
     ]
+    return in_sections(sections)
+
+
+def in_sections(sections: Sequence[tuple[str, str]]) -> str:
+    """Titles and texts as one prompt; what has no text is left out."""
     return "\n\n".join(f"# {title}\n{text.strip()}" for title, text in sections if text.strip()) + "\n"
 
 

@@ -255,8 +255,9 @@ def only_a_person(what: str) -> None:
         Refused: this is such a process.
     """
     from beads.errors import Refused
+    from refinery.strays import MARKER
 
-    worker = os.environ.get("BEADTOWN_MARKER", "").rpartition("/")[2]
+    worker = os.environ.get(MARKER, "").rpartition("/")[2]
     if worker:
         raise Refused(f"only a person can {what}, and this was started by {worker}", "Run it in a shell of your own.")
 

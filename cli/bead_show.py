@@ -184,9 +184,10 @@ def _links(look: Look, bead: Bead) -> Iterator[tuple[Link, str]]:
     from beads import graph
     from beads.chain import links
 
-    current = graph.next_step(look.snapshot, bead)
-    kind = look.state(bead).kind
-    for link in links(look.snapshot.parts(bead.id)):
+    chain = list(links(look.snapshot.parts(bead.id)))
+    current = graph.next_step(look.snapshot, bead) if chain else None
+    kind = look.state(bead).kind if chain else ""
+    for link in chain:
         at = current is not None and current.id == link.id
         yield link, "closed" if link.status == "closed" else kind if at else "waiting"
 

@@ -50,6 +50,7 @@ from beads.ops import (
     Restore,
     Say,
     SendBack,
+    Spend,
     Submit,
     Update,
 )
@@ -198,7 +199,9 @@ def _release(op: Release, draft: Draft, context: Context) -> Bead:
     guard(draft, context._replace(site="") if over else context, op.id, op.worker, op.epoch)
     for step in graph.steps(draft, molecule):
         _end_attempts(draft, context, step, op.end, op.reason, op.worker)
-    return give_back(draft, context, draft.need(molecule.id))
+    free = give_back(draft, context, draft.need(molecule.id))
+    later = op.until is not None and (free.defer_until is None or free.defer_until < op.until)
+    return put(draft, context, free, free.evolve(defer_until=op.until)) if later else free
 
 
 def _begin(op: Begin, draft: Draft, context: Context) -> Bead:
@@ -214,18 +217,33 @@ def _begin(op: Begin, draft: Draft, context: Context) -> Bead:
         raise Refused(
             f"all {step.attempts_max} attempts at {step.id} are used up", f"`town retry {step.id}` gives more."
         )
-    broke = graph.over_budget(step)
-    if broke:
-        raise Refused(f"{step.id} {broke}", f"`bead update {step.id} --budget N` allows more.")
+    if graph.over_budget(step):
+        hint = f"`bead update {step.id} --budget N` allows more."
+        raise Refused(f"{step.id} {graph.over_budget(step)}", hint)
+    if graph.used_up(step):
+        raise Refused(f"{step.id} {graph.used_up(step)}", f"`bead why {step.id}` says more.")
     attempt = Attempt(
         number=len(step.attempts) + 1,
         epoch=op.epoch,
         worker=op.worker,
         runtime=op.runtime,
+        model=op.model,
+        session=op.session,
         started_at=context.now,
         cost=op.cost,
     )
     return put(draft, context, step, step.evolve(attempts=(*step.attempts, attempt)))
+
+
+def _spend(op: Spend, draft: Draft, context: Context) -> Bead:
+    step, _ = guard(draft, context, op.id, op.worker, op.epoch)
+    told = {name: value for name, value in dict(op.report).items() if value not in (None, "")}
+
+    def spent(attempt: Attempt) -> Attempt:
+        mine = attempt.end is None and (attempt.worker, attempt.epoch) == (op.worker, op.epoch)
+        return attempt.model_copy(update=told) if mine else attempt
+
+    return put(draft, context, step, step.evolve(attempts=tuple(map(spent, step.attempts))))
 
 
 def _end_attempts(draft: Draft, context: Context, step: Bead, end: AttemptEnd, reason: str, worker: str = "") -> Bead:
@@ -419,6 +437,7 @@ _HANDLERS: dict[type[Fact], Any] = {
     Renew: _renew,
     Release: _release,
     Begin: _begin,
+    Spend: _spend,
     Finish: _finish,
     Answer: _answer,
     Close: _close,

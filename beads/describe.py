@@ -21,9 +21,11 @@ from beads.ops import (
     Release,
     Renew,
     Reopen,
+    Report,
     Restore,
     Say,
     SendBack,
+    Spend,
     Submit,
     Update,
 )
@@ -36,13 +38,16 @@ def describe(operation: Operation, bead: Bead | None) -> str:
             return f"claim {bead.id}: {operation.worker}, epoch {bead.epoch}" if bead else "claim nothing: none ready"
         case Begin():
             return f"begin {operation.id}: {operation.worker}, attempt {len(bead.attempts) if bead else 1}"
+        case Spend():
+            return f"attempt at {operation.id} came to {_amount(operation.report)}: {operation.worker}"
         case Finish():
             return f"attempt at {operation.id} ended {operation.end}: {operation.reason or operation.worker}"
         case Answer():
             said = "approve" if operation.approved else "reject"
             return f"{said} {operation.id}: {operation.reason or f'tree {operation.tree[:12]}'}"
         case Release():
-            return f"release {operation.id}: {operation.reason or operation.worker}"
+            until = f", until {operation.until:%Y-%m-%d %H:%M} UTC" if operation.until else ""
+            return f"release {operation.id}: {operation.reason or operation.worker}{until}"
         case Close():
             why = operation.reason or ("criteria hold" if bead and bead.criteria else "")
             return f"close {operation.id} as {operation.outcome}{': ' if why else ''}{why}"
@@ -63,6 +68,12 @@ def describe(operation: Operation, bead: Bead | None) -> str:
             return f"{operation.op} {operation.id}"
         case _:
             return _describe_request(operation, bead)
+
+
+def _amount(report: Report) -> str:
+    """Tokens and money, as far as they are known."""
+    tokens = f"{report.usage.input} tokens in, {report.usage.output} out" if report.usage else "tokens unknown"
+    return f"{tokens}, {'cost unknown' if report.cost is None else f'${report.cost:.4f}'}"
 
 
 def _describe_request(operation: Submit | Judge | Intend | Land | SendBack, bead: Bead | None) -> str:

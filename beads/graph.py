@@ -26,6 +26,9 @@ REWORKS_MAX = 5
 DEATHS_MAX = 20
 """How many workers may die on one step before a person is asked: a bound on poison, far above bad luck."""
 
+HANDOFFS_MAX = 10
+"""How often the agents at one step may hand it off, their context being full, before a person is asked."""
+
 FOREVER = datetime.max.replace(tzinfo=UTC)
 """The moment after everything that only waits for time."""
 
@@ -160,6 +163,17 @@ def deaths(step: Bead) -> list[Attempt]:
     return [attempt for attempt in step.attempts if attempt.end == "died"]
 
 
+def handoffs(step: Bead) -> list[Attempt]:
+    """The attempts that ended because the agent's context was full."""
+    return [attempt for attempt in step.attempts if attempt.end == "handed_off"]
+
+
+def parked(step: Bead) -> Attempt | None:
+    """The attempt that a step is put off for, because a provider would not serve it; None when it is not."""
+    last = step.attempts[-1] if step.attempts else None
+    return last if last is not None and last.end == "parked" else None
+
+
 def cost(step: Bead) -> float:
     """What the work on a step has cost so far in US dollars, as far as that is known."""
     return sum(a.cost or 0.0 for a in step.attempts) + sum(e.cost or 0.0 for e in step.evidence)
@@ -171,6 +185,19 @@ def over_budget(step: Bead) -> str:
     if budget is None or cost(step) < budget:
         return ""
     return f"has cost ${cost(step):.2f} of its budget of ${budget:.2f}"
+
+
+def used_up(step: Bead) -> str:
+    """In words, why no further attempt at a step is to be begun without a person; empty when one may be."""
+    if len(failed(step)) >= step.attempts_max:
+        return f"failed {len(failed(step))} of {step.attempts_max} attempts"
+    if over_budget(step):
+        return over_budget(step)
+    if len(handoffs(step)) >= HANDOFFS_MAX:
+        return f"was handed off {len(handoffs(step))} times; it is too large"
+    if len(deaths(step)) >= DEATHS_MAX:
+        return f"lost {len(deaths(step))} workers"
+    return ""
 
 
 def blockers(view: View, bead: Bead) -> list[Bead]:
@@ -239,8 +266,17 @@ def _state(view: View, bead: Bead, now: datetime) -> State:
         return State("queued", f"{request.id}: {_request_state(view, request).reason}")
     until = deferred_until(view, bead)
     if bead.status == "deferred" or (until is not None and until > now):
-        return State("deferred", f"deferred until {until:%Y-%m-%d %H:%M} UTC" if until else "deferred")
+        return State(
+            "deferred", f"deferred until {until:%Y-%m-%d %H:%M} UTC{_parked(view, bead)}" if until else "deferred"
+        )
     return _molecule_state(view, bead)
+
+
+def _parked(view: View, bead: Bead) -> str:
+    """In words, that it is a provider that a molecule is put off for."""
+    step = next_step(view, bead)
+    attempt = parked(step) if step else None
+    return f": {attempt.runtime}: {attempt.reason}" if attempt else ""
 
 
 def deferred_until(view: View, bead: Bead) -> datetime | None:
@@ -314,12 +350,8 @@ def _work_state(view: View, bead: Bead) -> State:
         return State("needs_person", f"step {step.id} asks for {question.subject}{about}")
     if step is None:
         return State("ready", "all steps closed, not yet submitted" if workable(view, bead) else "nothing in its way")
-    if len(failed(step)) >= step.attempts_max:
-        return State("needs_person", f"step {step.id} failed {len(failed(step))} of {step.attempts_max} attempts")
-    if over_budget(step):
-        return State("needs_person", f"step {step.id} {over_budget(step)}")
-    if len(deaths(step)) >= DEATHS_MAX:
-        return State("needs_person", f"{len(deaths(step))} workers died on step {step.id}")
+    if used_up(step):
+        return State("needs_person", f"step {step.id} {used_up(step)}")
     return State("ready", f"next step {step.id}: {step.title}")
 
 

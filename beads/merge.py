@@ -29,7 +29,7 @@ _KEPT = ("title", "description", "run", "criteria", "rework", "close_reason")
 
 _OUTCOMES = ("cancelled", "rejected", "superseded", "done", "deleted", "landed")
 _STATUSES = ("open", "in_progress", "deferred", "closed")
-_ENDS = (None, "stopped", "died", "asked", "unmet", "satisfied")
+_ENDS = (None, "stopped", "died", "parked", "handed_off", "asked", "unmet", "satisfied")
 
 
 def merge(base: Bead | None, a: Bead | None, b: Bead | None, accepted: Lease | None = None) -> Bead | None:

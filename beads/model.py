@@ -213,25 +213,86 @@ def same_holder(one: Lease | None, other: Lease | None) -> bool:
     return (one and one.holder) == (other and other.holder)
 
 
-AttemptEnd = Literal["satisfied", "unmet", "asked", "died", "stopped"]
+AttemptEnd = Literal["satisfied", "unmet", "asked", "died", "stopped", "parked", "handed_off"]
+
+Ending = Literal[
+    "finished",
+    "limits",
+    "context_exhausted",
+    "stuck",
+    "provider_unavailable",
+    "quota",
+    "environment",
+    "cancelled",
+]
+"""How an agent's process ended, by what it told: a hint for what to do next, never a proof of anything."""
+
+
+class Usage(Fact):
+    """What a model was sent and what it said, in tokens, whatever the agent program calls them.
+
+    Attributes:
+        input: all that was sent, what came from a cache or went into one included.
+        cached: of ``input``, what was read from the provider's cache.
+        written: of ``input``, what was written to the provider's cache.
+        output: all that was generated, reasoning included.
+        reasoning: of ``output``, what was reasoning, as far as that is told.
+    """
+
+    input: int = Field(0, ge=0)
+    cached: int = Field(0, ge=0)
+    written: int = Field(0, ge=0)
+    output: int = Field(0, ge=0)
+    reasoning: int = Field(0, ge=0)
+
+    def __add__(self, other: Usage) -> Usage:
+        mine, theirs = dict(self), dict(other)
+        return Usage(**{name: value + theirs[name] for name, value in mine.items()})
+
+    def since(self, before: Usage) -> Usage:
+        """What was used after ``before``, where this is a total that began with it."""
+        earlier = dict(before)
+        return Usage(**{name: max(0, value - earlier[name]) for name, value in dict(self).items()})
+
+    @property
+    def total(self) -> int:
+        """Tokens both ways."""
+        return self.input + self.output
 
 
 class Attempt(Fact):
     """One try at a step; counted when it starts, so that caps hold before the spending (I9).
 
     It ended ``satisfied`` or ``unmet`` by the criteria, ``asked`` when a person has to say whether they are met, or
-    because its worker ``died`` or was ``stopped``. ``cost`` is in US dollars; None where nobody knows.
+    because its worker ``died`` or was ``stopped``. It was ``parked`` when its provider would not serve it, and
+    ``handed_off`` when the agent's context was full: neither is a failure of the work.
+
+    Attributes:
+        runtime: the agent's name in ``town.toml``.
+        model: the model it worked with, as far as that is known.
+        session: the agent program's own name for the conversation, by which it can be gone on with.
+        ending: how the agent's process ended, by what it told.
+        usage: tokens; None where nobody knows.
+        cost: US dollars; None where nobody knows.
+        note: the agent's last words, for whoever goes on.
+        until: when a provider that would not serve it said that it will again.
     """
 
     number: int = Field(ge=1)
     epoch: int
     worker: str
     runtime: str
+    model: str = ""
+    session: str = ""
     started_at: Moment
     ended_at: Moment | None = None
     end: AttemptEnd | None = None
+    ending: Ending | None = None
     reason: str = ""
+    note: str = ""
+    usage: Usage | None = None
     cost: float | None = Field(None, ge=0)
+    until: Moment | None = None
 
 
 class Comment(Fact):

@@ -10,7 +10,20 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from beads.model import AttemptEnd, Bead, BeadId, DependencyType, Evidence, Fact, Moment, Outcome, Status, Terms
+from beads.model import (
+    AttemptEnd,
+    Bead,
+    BeadId,
+    DependencyType,
+    Ending,
+    Evidence,
+    Fact,
+    Moment,
+    Outcome,
+    Status,
+    Terms,
+    Usage,
+)
 
 LEASE_SECONDS = 3600.0
 """How long a lease holds without renewal, for workers whose life cannot be asked of the local kernel."""
@@ -111,22 +124,48 @@ class Renew(Held):
 
 
 class Release(Held):
-    """Give the lease back; a started attempt ends as ``end``. ``reason`` is for the history."""
+    """Give the lease back; a started attempt ends as ``end``. ``reason`` is for the history.
+
+    ``until`` puts the molecule off until then: its work waits for something that only time brings.
+    """
 
     op: Literal["release"] = "release"
     end: AttemptEnd = "stopped"
     reason: str = ""
+    until: Moment | None = None
 
 
 class Begin(Held):
     """Start an attempt at step ``id``; refused when its attempts are used up.
 
-    ``cost`` is what it will cost in US dollars, where that is known before: a command costs nothing.
+    ``cost`` is what it will cost in US dollars, where that is known before: a command costs nothing. ``model`` and
+    ``session`` are what the agent is told to use.
     """
 
     op: Literal["begin"] = "begin"
     runtime: str
+    model: str = ""
+    session: str = ""
     cost: float | None = Field(None, ge=0)
+
+
+class Report(Fact):
+    """What a run of an agent came to, as far as it is known: the fields are those of the attempt it was."""
+
+    ending: Ending = "finished"
+    model: str = ""
+    session: str = ""
+    note: str = ""
+    usage: Usage | None = None
+    cost: float | None = Field(None, ge=0)
+    until: Moment | None = None
+
+
+class Spend(Held):
+    """Store what the running attempt at step ``id`` has come to, before anything is made of it (I1)."""
+
+    op: Literal["spend"] = "spend"
+    report: Report
 
 
 class Finish(Held):
@@ -265,6 +304,7 @@ Operation = Annotated[
     | Renew
     | Release
     | Begin
+    | Spend
     | Finish
     | Answer
     | Close

@@ -58,7 +58,7 @@ def _agents(site: Site) -> Iterator[tuple[bool, str]]:
         program = agent.command[0] if agent.command else "sh"
         found = shutil.which(program, path=site.environ.get("PATH", ""))
         yield bool(found), f"agent {name}: {found or f'{program!r} is not on the PATH'}"
-        for variable in agent.environment:
+        for variable in agent.environment or ():
             there = variable in site.environ
             yield there, f"agent {name}: ${variable} is {'set' if there else 'not set'}"
 

@@ -9,36 +9,53 @@ from __future__ import annotations
 import contextlib
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from datetime import datetime, timedelta
+from itertools import takewhile
+from typing import Literal, NamedTuple
 
 from beads import graph, sync
-from beads.errors import Fenced, InvalidInput, LostRace, Refused, Unreadable
+from beads.errors import Fenced, LostRace, Unreadable
 from beads.liveness import Presence
-from beads.model import Attempt, AttemptEnd, Bead, Criterion, Evidence, Terms
-from beads.ops import LEASE_SECONDS, Begin, Claim, Close, Finish, Operation, Release, Renew, Reopen, Submit
-from beads.proof import approvals
-from refinery.gate import gate_of
+from beads.model import AttemptEnd, Bead, Evidence, Terms, milliseconds
+from beads.ops import (
+    LEASE_SECONDS,
+    Begin,
+    Claim,
+    Close,
+    Finish,
+    Operation,
+    Release,
+    Renew,
+    Reopen,
+    Report,
+    Spend,
+    Submit,
+)
 from refinery.git import ABSENT, Identity
-from refinery.processes import Exit, Job, shell, start
+from refinery.processes import Exit
 from refinery.queue import REWORK
 from refinery.workshop import Worktree
-from roles import review
-from roles.acceptance import Bench, Finding, evaluate, feedback, holds
-from roles.llm import SURROUNDINGS
-from roles.logs import keep
-from roles.runtimes import launch
+from roles.acceptance import holds
+from roles.drive import Running
 from roles.settings import Agent
 from roles.site import REQUESTS, TOWN, Site, Stopped, branch_of, wait
-from roles.task import Task
+from roles.station import Station
 
 _OID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _READY = "refs/worktree/beadtown/ready"
 
-End = Literal["submitted", "done", "unmet", "asked", "stopped", "died", "fenced", "idle"]
+ATTEMPT = "BEADTOWN_ATTEMPT"
+"""The variable that tells a process at which attempt it works; 0 when it is none."""
 
-_ENDS = {"unmet": "did not meet its criteria", "asked": "waits for a person's answer"}
+End = Literal["submitted", "done", "unmet", "asked", "parked", "stopped", "died", "fenced", "idle"]
+
+PARKED_SECONDS = 60.0
+"""How long work is put off when a provider does not serve it and does not say until when; twice as long each time."""
+
+PARKED_SECONDS_MAX = 3600.0
+"""The longest that it is put off so."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +65,14 @@ class Result:
     bead: str
     end: End
     reason: str
+
+
+class _Halt(NamedTuple):
+    """Why work on a molecule cannot go on now, and until when, where time alone will help."""
+
+    end: End
+    reason: str
+    until: datetime | None = None
 
 
 @dataclass
@@ -64,6 +89,7 @@ class Polecat:
     name: str
     stopping: Callable[[], bool]
     _molecule: Bead = field(init=False)
+    _station: Station = field(init=False)
     _renew_at: float = 0.0
 
     def run(self, bead_id: str | None = None) -> Result:
@@ -121,14 +147,15 @@ class Polecat:
             raise
         return result
 
-    def _leave(self, worktree: Worktree | None, end: End, reason: str) -> Result:
+    def _leave(self, worktree: Worktree | None, end: End, reason: str, until: datetime | None = None) -> Result:
         """Save everything, give the molecule back, and leave no work tree behind."""
         molecule = self._molecule
         if worktree:
             # Before the molecule is anybody else's: two must never be at work in one directory.
             worktree.remove(self.site.salvage(worktree, molecule, molecule.epoch, reason))
         ended: AttemptEnd = "died" if end == "died" else "stopped"
-        self._commit(Release(id=molecule.id, worker=self.name, epoch=molecule.epoch, end=ended, reason=reason))
+        epoch = molecule.epoch
+        self._commit(Release(id=molecule.id, worker=self.name, epoch=epoch, end=ended, reason=reason, until=until))
         return Result(molecule.id, end, reason)
 
     def _commit(self, *operations: Operation) -> Bead | None:
@@ -145,7 +172,8 @@ class Polecat:
             saved = site.salvaged(self._molecule, worktree.head())
             if saved:
                 worktree.restore(saved)
-        self._set_up(worktree)
+        self._station = Station(site, self._molecule, self.name, worktree, self._wait)
+        self._station.set_up()
         return worktree
 
     def _freshen(self, worktree: Worktree) -> None:
@@ -154,28 +182,13 @@ class Polecat:
         if worktree.head() != main and self.site.git.is_ancestor(worktree.head(), main):
             worktree.advance(main)
 
-    def _set_up(self, worktree: Worktree) -> None:
-        """Run the set-up line, unless it has ended well in this work tree before.
-
-        That it has is a ref of the work tree's own, which goes with it.
-        """
-        table, git = self.site.settings.worktree, self.site.git.at(worktree.path)
-        if not table.setup or git.resolve(_READY):
-            return
-        exit = self._run(shell(table.setup), worktree, "setup", table.setup_timeout, ())
-        if exit.code != 0:
-            raise Refused(
-                f"[worktree] setup failed in {worktree.path} ({exit.kind}, exit {exit.code})", f"See {exit.log}."
-            )
-        git.swap(_READY, worktree.head(), ABSENT, "set up")
-
     def _work(self, worktree: Worktree) -> Result:
         molecule = self._molecule
         self._regain(worktree)
         for step in graph.steps(self.site.store.snapshot(), molecule):
-            end = None if step.closed else self._step(step, worktree)
-            if end is not None:
-                return self._leave(worktree, end, f"step {step.id} {_ENDS[end]}")
+            halt = None if step.closed else self._step(step, worktree)
+            if halt is not None:
+                return self._leave(worktree, halt.end, halt.reason, halt.until)
         return self._submit(worktree)
 
     def _regain(self, worktree: Worktree) -> None:
@@ -197,33 +210,45 @@ class Polecat:
             elif not self.site.git.is_ancestor(commit, worktree.head()):
                 self._bring(commit, "what was proven", step, worktree)
 
-    def _step(self, step: Bead, worktree: Worktree) -> End | None:
-        """Bring a step to where its criteria hold and close it; otherwise how this life ends."""
+    def _step(self, step: Bead, worktree: Worktree) -> _Halt | None:
+        """Bring a step to where its criteria hold and close it; otherwise why that is not to be had now."""
         if REWORK in step.labels:
             self._bring_main(step, worktree)
         terms, settings = step.terms or Terms(), self.site.settings
         agent_name = settings.agent_for(step.agent or self._molecule.agent, terms.capabilities)
         agent = settings.agent(agent_name).on(terms)
-        evidence = self._evaluate(step, worktree, agent) if _worth_a_look(step, agent) else ()
+        evidence = self._station.evaluate(step, agent) if _worth_a_look(step, agent) else ()
         while not holds(step.criteria, evidence):
             step = self.site.store.snapshot().need(step.id)
             if evidence and evidence[-1].verdict == "asked":
                 self._ask(step, worktree, evidence)
-                return "asked"
-            if len(graph.failed(step)) >= step.attempts_max or graph.over_budget(step):
-                return "unmet"
-            # Where there is nothing to mend, only the review is tried again, which says itself what it cost.
-            again = _undecided(evidence)
-            free = again or agent.runtime == "command"
-            begun = self._held(Begin, step, runtime=agent_name, cost=0.0 if free else None)
-            if not again:
-                self._attempt(begun, worktree, agent, evidence)
-            evidence = self._evaluate(begun, worktree, agent)
-            if not holds(step.criteria, evidence) and evidence[-1].verdict != "asked":
-                nothing = "" if _has_work(step, agent) else "nothing was done, as it has no `run` line and no agent: "
-                self._held(Finish, step, end="unmet", reason=nothing + _why(evidence), evidence=evidence)
+                return _Halt("asked", f"step {step.id} waits for a person's answer")
+            put_off = graph.parked(step)
+            if put_off and put_off.epoch == self._molecule.epoch:
+                return _Halt("parked", put_off.reason, put_off.until)
+            if graph.used_up(step):
+                return _Halt("unmet", f"step {step.id} did not meet its criteria")
+            evidence = self._try(step, agent_name, agent, evidence)
         self._settle(step, worktree, evidence)
         return None
+
+    def _try(self, step: Bead, agent_name: str, agent: Agent, evidence: tuple[Evidence, ...]) -> tuple[Evidence, ...]:
+        """Make one attempt at a step; what is found of its criteria afterwards."""
+        # Where there is nothing to mend, only the review is tried again, which says itself what it cost.
+        again = _undecided(evidence)
+        free = again or agent.runtime == "command"
+        step = self._held(Begin, step, runtime=agent_name, model=agent.model, cost=0.0 if free else None)
+        report = Report() if again else self._attempt(step, agent, evidence)
+        found = self._station.evaluate(step, agent)
+        if not holds(step.criteria, found) and found[-1].verdict != "asked":
+            idle = bool(evidence) and evidence[-1].tree == found[-1].tree
+            end, until = _unmet(report, step, idle, self.site.clock.now())
+            if until is not None:
+                self._held(Spend, step, report=report.model_copy(update={"until": until}))
+            told = report.note if end == "parked" else _why(found)
+            nothing = "" if _has_work(step, agent) else "nothing was done, as it has no `run` line and no agent: "
+            self._held(Finish, step, end=end, reason=nothing + told, evidence=found)
+        return found
 
     def _ask(self, step: Bead, worktree: Worktree, evidence: tuple[Evidence, ...]) -> None:
         """Commit what a person is asked about, so that it can be looked at, and ask."""
@@ -231,62 +256,20 @@ class Polecat:
         named = tuple(found if found.commit else found.model_copy(update={"commit": head}) for found in evidence)
         self._held(Finish, step, end="asked", reason=_why(named), evidence=named)
 
-    def _held(self, operation: type[Begin] | type[Finish], step: Bead, **values: object) -> Bead:
+    def _held(self, operation: type[Begin] | type[Spend] | type[Finish], step: Bead, **values: object) -> Bead:
         fields = {"id": step.id, "worker": self.name, "epoch": self._molecule.epoch, **values}
         bead = self._commit(operation.model_validate(fields))
         assert bead is not None, "only a claim may find nothing"
         return bead
 
-    def _attempt(self, step: Bead, worktree: Worktree, agent: Agent, evidence: Sequence[Evidence]) -> None:
-        """Let the agent edit the work tree once, then save what it left."""
-        attempt = step.attempts[-1]
-        argv, stdin = launch(agent, self._task(step, attempt, evidence))
-        label = f"{self._molecule.epoch}-{step.id}-attempt-{attempt.number}"
-        self._run(argv, worktree, label, agent.timeout, agent.environment, stdin, attempt)
-        self.site.salvage(worktree, self._molecule, self._molecule.epoch, f"{step.id} after attempt {attempt.number}")
+    def _attempt(self, step: Bead, agent: Agent, evidence: Sequence[Evidence]) -> Report:
+        """Let the agent edit the work tree once, save what it left, and store what it took."""
+        report = self._station.attempt(step, agent, evidence)
+        if report != Report(ending=report.ending):
+            self._held(Spend, step, report=report)
+        return report
 
-    def _task(self, step: Bead, attempt: Attempt, evidence: Sequence[Evidence]) -> Task:
-        molecule = self._molecule
-        closed = [s for s in graph.steps(self.site.store.snapshot(), molecule) if s.closed]
-        return Task(
-            goal=f"{molecule.title}\n\n{molecule.description}",
-            step=f"{step.title}\n\n{step.description}" if step.id != molecule.id else "",
-            run=step.run,
-            criteria=tuple(str(c) for c in step.criteria),
-            earlier=tuple(f"{s.title}: {s.close_reason or 'criteria hold'}" for s in closed),
-            feedback=feedback(evidence) if attempt.number > 1 or step.evidence or REWORK in step.labels else "",
-            attempt=attempt.number,
-        )
-
-    def _run(
-        self,
-        argv: list[str],
-        worktree: Worktree,
-        label: str,
-        timeout: float,
-        allow: Sequence[str],
-        stdin: str = "",
-        attempt: Attempt | None = None,
-        extra: Mapping[str, str] | None = None,
-    ) -> Exit:
-        job = start(
-            argv,
-            cwd=worktree.path,
-            environ=self.site.surroundings(
-                allow,
-                BEADTOWN_BEAD=self._molecule.id,
-                BEADTOWN_ATTEMPT=str(attempt.number if attempt else 0),
-                **(extra or {}),
-            ),
-            log=self.site.logs(self._molecule.id) / f"{label}.log",
-            timeout=timeout,
-            marker=self.site.marker(self.name),
-            clock=self.site.clock,
-            stdin=stdin,
-        )
-        return self._wait(job)
-
-    def _wait(self, job: Job) -> Exit:
+    def _wait(self, job: Running) -> Exit:
         return wait(job, self.site, self.stopping, self._renew)
 
     def _renew(self) -> None:
@@ -299,58 +282,6 @@ class Polecat:
                 # Without a sign of life the lease still holds until its end.
                 with contextlib.suppress(Unreadable):
                     sync.renew(self.site.store, self.site.remote, renewed)
-
-    def _evaluate(self, step: Bead, worktree: Worktree, agent: Agent) -> tuple[Evidence, ...]:
-        """Evidence about what is on disk now; what evaluating leaves behind is cleared away again."""
-        tree, snapshot = worktree.tree(), self.site.store.snapshot()
-        # Before anything of the worker's runs, which might move main.
-        base, gate = self._base(worktree.head()), gate_of(self.site.git, self.site.main_head())
-        bench = Bench(
-            directory=worktree.path,
-            tree=tree,
-            base=base,
-            git=self.site.git.at(worktree.path),
-            environ=self.site.surroundings(()),
-            logs=self.site.logs(self._molecule.id),
-            marker=self.site.marker(self.name),
-            clock=self.site.clock,
-            by=self.name,
-            wait=self._wait,
-            review=lambda criterion: self._review(criterion, step, worktree, agent, base, tree),
-            protected=gate.protected,
-            approved=approvals(graph.steps(snapshot, self._molecule)),
-        )
-        # The criteria as they were when the molecule was claimed, whatever a worker has made of them since.
-        found = evaluate(step.evolve(evidence=snapshot.need(step.id).evidence), bench)
-        worktree.reset(tree)
-        return found
-
-    def _review(
-        self, criterion: Criterion, step: Bead, worktree: Worktree, author: Agent, base: str, tree: str
-    ) -> Finding:
-        """Let somebody else look at the branch. What cannot be read as a verdict is none."""
-        settings, git = self.site.settings, self.site.git.at(worktree.path)
-        prompt = review.compose(criterion.review, self._molecule, step, git, base, tree)
-        try:
-            argv, stdin = review.launch(settings, author, prompt)
-        except InvalidInput as error:
-            return Finding("error", f"{error.message}. {error.hint}")
-        table = settings.review
-        agent = settings.agent(table.agent) if table.agent else None
-        allow = agent.environment if agent else table.environment
-        exit = self._run(
-            argv, worktree, f"{step.id}-review-{tree[:12]}", table.timeout, allow, stdin, extra=SURROUNDINGS
-        )
-        try:
-            verdict = review.read(exit)
-        except InvalidInput as error:
-            return Finding("error", f"no verdict: {error.message}", exit.seconds, exit.output, exit.digest)
-        finally:
-            keep(exit, self.site.logs(self._molecule.id))
-        good = verdict.verdict == "approve"
-        cost = None if agent else verdict.cost
-        words = "" if good else verdict.in_words()
-        return Finding("pass" if good else "fail", verdict.summary, exit.seconds, words, exit.digest, cost)
 
     def _settle(self, step: Bead, worktree: Worktree, evidence: tuple[Evidence, ...]) -> None:
         """Commit what was proven and close the step with the proof; a plain bead closes when it lands."""
@@ -395,14 +326,10 @@ class Polecat:
     def _author(self) -> Identity:
         return Identity(f"polecat {self.name}", f"{self.name}@beadtown.invalid")
 
-    def _base(self, head: str) -> str:
-        """The commit at which a branch with that head left main."""
-        return self.site.git.line("merge-base", self.site.main, head)
-
     def _submit(self, worktree: Worktree) -> Result:
         """Pin the head, ask for it to be merged, and leave."""
         molecule, git, head = self._molecule, self.site.git, worktree.head()
-        base = self._base(head)
+        base = self._station.base(head)
         git.swap(f"{REQUESTS}{molecule.id}/{head[:16]}", head, ABSENT, "submitted")
         self.site.offer(molecule, head)
         submit = Submit(
@@ -417,6 +344,18 @@ class Polecat:
         worktree.remove()
         self._commit(submit)
         return Result(molecule.id, "submitted" if head != base else "done", f"head {head[:12]}")
+
+
+def _unmet(report: Report, step: Bead, idle: bool, now: datetime) -> tuple[AttemptEnd, datetime | None]:
+    """How an attempt ended that did not bring its step to hold, and until when to wait before the next.
+
+    ``idle`` says that it changed nothing. A full context is then no reason to go on in a fresh one.
+    """
+    if report.ending in ("quota", "provider_unavailable"):
+        before = takewhile(lambda attempt: attempt.end == "parked", reversed(step.attempts[:-1]))
+        pause = min(PARKED_SECONDS * 2 ** len(list(before)), PARKED_SECONDS_MAX)
+        return "parked", report.until or milliseconds(now + timedelta(seconds=pause))
+    return ("handed_off" if report.ending == "context_exhausted" and not idle else "unmet"), None
 
 
 def _has_work(step: Bead, agent: Agent) -> bool:

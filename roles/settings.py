@@ -47,25 +47,41 @@ class StoreTable(Fact):
     remote_ref: str = Field(default="", pattern=r"^(refs/[A-Za-z0-9._/-]+)?$")
 
 
+RuntimeName = Literal["command", "plain"]
+"""The kinds of agents; ``roles/runtimes`` has a file for each."""
+
+
 class Agent(Fact):
     """``[agents.NAME]``: something that can do a step.
 
     Attributes:
         runtime: ``command`` runs the step's ``run`` line; ``plain`` runs ``command`` with the prompt on its
-            standard input, or in place of an argument that is exactly ``{prompt}``.
-        command: the program and its arguments, for ``plain``; never a shell line.
+            standard input, or in place of an argument that is exactly ``{prompt}``; the others know one program each.
+        command: the program and its first arguments, where it is not the one that the runtime knows; never a shell
+            line.
+        arguments: more arguments, after those of the runtime.
         timeout: seconds for one attempt.
-        environment: names of variables it may see besides the usual ones, such as an API key's.
+        silence: seconds without a byte of output after which an attempt is stopped.
+        environment: names of variables it may see besides the usual ones, such as an API key's; when not given, those
+            that the runtime names.
         model: the model it works with, as ``[review] models`` would name it; that one does not review its work.
         capabilities: what it is good for; a step may ask for some of these words.
+        budget: US dollars that one attempt may cost.
+        tokens: how many one attempt may use, sent and generated together.
+        resume: whether an attempt goes on with the conversation of the one before, instead of a fresh one.
     """
 
-    runtime: Literal["command", "plain"] = "command"
+    runtime: RuntimeName = "command"
     command: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
     timeout: float = Field(default=3600.0, gt=0, le=86_400)
-    environment: tuple[str, ...] = ()
+    silence: float = Field(default=1800.0, gt=0, le=86_400)
+    environment: tuple[str, ...] | None = None
     model: str = ""
     capabilities: tuple[str, ...] = ()
+    budget: float | None = Field(None, gt=0)
+    tokens: int | None = Field(None, gt=0)
+    resume: bool = False
 
     def on(self, terms: Terms) -> Agent:
         """The same agent on the terms of a step."""

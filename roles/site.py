@@ -14,9 +14,10 @@ from beads.model import Bead, check_id
 from beads.remote import Remote
 from beads.store import Store
 from refinery.git import Git, Identity
-from refinery.processes import Exit, Job
+from refinery.processes import Exit
 from refinery.sandbox import environment
 from refinery.workshop import Workshop, Worktree
+from roles.drive import Running
 from roles.settings import Settings
 
 TOWN = Identity("beadtown", "town@beadtown.invalid")
@@ -63,6 +64,12 @@ class Site:
     def marker(self, worker: str) -> str:
         """What marks the processes of a worker: two towns of one user may have workers of the same name."""
         return f"{self.name}/{worker}"
+
+    def home(self, bead_id: str, agent: str) -> Path:
+        """The home of an agent's program while it works on a bead, and on no other; see :class:`roles.task.Order`."""
+        directory = self.store.directory / "homes" / check_id(bead_id) / agent
+        directory.mkdir(parents=True, exist_ok=True)
+        return directory
 
     def logs(self, bead_id: str) -> Path:
         """The directory for the logs of the work on a bead."""
@@ -125,7 +132,7 @@ class Stopped(Exception):
     """This process was asked to stop; what it holds is to be given back."""
 
 
-def wait(job: Job, site: Site, stopping: Callable[[], bool], meanwhile: Callable[[], None]) -> Exit:
+def wait(job: Running, site: Site, stopping: Callable[[], bool], meanwhile: Callable[[], None]) -> Exit:
     """Wait for a job, looking now and then whether to stop and doing ``meanwhile``.
 
     Raises:

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from beads.model import Usage
+
+if TYPE_CHECKING:
+    from roles.events import Reader
+    from roles.settings import Agent
 
 
 @dataclass(frozen=True)
@@ -18,6 +27,7 @@ class Task:
         earlier: what the steps before this one did, a line each.
         feedback: what did not hold after the last attempt; empty the first time.
         attempt: counted from 1 over all workers.
+        handoff: what the agent before this one left to say; empty when there was none.
     """
 
     goal: str
@@ -27,10 +37,92 @@ class Task:
     earlier: tuple[str, ...]
     feedback: str
     attempt: int
+    handoff: str = ""
 
 
-class Launch(NamedTuple):
-    """A process to start: its arguments and the text on its standard input."""
+@dataclass(frozen=True)
+class Order:
+    """One run of an agent's program that is asked for.
+
+    Attributes:
+        agent: who, on the terms of the step.
+        prompt: what it is told.
+        directory: the work tree, where it is started.
+        home: a directory that is its home for this molecule: its sessions and settings are there, and survive an
+            attempt. Nothing of the user's own is in it but links to the files that :attr:`Runtime.credentials` names.
+        scratch: a directory of this attempt's own, for files that the program is to write, such as its usage.
+        session: the name of a conversation: the one to go on with when ``resume``, else the one to begin, by programs
+            that let it be chosen. A UUID.
+        resume: whether to go on with a conversation.
+        budget: US dollars that this run may cost; None for no limit.
+        confined: whether a sandbox of ours is around it, so that it may be let to do as it likes inside.
+        before: what the conversation had used before, which programs that count from its beginning count again.
+        now: when it starts.
+        run: the step's shell line, for the runtime that runs it.
+        feedback: what did not hold the last time, which that line finds on its standard input.
+    """
+
+    agent: Agent
+    prompt: str
+    directory: Path
+    home: Path
+    scratch: Path
+    session: str
+    now: datetime
+    resume: bool = False
+    budget: float | None = None
+    confined: bool = True
+    before: Usage = field(default_factory=Usage)
+    run: str = ""
+    feedback: str = ""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A process to start.
+
+    Attributes:
+        argv: the program and its arguments.
+        stdin: the text on its standard input.
+        environ: variables to set besides the allow-listed ones.
+        files: what to write before it starts, such as settings of its own: paths below :attr:`Order.home` or
+            :attr:`Order.scratch`, and texts.
+    """
 
     argv: list[str]
-    stdin: str
+    stdin: str = ""
+    environ: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[Path, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """One kind of program that can do a step, and how it is started, read and kept within bounds.
+
+    Attributes:
+        name: as ``[agents.NAME] runtime`` has it.
+        launch: what to start for an order.
+        reader: who reads what it prints.
+        program: what it is called on the PATH; empty when the agent's ``command`` says it.
+        environment: names of variables that it may see unless ``town.toml`` says otherwise, such as its keys.
+        credentials: files below the user's home that it signs in with; they are linked into :attr:`Order.home`.
+        network: whether it needs the network.
+        resumes: whether a conversation can be gone on with.
+        chooses: whether the name of a new conversation can be chosen.
+        tried: the version that has been run for real; empty when that was not possible.
+        priced: whether it says itself what it costs.
+        website: where to get it.
+    """
+
+    name: str
+    launch: Callable[[Order], Launch]
+    reader: Callable[[Order], Reader]
+    program: str = ""
+    environment: tuple[str, ...] = ()
+    credentials: tuple[str, ...] = ()
+    network: bool = True
+    resumes: bool = False
+    chooses: bool = False
+    tried: str = ""
+    priced: bool = False
+    website: str = ""

@@ -1,18 +1,24 @@
-"""How an agent is run for one attempt at a step: argv and standard input, from the task. One small file each.
+"""How an agent is run for one attempt at a step, and how what it prints is read. One small file for each kind.
 
-A runtime only says what to start. Starting it, its limits, its environment and what its result is worth belong
-to the polecat, so that every runtime is contained and judged alike.
+A runtime only says what to start, and what its program's words mean. Starting it, its limits, its surroundings and
+what its result is worth belong to the polecat, so that every runtime is contained and judged alike.
 """
 
 from __future__ import annotations
 
 from roles.runtimes import command, plain
 from roles.settings import Agent
-from roles.task import Launch, Task
+from roles.task import Runtime
 
-_RUNTIMES = {"command": command.launch, "plain": plain.launch}
+RUNTIMES = {one.name: one for one in (command.RUNTIME, plain.RUNTIME)}
+"""Every kind there is, by name."""
 
 
-def launch(agent: Agent, task: Task) -> Launch:
-    """What to start for ``task``."""
-    return _RUNTIMES[agent.runtime](agent, task)
+def runtime_of(agent: Agent) -> Runtime:
+    """The kind of program that an agent is."""
+    return RUNTIMES[agent.runtime]
+
+
+def names_for(agent: Agent) -> tuple[str, ...]:
+    """The names of the variables that an agent may see besides the usual ones."""
+    return runtime_of(agent).environment if agent.environment is None else agent.environment

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from refinery.processes import shell
-from roles.settings import Agent
-from roles.task import Launch, Task
+from roles.runtimes.plain import silent
+from roles.task import Launch, Order, Runtime
 
 
-def launch(agent: Agent, task: Task) -> Launch:
+def launch(order: Order) -> Launch:
     """Run the step's line as typed; what failed last time is on its standard input."""
-    return Launch(shell(task.run or ":"), task.feedback)
+    return Launch(shell(order.run or ":"), order.feedback)
+
+
+RUNTIME = Runtime("command", launch, silent, network=False)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from roles.prompts import compose
+from collections.abc import Iterable
+
+from refinery.processes import Exit
+from roles.events import Ended, Event
+from roles.runtimes.trouble import ending_of
 from roles.settings import Agent
-from roles.task import Launch, Task
+from roles.task import Launch, Order, Runtime
 
 PLACE = "{prompt}"
 MODEL = "{model}"
 
 
-def launch(agent: Agent, task: Task) -> Launch:
+def launch(order: Order) -> Launch:
     """The configured program, with the prompt of one attempt."""
-    return started(agent, compose(task))
+    return started(order.agent, order.prompt)
 
 
 def started(agent: Agent, prompt: str) -> Launch:
@@ -23,5 +27,27 @@ def started(agent: Agent, prompt: str) -> Launch:
     """
     command = [agent.model if part == MODEL else part for part in agent.command]
     if PLACE in command:
-        return Launch([prompt if part == PLACE else part for part in command], "")
+        return Launch([prompt if part == PLACE else part for part in command])
     return Launch(command, prompt)
+
+
+class Silent:
+    """Reads programs that say nothing of themselves: how they end is all there is."""
+
+    def read(self, line: str) -> Iterable[Event]:
+        """Nothing: it may mean anything."""
+        del line
+        return ()
+
+    def end(self, exit: Exit) -> Iterable[Event]:
+        """How it ended, by its exit status."""
+        return (Ended(ending_of(exit)),)
+
+
+def silent(order: Order) -> Silent:
+    """The reader for programs that say nothing of themselves."""
+    del order
+    return Silent()
+
+
+RUNTIME = Runtime("plain", launch, silent)

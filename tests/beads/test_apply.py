@@ -14,7 +14,7 @@ from beads import graph
 from beads.apply import Context, Draft, apply
 from beads.describe import describe
 from beads.errors import Fenced, InvalidInput, LostRace, NotFound, Refused, TownError
-from beads.model import BLOCKING, Bead, Criterion, Dependency, Evidence, Outcome, Status, Terms
+from beads.model import BLOCKING, Bead, Criterion, Dependency, Evidence, Outcome, Status, Terms, Usage
 from beads.ops import (
     Answer,
     Begin,
@@ -35,9 +35,11 @@ from beads.ops import (
     Release,
     Renew,
     Reopen,
+    Report,
     Restore,
     Say,
     SendBack,
+    Spend,
     Submit,
     Update,
 )
@@ -47,6 +49,7 @@ HEAD, BASE = "a" * 40, "b" * 40
 TESTS = Criterion(run="pytest -q")
 FILE = Criterion(file="a.txt")
 TREE = "c" * 40
+REPORT = Report(ending="quota", model="m-1", session="s", usage=Usage(input=10, output=2), cost=0.5, note="Later.")
 
 
 class World:
@@ -171,7 +174,9 @@ AGAIN: dict[str, tuple[Callable[[], World], Operation]] = {
     "renew through a step": (held, Renew(id="m.2", worker="nux", epoch=1)),
     "release": (started, Release(id="m", worker="nux", epoch=1, reason="enough")),
     "release through a step": (started, Release(id="m.1", worker="nux", epoch=1)),
+    "release until later": (started, Release(id="m", worker="nux", epoch=1, until=NOW + timedelta(hours=1))),
     "begin": (held, Begin(id="m.1", worker="nux", epoch=1, runtime="command")),
+    "spend": (started, Spend(id="m.1", worker="nux", epoch=1, report=REPORT)),
     "finish": (started, Finish(id="m.1", worker="nux", epoch=1, end="unmet", evidence=(proof(TESTS),))),
     "finish what was not begun": (held, Finish(id="m.1", worker="nux", epoch=1, end="unmet")),
     "answer": (asking, Answer(id="m.1", tree=TREE, approved=True)),
@@ -256,6 +261,7 @@ FENCED: dict[str, Operation] = {
     "release": Release(id="m", worker="nux", epoch=1),
     "release through a step": Release(id="m.1", worker="nux", epoch=1),
     "begin": Begin(id="m.1", worker="nux", epoch=1, runtime="command"),
+    "spend": Spend(id="m.1", worker="nux", epoch=1, report=REPORT),
     "finish": Finish(id="m.1", worker="nux", epoch=1, end="unmet", evidence=(proof(TESTS),)),
     "close": Close(id="m.1", worker="nux", epoch=1, evidence=(proof(TESTS),)),
     "close by decision": Close(id="m", worker="nux", epoch=1, outcome="cancelled"),
@@ -429,6 +435,57 @@ def test_attempts_are_counted_when_they_start_and_bounded() -> None:
         world.do(Begin(id="m.1", worker="nux", epoch=1, runtime="command"))
     world.do(Update(id="m.1", attempts_max=4), actor="person")
     assert len(world.do(Begin(id="m.1", worker="nux", epoch=1, runtime="command")).attempts) == 4
+
+
+def test_what_an_attempt_took_is_kept_whatever_becomes_of_it() -> None:
+    world = started()
+    world.do(Spend(id="m.1", worker="nux", epoch=1, report=REPORT))
+    world.do(Spend(id="m.1", worker="nux", epoch=1, report=Report(cost=0.75)))
+    world.do(Release(id="m.1", worker="nux", epoch=1, end="died"))
+    attempt = world["m.1"].attempts[-1]
+    assert (attempt.end, attempt.ending, attempt.cost) == ("died", "finished", 0.75)
+    assert (attempt.usage, attempt.session, attempt.note) == (REPORT.usage, "s", "Later.")
+    assert graph.cost(world["m.1"]) == 0.75
+
+
+def test_what_was_ended_is_spent_for_no_more() -> None:
+    world = started()
+    world.do(Finish(id="m.1", worker="nux", epoch=1, end="unmet"))
+    assert world.do(Spend(id="m.1", worker="nux", epoch=1, report=REPORT)).attempts[-1].cost is None
+
+
+@pytest.mark.parametrize("end", ["parked", "handed_off"])
+def test_neither_a_provider_that_is_away_nor_a_full_context_is_a_failure(end: Literal["parked", "handed_off"]) -> None:
+    world = held(molecule(attempts_max=9))
+    for _ in range(3):
+        world.do(Begin(id="m.1", worker="nux", epoch=1, runtime="claude"))
+        world.do(Finish(id="m.1", worker="nux", epoch=1, end=end, reason="no quota"))
+    assert graph.failed(world["m.1"]) == []
+    assert world.do(Begin(id="m.1", worker="nux", epoch=1, runtime="claude")).attempts[-1].number == 4
+
+
+def test_who_hands_off_for_ever_is_stopped() -> None:
+    world = held()
+    for _ in range(graph.HANDOFFS_MAX):
+        world.do(Begin(id="m.1", worker="nux", epoch=1, runtime="claude"))
+        world.do(Finish(id="m.1", worker="nux", epoch=1, end="handed_off"))
+    with pytest.raises(Refused, match="handed off 10 times"):
+        world.do(Begin(id="m.1", worker="nux", epoch=1, runtime="claude"))
+    world.do(Release(id="m", worker="nux", epoch=1))
+    assert world.state("m").kind == "needs_person"
+
+
+def test_what_is_put_off_on_release_comes_back_by_itself() -> None:
+    world, later = started(), NOW + timedelta(hours=1)
+    world.do(Finish(id="m.1", worker="nux", epoch=1, end="parked", reason="no quota left"))
+    assert world.do(Release(id="m", worker="nux", epoch=1, until=later)).defer_until == later
+    state = world.state("m")
+    assert (state.kind, state.reason) == (
+        "deferred",
+        f"deferred until {later:%Y-%m-%d %H:%M} UTC: command: no quota left",
+    )
+    world.later(3601)
+    assert world.state("m").kind == "ready"
 
 
 def test_a_closed_step_is_not_begun() -> None:

@@ -279,7 +279,7 @@ def test_a_request_that_is_not_stored_yet_is_about_to_queue() -> None:
         ("ready", "", [bead("m"), step("m.1", attempts=attempts("unmet", 2))]),
         ("ready", "", [bead("m"), step("m.1", attempts=attempts("died", 19))]),
         ("ready", "", [bead("m"), step("m.1", attempts=attempts("stopped", 99))]),
-        ("needs_person", "20 workers died on step m.1", [bead("m"), step("m.1", attempts=attempts("died", 20))]),
+        ("needs_person", "step m.1 lost 20 workers", [bead("m"), step("m.1", attempts=attempts("died", 20))]),
         ("needs_person", "failed 0 of 0", [bead("m"), step("m.1", attempts_max=0)]),
         ("needs_person", "criteria of m were changed", [bead("m", seal="sha256:x")]),
         ("needs_person", "criteria of m.1 were changed", [bead("m"), step("m.1", seal="sha256:x")]),

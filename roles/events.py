@@ -1,0 +1,87 @@
+"""What an agent's process tells while it works: every runtime's reader makes these few values of its own stream.
+
+They are hints. What an agent says of itself decides when to stop waiting for it, what to try next, and what it cost;
+whether its work is done is decided by the criteria alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from beads.model import Ending, Usage
+from refinery.processes import Exit
+
+
+@dataclass(frozen=True)
+class Began:
+    """The conversation has a name, by which it can be gone on with, and a model."""
+
+    session: str
+    model: str = ""
+
+
+@dataclass(frozen=True)
+class Said:
+    """The agent said something to whoever reads along."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Acted:
+    """The agent used a tool: its name, what it was used for in a line, and whether that went well, once known."""
+
+    tool: str
+    what: str = ""
+    ok: bool | None = None
+
+
+@dataclass(frozen=True)
+class Used:
+    """All that this run has used so far. A later one takes the place of an earlier one; readers do the sums.
+
+    ``cost``, in US dollars, is what the program itself says; None where it says nothing.
+    """
+
+    usage: Usage | None
+    cost: float | None = None
+
+
+@dataclass(frozen=True)
+class Troubled:
+    """Something went wrong that the program may get over by itself, such as a connection it tries again."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The program says that it is through with its task, and how; the last one counts.
+
+    Attributes:
+        ending: how.
+        text: its last words, or what was wrong.
+        until: when it may be asked again, where it says so.
+    """
+
+    ending: Ending
+    text: str = ""
+    until: datetime | None = None
+
+
+Event = Began | Said | Acted | Used | Troubled | Ended
+
+
+class Reader(Protocol):
+    """Makes events of what one run of an agent's program prints. It must take any text without failing."""
+
+    def read(self, line: str) -> Iterable[Event]:
+        """What one line of the program's standard output says, without its line feed; nothing, if it says nothing."""
+        ...
+
+    def end(self, exit: Exit) -> Iterable[Event]:
+        """What is to be said once the program has ended, such as how, where it did not say so itself."""
+        ...

@@ -1,0 +1,230 @@
+"""Where a polecat works: a molecule's work tree, in which agents are run and what they left is evaluated.
+
+Nothing here writes to the store: what was done and what was found goes back to the polecat, who holds the lease.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import NAMESPACE_OID, uuid5
+
+from beads import graph
+from beads.errors import InvalidInput, Refused
+from beads.model import Attempt, Bead, Criterion, Evidence, Usage
+from beads.ops import Report
+from beads.proof import approvals
+from refinery.gate import gate_of
+from refinery.git import ABSENT
+from refinery.processes import Exit, Job, shell, start
+from refinery.queue import REWORK
+from refinery.workshop import Worktree
+from roles import review
+from roles.acceptance import Bench, Finding, evaluate, feedback
+from roles.drive import Drive, Limits, Running, as_line
+from roles.events import Event
+from roles.llm import SURROUNDINGS
+from roles.logs import keep
+from roles.prompts import compose
+from roles.runtimes import names_for, runtime_of
+from roles.settings import Agent
+from roles.site import Site
+from roles.task import Launch, Order, Task
+
+_READY = "refs/worktree/beadtown/ready"
+
+ATTEMPT = "BEADTOWN_ATTEMPT"
+"""The variable that tells a process at which attempt it works; 0 when it is none."""
+
+
+@dataclass(frozen=True)
+class Station:
+    """A molecule's work tree, with what it takes to work there.
+
+    Attributes:
+        site: the clone.
+        molecule: what is worked on, as it was when it was claimed.
+        worker: who works here.
+        worktree: its files.
+        wait: waits for something that runs; may raise when the worker is asked to stop.
+    """
+
+    site: Site
+    molecule: Bead
+    worker: str
+    worktree: Worktree
+    wait: Callable[[Running], Exit]
+
+    def set_up(self) -> None:
+        """Make the work tree ready: run the set-up line, unless it has ended well in this work tree before.
+
+        That it has is a ref of the work tree's own, which goes with it.
+
+        Raises:
+            Refused: it did not end well.
+        """
+        table, git = self.site.settings.worktree, self.site.git.at(self.worktree.path)
+        if not table.setup or git.resolve(_READY):
+            return
+        exit = self._run(Launch(shell(table.setup)), "setup", table.setup_timeout, ())
+        if exit.code != 0:
+            raise Refused(
+                f"[worktree] setup failed in {self.worktree.path} ({exit.kind}, exit {exit.code})", f"See {exit.log}."
+            )
+        git.swap(_READY, self.worktree.head(), ABSENT, "set up")
+
+    def base(self, head: str) -> str:
+        """The commit at which a branch with that head left main."""
+        return self.site.git.line("merge-base", self.site.main, head)
+
+    def attempt(self, step: Bead, agent: Agent, evidence: Sequence[Evidence]) -> Report:
+        """Let the agent edit the work tree once, and save what it left; what the run came to."""
+        attempt, runtime = step.attempts[-1], runtime_of(agent)
+        label = f"{self.molecule.epoch}-{step.id}-attempt-{attempt.number}"
+        order = self._order(step, attempt, agent, label, evidence)
+        allow, number = names_for(agent), str(attempt.number)
+        job = self._start(runtime.launch(order), label, agent.timeout, allow, {ATTEMPT: number})
+        limits = Limits(order.budget or math.inf, agent.tokens or math.inf, agent.silence)
+        with self._log(label, "events").open("w", encoding="utf-8", errors="replace") as events:
+
+            def tell(event: Event) -> None:
+                events.write(as_line(event, self.site.clock.now().isoformat()))
+                events.flush()
+
+            drive = Drive(
+                job, self._log(label), runtime.reader(order), limits, agent.model, _price, self.site.clock, tell
+            )
+            exit = self.wait(drive)
+        self.salvage(f"{step.id} after attempt {attempt.number}")
+        return drive.report(exit)
+
+    def salvage(self, why: str) -> str | None:
+        """Save what is on disk and not committed; its commit, or None when all is."""
+        return self.site.salvage(self.worktree, self.molecule, self.molecule.epoch, why)
+
+    def _order(self, step: Bead, attempt: Attempt, agent: Agent, label: str, evidence: Sequence[Evidence]) -> Order:
+        task = self._task(step, attempt, evidence)
+        earlier = [a for a in step.attempts[:-1] if a.runtime == attempt.runtime and a.session]
+        last = earlier[-1] if agent.resume and earlier and runtime_of(agent).resumes else None
+        used = [a.usage for a in earlier if last and a.session == last.session and a.usage]
+        scratch = self._log(label, "scratch")
+        scratch.mkdir(exist_ok=True)
+        return Order(
+            agent=agent,
+            prompt=compose(task),
+            directory=self.worktree.path,
+            home=self.site.home(self.molecule.id, attempt.runtime),
+            scratch=scratch,
+            session=last.session if last else str(uuid5(NAMESPACE_OID, f"{step.id}/{attempt.epoch}/{attempt.number}")),
+            now=self.site.clock.now(),
+            resume=last is not None,
+            budget=agent.budget,
+            before=sum(used, Usage()),
+            run=step.run,
+            feedback=task.feedback,
+        )
+
+    def _task(self, step: Bead, attempt: Attempt, evidence: Sequence[Evidence]) -> Task:
+        molecule = self.molecule
+        closed = [s for s in graph.steps(self.site.store.snapshot(), molecule) if s.closed]
+        return Task(
+            goal=f"{molecule.title}\n\n{molecule.description}",
+            step=f"{step.title}\n\n{step.description}" if step.id != molecule.id else "",
+            run=step.run,
+            criteria=tuple(str(c) for c in step.criteria),
+            earlier=tuple(f"{s.title}: {s.close_reason or 'criteria hold'}" for s in closed),
+            feedback=feedback(evidence) if attempt.number > 1 or step.evidence or REWORK in step.labels else "",
+            attempt=attempt.number,
+        )
+
+    def evaluate(self, step: Bead, agent: Agent) -> tuple[Evidence, ...]:
+        """Evidence about what is on disk now; what evaluating leaves behind is cleared away again."""
+        tree, snapshot = self.worktree.tree(), self.site.store.snapshot()
+        # Before anything of the worker's runs, which might move main.
+        base, gate = self.base(self.worktree.head()), gate_of(self.site.git, self.site.main_head())
+        bench = Bench(
+            directory=self.worktree.path,
+            tree=tree,
+            base=base,
+            git=self.site.git.at(self.worktree.path),
+            environ=self.site.surroundings(()),
+            logs=self.site.logs(self.molecule.id),
+            marker=self.site.marker(self.worker),
+            clock=self.site.clock,
+            by=self.worker,
+            wait=self.wait,
+            review=lambda criterion: self._review(criterion, step, agent, base, tree),
+            protected=gate.protected,
+            approved=approvals(graph.steps(snapshot, self.molecule)),
+        )
+        # The criteria as they were when the molecule was claimed, whatever a worker has made of them since.
+        found = evaluate(step.evolve(evidence=snapshot.need(step.id).evidence), bench)
+        self.worktree.reset(tree)
+        return found
+
+    def _review(self, criterion: Criterion, step: Bead, author: Agent, base: str, tree: str) -> Finding:
+        """Let somebody else look at the branch. What cannot be read as a verdict is none."""
+        settings, git = self.site.settings, self.site.git.at(self.worktree.path)
+        prompt = review.compose(criterion.review, self.molecule, step, git, base, tree)
+        try:
+            launched = review.launch(settings, author, prompt)
+        except InvalidInput as error:
+            return Finding("error", f"{error.message}. {error.hint}")
+        table = settings.review
+        agent = settings.agent(table.agent) if table.agent else None
+        allow = names_for(agent) if agent else table.environment
+        label = f"{step.id}-review-{tree[:12]}"
+        exit = self._run(launched, label, table.timeout, allow, SURROUNDINGS)
+        try:
+            verdict = review.read(exit)
+        except InvalidInput as error:
+            return Finding("error", f"no verdict: {error.message}", exit.seconds, exit.output, exit.digest)
+        finally:
+            keep(exit, self.site.logs(self.molecule.id))
+        good = verdict.verdict == "approve"
+        cost = None if agent else verdict.cost
+        words = "" if good else verdict.in_words()
+        return Finding("pass" if good else "fail", verdict.summary, exit.seconds, words, exit.digest, cost)
+
+    def _run(
+        self,
+        launched: Launch,
+        label: str,
+        timeout: float,
+        allow: Sequence[str],
+        extra: Mapping[str, str] | None = None,
+    ) -> Exit:
+        return self.wait(self._start(launched, label, timeout, allow, extra))
+
+    def _start(
+        self,
+        launched: Launch,
+        label: str,
+        timeout: float,
+        allow: Sequence[str],
+        extra: Mapping[str, str] | None = None,
+    ) -> Job:
+        for path, text in launched.files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        about = {"BEADTOWN_BEAD": self.molecule.id, ATTEMPT: "0", **(extra or {})}
+        return start(
+            launched.argv,
+            cwd=self.worktree.path,
+            environ=self.site.surroundings(allow, **about, **launched.environ),
+            log=self._log(label),
+            timeout=timeout,
+            marker=self.site.marker(self.worker),
+            clock=self.site.clock,
+            stdin=launched.stdin,
+        )
+
+    def _log(self, label: str, kind: str = "log") -> Path:
+        return self.site.logs(self.molecule.id) / f"{label}.{kind}"
+
+
+def _price(model: str, usage: Usage) -> float | None:
+    del model, usage
+    return None

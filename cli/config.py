@@ -14,6 +14,7 @@ from cli.bead_sync import REF_KEY, REMOTE_KEY
 from cli.clone import clone_name
 from refinery.gate import SETTINGS_FILE
 from refinery.git import Git
+from refinery.registry import common_directory, own_work_tree
 from refinery.workshop import Workshop
 from roles.settings import Settings, read_settings
 from roles.site import Site
@@ -70,16 +71,15 @@ def work_tree(directory: Path) -> Git:
         Refused: it is bare.
     """
     git = Git(directory, os.environ)
-    found = git.run("rev-parse", "--is-bare-repository", "--is-inside-git-dir", ok=(0, 128))
-    if found.status:
+    if git.run("rev-parse", "--git-dir", ok=(0, 128)).status:
         raise Unreadable(
             f"{directory} is not inside a Git repository", "Run `git init`, or go where your repository is."
         )
-    if found.out.startswith("true"):
+    # Not from Git's own list, which fails altogether while anybody is adding a work tree.
+    own = own_work_tree(git, common_directory(git))
+    if own is None:
         raise Refused(f"{directory} is a bare repository", "Clone it and run `town` in the clone.")
-    listed = git.line("worktree", "list", "--porcelain").splitlines()
-    first = next(line.removeprefix("worktree ") for line in listed if line.startswith("worktree "))
-    return git.at(Path(first))
+    return git.at(own.path)
 
 
 def load_settings(git: Git) -> Settings:

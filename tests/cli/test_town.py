@@ -37,6 +37,22 @@ def test_in_a_bare_repository(tmp_path: Path, command: str) -> None:
     assert "Clone it" in done.stderr
 
 
+def test_while_somebody_adds_a_work_tree(tmp_path: Path) -> None:
+    repository = make_town(tmp_path)
+    half = repository / ".git" / "worktrees" / "half"
+    half.mkdir(parents=True)
+    (half / "gitdir").write_text(f"{tmp_path / 'half' / '.git'}\n")
+    # As Git leaves it for a moment; its own commands that look for work trees then fail.
+    (half / "commondir").write_text("")
+    assert run(repository, "witness", "tick").stdout == ""
+
+
+def test_from_a_work_tree_that_was_added(tmp_path: Path) -> None:
+    repository = make_town(tmp_path)
+    git(repository, "worktree", "add", "--quiet", "--detach", "../other")
+    assert run(tmp_path / "other", "doctor").stdout == run(repository, "doctor").stdout
+
+
 def test_init_without_main(tmp_path: Path) -> None:
     repository = make_repository(tmp_path / "r", {"Makefile": "test:\n\ttrue\n"})
     git(repository, "branch", "--move", "main", "trunk")
@@ -163,7 +179,7 @@ def test_polecat_run_of_what_is_not_there(tmp_path: Path) -> None:
 
 def test_status_and_queue_of_an_empty_town(tmp_path: Path) -> None:
     repository = make_town(tmp_path)
-    assert "nothing yet" in run(repository, "status").stdout
+    assert run(repository, "witness", "tick").stdout == ""
     assert "empty" in run(repository, "queue").stdout
     assert run(repository, "queue", "--json").stdout == "[]\n"
     assert run(repository, "ready", "--json", program=BEAD).stdout == "[]\n"

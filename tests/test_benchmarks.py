@@ -16,7 +16,7 @@ import pytest
 from beads import Dependency, Store
 from beads.model import write_bead
 from beads.ops import Reopen
-from benchmarks import contention, graph, growth, hanoi, million, processes, store, town
+from benchmarks import contention, graph, growth, hanoi, million, processes, steps, store, town
 from benchmarks.common import Figure, Launcher, environment, repository, timed
 from tests.world import ROOT
 
@@ -71,6 +71,14 @@ def test_growth_is_measured(tmp_path: Path, packer: str) -> None:
 def test_a_million_beads_are_measured_with_fewer(tmp_path: Path) -> None:
     found = measured(million, tmp_path, "--beads 100 --rounds 1 --times 2")
     assert found["bead show, most memory"].ours > 1e6
+
+
+def test_what_a_step_takes_is_measured(tmp_path: Path) -> None:
+    found = measured(steps, tmp_path, "--steps 2")
+    whole = found["a step (2 in one molecule)"]
+    parts = [f.ours for name, f in found.items() if name.startswith("of that: ") and f.unit == "s"]
+    assert whole.ours == pytest.approx(sum(parts))
+    assert found["of that: transactions on the store, how often"].ours >= 2
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ FINAL: Mapping[str, tuple[str, str]] = {
     "renew": ("a worker counts on the time it was given", "`bead release` ends a lease early."),
     "release": ("a lease is only ever given under a new epoch", "`bead claim` takes the bead again."),
     "begin": ("an attempt is counted when it starts", "`town retry` allows more attempts."),
+    "spend": ("what an attempt has come to is a fact", "`bead comment` can say what is wrong with it."),
     "finish": ("what an attempt found is a fact", "`bead comment` can say what is wrong with it."),
     "answer": ("what a person said is a fact", "`town approve` and `town reject` can say otherwise."),
     "submit": ("the work is in the merge queue", "`bead close --outcome cancelled` takes it out."),

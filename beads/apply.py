@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
@@ -26,35 +26,31 @@ from beads.model import (
     Comment,
     Dependency,
     Evidence,
-    Fact,
     Lease,
 )
-from beads.ops import (
-    Answer,
-    Begin,
-    Claim,
-    Close,
-    Create,
-    Delete,
-    Depend,
-    Finish,
-    Import,
-    Intend,
-    Judge,
-    Label,
-    Land,
-    Operation,
-    Release,
-    Renew,
-    Reopen,
-    Restore,
-    Say,
-    SendBack,
-    Spend,
-    Submit,
-    Update,
-)
 from beads.proof import answer, answered_for, following, question, united, unproven
+
+if TYPE_CHECKING:
+    from beads.ops import (
+        Answer,
+        Begin,
+        Claim,
+        Close,
+        Create,
+        Delete,
+        Depend,
+        Finish,
+        Import,
+        Label,
+        Operation,
+        Release,
+        Renew,
+        Reopen,
+        Restore,
+        Say,
+        Spend,
+        Update,
+    )
 
 __all__ = ["Context", "Draft", "apply"]
 
@@ -68,7 +64,7 @@ def apply(operation: Operation, draft: Draft, context: Context) -> Bead | None:
         TownError: a precondition does not hold; the class says which kind. The draft may then be half
             changed and must be thrown away.
     """
-    handler = _HANDLERS[type(operation)]
+    handler = _HANDLERS[operation.op]
     bead: Bead | None = handler(operation, draft, context)
     return bead
 
@@ -426,27 +422,27 @@ def _import(op: Import, draft: Draft, context: Context) -> Bead:
     return bring(draft, op.bead)
 
 
-_HANDLERS: dict[type[Fact], Any] = {
-    Create: _create,
-    Import: _import,
-    Update: _update,
-    Label: _label,
-    Depend: _depend,
-    Say: _say,
-    Claim: _claim,
-    Renew: _renew,
-    Release: _release,
-    Begin: _begin,
-    Spend: _spend,
-    Finish: _finish,
-    Answer: _answer,
-    Close: _close,
-    Reopen: _reopen,
-    Delete: _delete,
-    Restore: _restore,
-    Submit: landing.submit,
-    Judge: landing.judge,
-    Intend: landing.intend,
-    Land: landing.land,
-    SendBack: landing.send_back,
+_HANDLERS: dict[str, Any] = {
+    "create": _create,
+    "import": _import,
+    "update": _update,
+    "label": _label,
+    "depend": _depend,
+    "comment": _say,
+    "claim": _claim,
+    "renew": _renew,
+    "release": _release,
+    "begin": _begin,
+    "spend": _spend,
+    "finish": _finish,
+    "answer": _answer,
+    "close": _close,
+    "reopen": _reopen,
+    "delete": _delete,
+    "restore": _restore,
+    "submit": landing.submit,
+    "judge": landing.judge,
+    "intend": landing.intend,
+    "land": landing.land,
+    "send-back": landing.send_back,
 }

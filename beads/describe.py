@@ -2,69 +2,47 @@
 
 from __future__ import annotations
 
-from beads.model import Bead
-from beads.ops import (
-    Answer,
-    Begin,
-    Claim,
-    Close,
-    Create,
-    Delete,
-    Depend,
-    Finish,
-    Import,
-    Intend,
-    Judge,
-    Label,
-    Land,
-    Operation,
-    Release,
-    Renew,
-    Reopen,
-    Report,
-    Restore,
-    Say,
-    SendBack,
-    Spend,
-    Submit,
-    Update,
-)
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from beads.model import Bead
+    from beads.ops import Intend, Judge, Land, Operation, Report, SendBack, Submit
 
 
 def describe(operation: Operation, bead: Bead | None) -> str:
     """One line for the history: what ``operation`` did, in plain words, without what every line would say."""
-    match operation:
-        case Claim():
+    match operation.op:
+        case "claim":
             return f"claim {bead.id}: {operation.worker}, epoch {bead.epoch}" if bead else "claim nothing: none ready"
-        case Begin():
+        case "begin":
             return f"begin {operation.id}: {operation.worker}, attempt {len(bead.attempts) if bead else 1}"
-        case Spend():
+        case "spend":
             return f"attempt at {operation.id} came to {_amount(operation.report)}: {operation.worker}"
-        case Finish():
+        case "finish":
             return f"attempt at {operation.id} ended {operation.end}: {operation.reason or operation.worker}"
-        case Answer():
+        case "answer":
             said = "approve" if operation.approved else "reject"
             return f"{said} {operation.id}: {operation.reason or f'tree {operation.tree[:12]}'}"
-        case Release():
+        case "release":
             until = f", until {operation.until:%Y-%m-%d %H:%M} UTC" if operation.until else ""
             return f"release {operation.id}: {operation.reason or operation.worker}{until}"
-        case Close():
+        case "close":
             why = operation.reason or ("criteria hold" if bead and bead.criteria else "")
             return f"close {operation.id} as {operation.outcome}{': ' if why else ''}{why}"
-        case Update():
+        case "update":
             return f"update {operation.id}: {', '.join(sorted(operation.model_fields_set - {'op', 'id'}))}"
-        case Label():
+        case "label":
             signs = [f"+{name}" for name in operation.add] + [f"-{name}" for name in operation.remove]
             return f"label {operation.id}: {' '.join(signs)}"
-        case Depend():
+        case "depend":
             when = "no longer" if operation.remove else "now"
             verb = "needs" if operation.type == "blocks" else operation.type
             return f"{operation.id} {when} {verb} {operation.on}"
-        case Create() | Import():
+        case "create" | "import":
             return f"{operation.op} {operation.bead.id}: {operation.bead.title}"
-        case Restore():
+        case "restore":
             return f"undo {operation.commit[:12]}: {operation.what}"
-        case Say() | Renew() | Reopen() | Delete():
+        case "comment" | "renew" | "reopen" | "delete":
             return f"{operation.op} {operation.id}"
         case _:
             return _describe_request(operation, bead)
@@ -77,14 +55,14 @@ def _amount(report: Report) -> str:
 
 
 def _describe_request(operation: Submit | Judge | Intend | Land | SendBack, bead: Bead | None) -> str:
-    match operation:
-        case Submit():
+    match operation.op:
+        case "submit":
             return f"submit {operation.id}: {operation.head[:12]} as {bead.id if bead else '?'}"
-        case Judge():
+        case "judge":
             return f"gate {operation.evidence.verdict} for {operation.id}: tree {operation.evidence.tree[:12]}"
-        case Intend():
+        case "intend":
             return f"about to land {', '.join(operation.ids)} as {operation.commit[:12]}"
-        case Land():
+        case "land":
             return f"landed {', '.join(operation.ids)} as {operation.commit[:12]}"
-        case SendBack():
+        case "send-back":
             return f"send back {operation.id}: {operation.reason}"

@@ -431,7 +431,8 @@ class Index:
         """
         connection = self._writer
         if connection is None:
-            connection = self._writer = connect(self.path)
+            # One that was just read with knows the tables already.
+            connection = self._writer = self._idle.pop() if self._idle else connect(self.path)
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield connection

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import count
+from typing import TYPE_CHECKING
 
 from beads import graph
 from beads.change import closed, give_back, put
@@ -10,8 +11,10 @@ from beads.draft import Draft
 from beads.errors import InvalidInput, LostRace, Refused
 from beads.fencing import Context, guard
 from beads.model import Bead, Dependency, MergeRequest
-from beads.ops import Intend, Judge, Land, SendBack, Submit
 from beads.proof import never_proven, united
+
+if TYPE_CHECKING:
+    from beads.ops import Intend, Judge, Land, SendBack, Submit
 
 
 def submit(op: Submit, draft: Draft, context: Context) -> Bead:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from beads.create import Create as Create
 from beads.model import (
     AttemptEnd,
     Bead,
@@ -31,13 +32,6 @@ LEASE_SECONDS = 3600.0
 
 LEASE_SECONDS_MAX = 30 * 86_400.0
 """The longest lease; whoever needs it longer renews it."""
-
-
-class Create(Fact):
-    """Add a bead. One that is there with the same source and seal is left as it is."""
-
-    op: Literal["create"] = "create"
-    bead: Bead
 
 
 class Import(Fact):

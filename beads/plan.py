@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, StrictBool, StrictFloat, StrictInt
 
+from beads.create import Create
 from beads.criteria import ONLY_LIMITS, only_limit
 from beads.errors import InvalidDocument, InvalidInput
 from beads.model import Bead, Criterion, Dependency, Fact, Terms, check_id, derived_id, milliseconds
-from beads.ops import Create
 from beads.toml import Document
 
 if TYPE_CHECKING:

@@ -466,7 +466,7 @@ def settings_of(data: bytes) -> Mapping[str, object]:
         Unreadable: it is of another version of the format.
     """
     # As `Store.init` writes it, which needs no parser; importing that would cost a short command a tenth of its time.
-    plain = re.fullmatch(rb'format = (\d+)\nstore = "(\w+)"\nprefix = "(\w+)"\n', data, re.ASCII)
+    plain = re.fullmatch(rb'format = (\d+)\nstore = "([\w-]+)"\nprefix = "(\w+)"\n', data, re.ASCII)
     if plain:
         number, store, prefix = plain.groups()
         found: dict[str, object] = {"format": int(number), "store": store.decode(), "prefix": prefix.decode()}

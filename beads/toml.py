@@ -125,13 +125,13 @@ def validate(model: type[Model], data: dict[str, Any], text: bytes, source: str,
     Raises:
         InvalidDocument: with the first problem's line, key, and the nearest known key for an unknown one.
     """
-    import difflib
-
     from pydantic import ValidationError
 
     try:
         return model.model_validate(data)
     except ValidationError as error:
+        import difflib
+
         errors = error.errors(include_url=False)
         # A key that is missing is most likely the unknown one, mistyped.
         first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])

@@ -110,9 +110,9 @@ def create(session: Session, /, needs: tuple[str, ...], parent: str | None, give
       bead create "Add slugify()" --criterion "run: pytest -q tests/test_slug.py"
       bead create "Release notes" --needs bt-7f3a9c --description - < notes.md
     """
+    from beads.create import Create
     from beads.criteria import ONLY_LIMITS, only_limit
     from beads.errors import InvalidInput
-    from beads.ops import Create
 
     facts["description"] = given_text(facts["description"], "the description")
     facts["criteria"] = [criterion_facts(text) for text in facts["criteria"]]

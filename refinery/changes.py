@@ -21,6 +21,33 @@ def lines_of(git: Git, old: str, new: str) -> list[int]:
     return [1 if added == "-" else int(added) + int(removed) for added, removed, _ in counted]
 
 
+def saved_for(git: Git, base: str, head: str) -> dict[str, list[str]]:
+    """What the commits between two have changed for each bead that they name, as ``path (+added -removed)``.
+
+    Only commits of attempts count, by their trailers: what a merge has brought from elsewhere was done by others.
+    """
+    form = "%x01%(trailers:key=Bead,valueonly,separator=%x2c)%x02%(trailers:key=Attempt,valueonly,separator=%x2c)"
+    order = ("--first-parent", "--diff-merges=first-parent", "--reverse", "--no-show-signature")
+    options = ("-z", "--numstat", "--no-renames", "--no-ext-diff", "--no-textconv")
+    said = git.run("log", *order, *options, f"--format={form}", f"{base}..{head}").out
+    found: dict[str, dict[str, tuple[int, int]]] = {}
+    paths: dict[str, tuple[int, int]] = {}
+    for field in filter(None, (field.lstrip("\n") for field in said.split("\0"))):
+        # A path may have any character, but stands after two numbers.
+        if field.startswith("\x01"):
+            bead, _, attempt = field[1:].partition("\x02")
+            paths = found.setdefault(bead, {}) if attempt else {}
+            continue
+        added, removed, path = field.split("\t", 2)
+        before = paths.get(path, (0, 0))
+        paths[path] = before[0] + _count(added), before[1] + _count(removed)
+    return {bead: [f"{path} (+{n[0]} -{n[1]})" for path, n in paths.items()] for bead, paths in found.items()}
+
+
+def _count(lines: str) -> int:
+    return 0 if lines == "-" else int(lines)
+
+
 def inside(patterns: Iterable[str]) -> list[str]:
     """The pathspecs of what matches any of these patterns; a directory stands for all that is in it."""
     return [f":(glob){pattern}" for pattern in patterns]

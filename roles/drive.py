@@ -133,11 +133,17 @@ class Drive:
             ending=end.ending,
             model=self._model,
             session=self._session,
-            note=(end.text or self._said)[-NOTE_MAX:],
+            note=self._note(end)[-NOTE_MAX:],
             usage=self._used.usage,
             cost=self._cost(),
             until=end.until,
         )
+
+    def _note(self, end: Ended) -> str:
+        """Its last words. Where it was cut short, what it said helps to go on, beside what cut it short."""
+        if end.ending in ("context_exhausted", "limits", "stuck") and self._said != end.text:
+            return "\n\n".join(filter(None, [self._said.strip(), end.text]))
+        return end.text or self._said
 
     def _finish(self, exit: Exit) -> None:
         """Hear what is left to be said, once it has ended."""

@@ -7,10 +7,16 @@ from contextlib import suppress
 from pathlib import Path
 
 from beads.chain import log_of
+from beads.model import Attempt, Bead
 from refinery.processes import Exit
 
 KEPT_MAX = 1 << 30
 """How many bytes of logs a clone keeps; what evidence has of them, head and tail, stays in the store."""
+
+
+def attempt_label(step: Bead, attempt: Attempt) -> str:
+    """What the files about an attempt are called: with ``.log`` its output, with ``.events`` what it told."""
+    return f"{attempt.epoch}-{step.id}-attempt-{attempt.number}"
 
 
 def keep(exit: Exit, logs: Path) -> None:

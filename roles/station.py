@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import NAMESPACE_OID, uuid5
 
 from beads import graph
 from beads.errors import InvalidInput, Refused
@@ -21,12 +20,12 @@ from refinery.git import ABSENT
 from refinery.processes import Exit, Job, shell, start
 from refinery.queue import REWORK
 from refinery.workshop import Worktree
-from roles import review
+from roles import context, review
 from roles.acceptance import Bench, Finding, evaluate, feedback
 from roles.drive import Drive, Limits, Running, as_line
 from roles.events import Event
 from roles.llm import SURROUNDINGS
-from roles.logs import keep
+from roles.logs import attempt_label, keep
 from roles.prompts import compose
 from roles.runtimes import names_for, runtime_of
 from roles.settings import Agent
@@ -82,7 +81,7 @@ class Station:
     def attempt(self, step: Bead, agent: Agent, evidence: Sequence[Evidence]) -> Report:
         """Let the agent edit the work tree once, and save what it left; what the run came to."""
         attempt, runtime = step.attempts[-1], runtime_of(agent)
-        label = f"{self.molecule.epoch}-{step.id}-attempt-{attempt.number}"
+        label = attempt_label(step, attempt)
         order = self._order(step, attempt, agent, label, evidence)
         allow, number = names_for(agent), str(attempt.number)
         job = self._start(runtime.launch(order), label, agent.timeout, allow, {ATTEMPT: number})
@@ -105,38 +104,50 @@ class Station:
         return self.site.salvage(self.worktree, self.molecule, self.molecule.epoch, why)
 
     def _order(self, step: Bead, attempt: Attempt, agent: Agent, label: str, evidence: Sequence[Evidence]) -> Order:
-        task = self._task(step, attempt, evidence)
-        earlier = [a for a in step.attempts[:-1] if a.runtime == attempt.runtime and a.session]
-        last = earlier[-1] if agent.resume and earlier and runtime_of(agent).resumes else None
-        used = [a.usage for a in earlier if last and a.session == last.session and a.usage]
+        runtime = runtime_of(agent)
+        last = context.gone_on_with(step, attempt, runtime, wanted=agent.resume, here=self._was_here(step))
+        session = context.session_of(step, last, runtime) if last else context.chosen(step, attempt)
+        used = [a.usage for a in step.attempts[:-1] if last and a.session == session and a.usage]
+        failing = self._failing(step, attempt, evidence)
         scratch = self._log(label, "scratch")
         scratch.mkdir(exist_ok=True)
         return Order(
             agent=agent,
-            prompt=compose(task),
+            # A command is told nothing but what failed.
+            prompt="" if agent.runtime == "command" else compose(self._task(step, attempt, failing, last is not None)),
             directory=self.worktree.path,
             home=self.site.home(self.molecule.id, attempt.runtime),
             scratch=scratch,
-            session=last.session if last else str(uuid5(NAMESPACE_OID, f"{step.id}/{attempt.epoch}/{attempt.number}")),
+            session=session,
             now=self.site.clock.now(),
             resume=last is not None,
             budget=agent.budget,
             before=sum(used, Usage()),
             run=step.run,
-            feedback=task.feedback,
+            feedback=failing,
         )
 
-    def _task(self, step: Bead, attempt: Attempt, evidence: Sequence[Evidence]) -> Task:
-        molecule = self.molecule
+    def _was_here(self, step: Bead) -> Callable[[Attempt], bool]:
+        """Whether an attempt was made in this clone, which then has its log."""
+        return lambda attempt: self._log(attempt_label(step, attempt)).exists()
+
+    def _failing(self, step: Bead, attempt: Attempt, evidence: Sequence[Evidence]) -> str:
+        return feedback(evidence) if attempt.number > 1 or step.evidence or REWORK in step.labels else ""
+
+    def _task(self, step: Bead, attempt: Attempt, failing: str, resumed: bool) -> Task:
+        molecule, git, head = self.molecule, self.site.git, self.worktree.head()
         closed = [s for s in graph.steps(self.site.store.snapshot(), molecule) if s.closed]
         return Task(
             goal=f"{molecule.title}\n\n{molecule.description}",
             step=f"{step.title}\n\n{step.description}" if step.id != molecule.id else "",
             run=step.run,
             criteria=tuple(str(c) for c in step.criteria),
-            earlier=tuple(f"{s.title}: {s.close_reason or 'criteria hold'}" for s in closed),
-            feedback=feedback(evidence) if attempt.number > 1 or step.evidence or REWORK in step.labels else "",
+            earlier=() if resumed else context.earlier(git, self.base(head), head, closed),
+            feedback=failing,
             attempt=attempt.number,
+            handoff=context.handoff(step, attempt),
+            left=tuple(self.worktree.changed(head)) if attempt.number > 1 else (),
+            resumed=resumed,
         )
 
     def evaluate(self, step: Bead, agent: Agent) -> tuple[Evidence, ...]:

@@ -16,6 +16,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Earlier:
+    """What a step before this one came to.
+
+    Attributes:
+        title: the step's.
+        changed: the paths that it changed, each with how many lines were added and removed.
+        words: the last words of the agent that did it; another program's, and to be treated so.
+    """
+
+    title: str
+    changed: tuple[str, ...] = ()
+    words: str = ""
+
+
+@dataclass(frozen=True)
 class Task:
     """What one attempt is about.
 
@@ -24,20 +39,24 @@ class Task:
         step: the step's title and description.
         run: the step's shell line, for runtimes that run it.
         criteria: what must hold afterwards, in words.
-        earlier: what the steps before this one did, a line each.
+        earlier: what the steps before this one did.
         feedback: what did not hold after the last attempt; empty the first time.
         attempt: counted from 1 over all workers.
         handoff: what the agent before this one left to say; empty when there was none.
+        left: the paths that an attempt before this one changed, and that are not committed.
+        resumed: whether the agent goes on with a conversation in which it was told all that before.
     """
 
     goal: str
     step: str
     run: str
     criteria: tuple[str, ...]
-    earlier: tuple[str, ...]
+    earlier: tuple[Earlier, ...]
     feedback: str
     attempt: int
     handoff: str = ""
+    left: tuple[str, ...] = ()
+    resumed: bool = False
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,7 @@ TOWN_COMMANDS: Sections = {
     "Look": {
         "status": "cli.town:status",
         "queue": "cli.town:queue",
+        "log": "cli.town_log:log",
     },
     "Roles by hand": {
         "polecat": "cli.town:polecat",

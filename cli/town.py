@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from refinery.refinery import Refinery
+    from roles.events import Event
     from roles.site import Site
     from roles.status import Need
 
@@ -355,6 +356,8 @@ def polecat() -> None:
 def polecat_run(session: Session, bead_id: str | None, name: str | None) -> None:
     """Claim a molecule, or the best ready one, work it through, submit it, and end.
 
+    On a terminal it shows what its agents say as they say it; `town log ID --follow` does elsewhere.
+
     \b
     Example:
       town polecat run
@@ -364,9 +367,11 @@ def polecat_run(session: Session, bead_id: str | None, name: str | None) -> None
 
     from beads.errors import Fenced, NeedsPerson
     from roles.polecat import Polecat
+    from roles.station import nobody
 
     site = _site(session)
-    result = Polecat(site, name or f"hand-{os.getpid()}", _on_signals()).run(bead_id)
+    tell = _progress if sys.stdout.isatty() and not session.json else nobody
+    result = Polecat(site, name or f"hand-{os.getpid()}", _on_signals(), tell).run(bead_id)
     click.echo(f"{result.bead} {result.end}: {result.reason}".strip())
     if result.end == "fenced":
         raise Fenced(result.reason)
@@ -374,6 +379,12 @@ def polecat_run(session: Session, bead_id: str | None, name: str | None) -> None
         raise NeedsPerson(result.reason, f"`town approve {result.bead}` or `town reject {result.bead}` answers it.")
     if result.end == "unmet":
         raise NeedsPerson(result.reason, f"`bead why {result.bead}` says more; `town retry {result.bead}` tries again.")
+
+
+def _progress(event: Event) -> None:
+    from cli.town_log import in_words
+
+    _say(in_words(event))
 
 
 @group("witness")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +17,30 @@ KEPT_MAX = 1 << 30
 def attempt_label(step: Bead, attempt: Attempt) -> str:
     """What the files about an attempt are called: with ``.log`` its output, with ``.events`` what it told."""
     return f"{attempt.epoch}-{step.id}-attempt-{attempt.number}"
+
+
+def lines(path: Path, over: Callable[[], bool], pause: Callable[[], None]) -> Iterator[bytes]:
+    """The lines of a file, which may still grow or not be there yet, without their line feeds.
+
+    Args:
+        path: the file.
+        over: whether nothing more will come.
+        pause: waits a moment for more.
+    """
+    at, rest, ended = 0, b"", False
+    while not ended:
+        # Asked before the last look: what was written until then is read.
+        ended = over()
+        with suppress(FileNotFoundError), path.open("rb") as file:
+            file.seek(at)
+            while chunk := file.read(1 << 20):
+                at += len(chunk)
+                *whole, rest = (rest + chunk).split(b"\n")
+                yield from whole
+        if not ended:
+            pause()
+    if rest:
+        yield rest
 
 
 def keep(exit: Exit, logs: Path) -> None:

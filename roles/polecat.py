@@ -39,9 +39,10 @@ from refinery.queue import REWORK
 from refinery.workshop import Worktree
 from roles.acceptance import holds
 from roles.drive import Running
+from roles.events import Event
 from roles.settings import Agent
 from roles.site import REQUESTS, TOWN, Site, Stopped, branch_of, wait
-from roles.station import Station
+from roles.station import Station, nobody
 
 _OID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _READY = "refs/worktree/beadtown/ready"
@@ -83,11 +84,13 @@ class Polecat:
         site: where it works.
         name: its name, which no other living worker of this clone has.
         stopping: says whether it has been asked to stop.
+        tell: told each event of its agents as it comes.
     """
 
     site: Site
     name: str
     stopping: Callable[[], bool]
+    tell: Callable[[Event], None] = nobody
     _molecule: Bead = field(init=False)
     _station: Station = field(init=False)
     _renew_at: float = 0.0
@@ -172,7 +175,7 @@ class Polecat:
             saved = site.salvaged(self._molecule, worktree.head())
             if saved:
                 worktree.restore(saved)
-        self._station = Station(site, self._molecule, self.name, worktree, self._wait)
+        self._station = Station(site, self._molecule, self.name, worktree, self._wait, self.tell)
         self._station.set_up()
         return worktree
 

@@ -38,6 +38,11 @@ ATTEMPT = "BEADTOWN_ATTEMPT"
 """The variable that tells a process at which attempt it works; 0 when it is none."""
 
 
+def nobody(event: Event) -> None:
+    """Nobody listens."""
+    del event
+
+
 @dataclass(frozen=True)
 class Station:
     """A molecule's work tree, with what it takes to work there.
@@ -48,6 +53,7 @@ class Station:
         worker: who works here.
         worktree: its files.
         wait: waits for something that runs; may raise when the worker is asked to stop.
+        tell: told each event of an agent as it comes.
     """
 
     site: Site
@@ -55,6 +61,7 @@ class Station:
     worker: str
     worktree: Worktree
     wait: Callable[[Running], Exit]
+    tell: Callable[[Event], None] = nobody
 
     def set_up(self) -> None:
         """Make the work tree ready: run the set-up line, unless it has ended well in this work tree before.
@@ -91,6 +98,7 @@ class Station:
             def tell(event: Event) -> None:
                 events.write(as_line(event, self.site.clock.now().isoformat()))
                 events.flush()
+                self.tell(event)
 
             drive = Drive(
                 job, self._log(label), runtime.reader(order), limits, agent.model, _price, self.site.clock, tell

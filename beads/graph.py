@@ -12,6 +12,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import takewhile
 from typing import Protocol
 
 from beads.ids import natural as natural
@@ -28,6 +29,9 @@ DEATHS_MAX = 20
 
 HANDOFFS_MAX = 10
 """How often the agents at one step may hand it off, their context being full, before a person is asked."""
+
+UNREADY_MAX = 5
+"""How often in a row it may be found that nothing can be done in a step's surroundings before a person is asked."""
 
 FOREVER = datetime.max.replace(tzinfo=UTC)
 """The moment after everything that only waits for time."""
@@ -174,6 +178,22 @@ def parked(step: Bead) -> Attempt | None:
     return last if last is not None and last.end == "parked" else None
 
 
+def unready(step: Bead) -> list[Attempt]:
+    """The last attempts, back to one that came to more, that nothing could be done in: no failures of the work."""
+    last = takewhile(lambda attempt: (attempt.end, attempt.ending) == ("parked", "environment"), step.attempts[::-1])
+    return list(last)
+
+
+def out_of_tries(step: Bead) -> str:
+    """In words, that a person has to mend something, and then give the step more attempts; empty while none has to."""
+    if len(failed(step)) >= step.attempts_max:
+        return f"failed {len(failed(step))} of {step.attempts_max} attempts"
+    lost = unready(step)
+    if len(lost) >= max(UNREADY_MAX, step.attempts_max):
+        return f"could not be begun {len(lost)} times: {lost[0].reason}"
+    return ""
+
+
 def cost(step: Bead) -> float:
     """What the work on a step has cost so far in US dollars, as far as that is known."""
     return sum(a.cost or 0.0 for a in step.attempts) + sum(e.cost or 0.0 for e in step.evidence)
@@ -189,8 +209,8 @@ def over_budget(step: Bead) -> str:
 
 def used_up(step: Bead) -> str:
     """In words, why no further attempt at a step is to be begun without a person; empty when one may be."""
-    if len(failed(step)) >= step.attempts_max:
-        return f"failed {len(failed(step))} of {step.attempts_max} attempts"
+    if out_of_tries(step):
+        return out_of_tries(step)
     if over_budget(step):
         return over_budget(step)
     if len(handoffs(step)) >= HANDOFFS_MAX:

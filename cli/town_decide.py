@@ -114,7 +114,8 @@ def retry(session: Session, bead_id: str, attempts: int) -> None:
         step = graph.next_step(snapshot, molecule)
         if step is None:
             raise Refused(f"{molecule.id} has no open step", f"`bead why {molecule.id}` says where it stands.")
-        return [Update(id=step.id, attempts_max=len(graph.failed(step)) + attempts)]
+        made = max(len(graph.failed(step)), len(graph.unready(step)))
+        return [Update(id=step.id, attempts_max=made + attempts)]
 
     written = session.commit(decide)
     step = written.beads[0]

@@ -40,20 +40,19 @@ from refinery.workshop import Worktree
 from roles.acceptance import holds
 from roles.drive import Running
 from roles.events import Event
+from roles.readiness import Unready
 from roles.settings import Agent
 from roles.site import REQUESTS, TOWN, Site, Stopped, branch_of, wait
 from roles.station import Station, nobody
 
 _OID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-_READY = "refs/worktree/beadtown/ready"
-
-ATTEMPT = "BEADTOWN_ATTEMPT"
-"""The variable that tells a process at which attempt it works; 0 when it is none."""
-
 End = Literal["submitted", "done", "unmet", "asked", "parked", "stopped", "died", "fenced", "idle"]
 
 PARKED_SECONDS = 60.0
 """How long work is put off when a provider does not serve it and does not say until when; twice as long each time."""
+
+UNREADY_SECONDS = 5.0
+"""How long it is put off when its work tree cannot be made ready; twice as long each time."""
 
 PARKED_SECONDS_MAX = 3600.0
 """The longest that it is put off so."""
@@ -140,7 +139,10 @@ class Polecat:
         worktree: Worktree | None = None
         try:
             worktree = self._enter()
+            self._set_up()
             result = self._work(worktree)
+        except Unready as error:
+            result = self._put_off(worktree, error)
         except Stopped:
             result = self._leave(worktree, "stopped", "asked to stop")
         except Fenced:
@@ -176,8 +178,29 @@ class Polecat:
             if saved:
                 worktree.restore(saved)
         self._station = Station(site, self._molecule, self.name, worktree, self._wait, self.tell)
-        self._station.set_up()
         return worktree
+
+    def _set_up(self) -> None:
+        """Make the work tree ready, if there is anything left to do in it."""
+        if graph.next_step(self.site.store.snapshot(), self._molecule):
+            self._station.set_up()
+
+    def _put_off(self, worktree: Worktree | None, error: Unready) -> Result:
+        """Store why nothing can be done in the work tree, and put the molecule off: no attempt at it has failed."""
+        step = graph.next_step(self.site.store.snapshot(), self._molecule)
+        assert step is not None, "without work to do nothing is made ready"
+        assert worktree is not None, "it is there before it is made ready"
+        settings, now = self.site.settings, self.site.clock.now()
+        name = settings.agent_for(step.agent or self._molecule.agent, (step.terms or Terms()).capabilities)
+        pause = min(UNREADY_SECONDS * 2 ** len(graph.unready(step)), PARKED_SECONDS_MAX)
+        until = milliseconds(now + timedelta(seconds=pause))
+        found = error.evidence(worktree.tree(), self.name, now)
+        self._held(Begin, step, runtime=name, cost=0.0)
+        self._held(Spend, step, report=Report(ending="environment", until=until))
+        step = self._held(Finish, step, end="parked", reason=str(error), evidence=(found,))
+        if graph.used_up(step):
+            return self._leave(worktree, "unmet", f"step {step.id} {graph.used_up(step)}")
+        return self._leave(worktree, "parked", str(error), until)
 
     def _freshen(self, worktree: Worktree) -> None:
         """Start from today's main when the branch has no commit of its own yet."""

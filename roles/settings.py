@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Collection
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from beads.errors import InvalidInput
 from beads.model import Fact, Terms
@@ -26,14 +26,32 @@ class TownTable(Fact):
 
 
 class WorktreeTable(Fact):
-    """``[worktree]``: where work trees are, and the command that makes a new one ready.
+    """``[worktree]``: where work trees are, and what makes a new one ready.
 
-    ``root`` is relative to the repository; empty means the user's state directory. ``setup`` is a shell line.
+    Attributes:
+        root: their directory, relative to the repository; empty means the user's state directory.
+        copies: paths and patterns of files of the main checkout that Git does not have; called ``copy`` there.
+        setup: a shell line, run once in each new work tree.
+        setup_timeout: seconds for it.
+        ready: a shell line that ends well when a work tree can be worked in.
+        ready_timeout: seconds for it.
     """
 
     root: str = ""
+    copies: tuple[str, ...] = Field((), alias="copy")
     setup: str = ""
     setup_timeout: float = Field(default=600.0, gt=0)
+    ready: str = ""
+    ready_timeout: float = Field(default=60.0, gt=0, le=86_400)
+
+    @field_validator("copies")
+    @classmethod
+    def _inside(cls, paths: tuple[str, ...]) -> tuple[str, ...]:
+        for path in paths:
+            parts = path.split("/")
+            if not path.strip() or not path.isprintable() or path.startswith("/") or {"..", ".git"} & {*parts}:
+                raise ValueError(f"{path!r} must be a path inside the repository, and none of Git's own")
+        return paths
 
 
 class StoreTable(Fact):

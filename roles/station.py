@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from beads import graph
-from beads.errors import InvalidInput, Refused
+from beads.errors import InvalidInput
 from beads.model import Attempt, Bead, Criterion, Evidence, Usage
 from beads.ops import Report
 from beads.proof import approvals
 from refinery.gate import gate_of
-from refinery.git import ABSENT
-from refinery.processes import Exit, Job, shell, start
+from refinery.processes import Exit, Job, start
 from refinery.queue import REWORK
 from refinery.workshop import Worktree
 from roles import context, review
@@ -27,12 +26,11 @@ from roles.events import Event
 from roles.llm import SURROUNDINGS
 from roles.logs import attempt_label, keep
 from roles.prompts import compose
+from roles.readiness import make_ready
 from roles.runtimes import names_for, runtime_of
 from roles.settings import Agent
 from roles.site import Site
 from roles.task import Launch, Order, Task
-
-_READY = "refs/worktree/beadtown/ready"
 
 ATTEMPT = "BEADTOWN_ATTEMPT"
 """The variable that tells a process at which attempt it works; 0 when it is none."""
@@ -64,22 +62,12 @@ class Station:
     tell: Callable[[Event], None] = nobody
 
     def set_up(self) -> None:
-        """Make the work tree ready: run the set-up line, unless it has ended well in this work tree before.
-
-        That it has is a ref of the work tree's own, which goes with it.
+        """Make the work tree ready to be worked in.
 
         Raises:
-            Refused: it did not end well.
+            Unready: it cannot be; see :mod:`roles.readiness`.
         """
-        table, git = self.site.settings.worktree, self.site.git.at(self.worktree.path)
-        if not table.setup or git.resolve(_READY):
-            return
-        exit = self._run(Launch(shell(table.setup)), "setup", table.setup_timeout, ())
-        if exit.code != 0:
-            raise Refused(
-                f"[worktree] setup failed in {self.worktree.path} ({exit.kind}, exit {exit.code})", f"See {exit.log}."
-            )
-        git.swap(_READY, self.worktree.head(), ABSENT, "set up")
+        make_ready(self.site, self.worktree, lambda what, label, timeout: self._run(what, label, timeout, ()))
 
     def base(self, head: str) -> str:
         """The commit at which a branch with that head left main."""

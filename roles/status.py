@@ -79,7 +79,7 @@ def _remedy(snapshot: Snapshot, bead: Bead) -> str:
     step = graph.next_step(snapshot, bead)
     if step is not None and asked(step):
         return f"town approve {bead.id}, or town reject {bead.id} --reason WHY; git diff main...polecat/{bead.id}"
-    if step is not None and len(graph.failed(step)) >= step.attempts_max:
+    if step is not None and graph.out_of_tries(step):
         return f"town retry {bead.id}"
     if step is not None and graph.over_budget(step):
         return f"bead update {step.id} --budget N"

@@ -145,7 +145,14 @@ class Town:
         """Whether time alone will bring work: somebody holds a lease, the queue can move, or a spawn is due."""
         if graph.queue(snapshot) and not self.refinery.halted:
             return True
-        return self._held or bool(self._candidates(snapshot))
+        return self._held or bool(self._candidates(snapshot)) or self._recovering(snapshot)
+
+    def _recovering(self, snapshot: Snapshot) -> bool:
+        """Whether something could not be begun, and is put off for a moment before that is tried again."""
+        now = self.site.clock.now()
+        put_off = (b for b in snapshot.unclosed() if b.defer_until is not None and b.defer_until > now)
+        steps = (graph.next_step(snapshot, bead) for bead in put_off if graph.is_unit(bead))
+        return any(step is not None and graph.unready(step) and not graph.used_up(step) for step in steps)
 
     def _candidates(self, snapshot: Snapshot) -> list[Bead]:
         ready = graph.ready(snapshot, self.site.clock.now())

@@ -12,7 +12,7 @@ import heapq
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from beads.git import Oid
     from beads.model import Bead
 
-VERSION = 3
+VERSION = 4
 """The version of the tables; a file of another one is made anew."""
 
 BUSY_SECONDS = 3.0
@@ -282,6 +282,10 @@ class Reader:
             return cast("Oid", here[0].hex()) if here[0] is not None else None
         found = self._all("SELECT oid FROM beads WHERE id = ?", (bead_id,))
         return cast("Oid", found[0][0].hex()) if found else None
+
+    def select(self, sql: str, values: Mapping[str, object]) -> list[Any]:
+        """All rows of an answer, for what knows tables of its own (``beads/spending.py``)."""
+        return self._all(sql, values)
 
     def _beads(self, sql: str, values: Any = ()) -> Iterator[Bead]:
         return (self._bead(*row) for row in self._stream(sql, values))

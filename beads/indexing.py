@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from beads import graph
+from beads import graph, spending
 from beads.draft import Draft, related
 from beads.errors import InvalidInput, NotFound, TownError
 from beads.files import turn
@@ -32,7 +32,7 @@ _BATCH = 2_000
 _CACHE_KIB = 64 * 1024
 """How much of the index is in memory while the whole of it is made; what does not fit has to be read again."""
 
-TABLES = """
+TABLES = f"""{spending.TABLE}
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 CREATE TABLE beads (
     n INTEGER PRIMARY KEY,
@@ -53,7 +53,7 @@ CREATE TABLE counts (
 ) WITHOUT ROWID;
 """
 
-INDEXES = """
+INDEXES = f"""{spending.INDEXES}
 CREATE INDEX places ON beads (place);
 CREATE INDEX unclosed ON beads (place) WHERE status <> 'closed';
 CREATE INDEX statuses ON beads (status, place);
@@ -192,6 +192,7 @@ def _write(connection: sqlite3.Connection, updates: Sequence[Update], stands: St
     for kind, (leave, enter) in enumerate(_FOUND_BY):
         connection.executemany(leave, (row for old, new in changes for row in old[kind] - new[kind]))
         connection.executemany(enter, (row for old, new in changes for row in new[kind] - old[kind]))
+    spending.put(connection, ((update.old, update.new) for update in updates))
     connection.executemany("DELETE FROM beads WHERE id = ?", ((u.id,) for u in updates if u.oid is None))
 
 

@@ -132,20 +132,28 @@ class Criterion(Fact):
         return in_words(**dict(self))
 
 
+BEST_OF_MAX = 16
+"""Of how many attempts the best one can be taken."""
+
+
 class Terms(Fact):
     """On what terms a step is worked on: what its plan says beside what is to be done. No seal covers it.
+
+    Of a molecule that has steps only the ``budget`` counts, which is for all of them together.
 
     Attributes:
         model: the model that an agent is to use; empty for its own choice.
         timeout: seconds that one attempt may take; None for as long as its agent may.
         budget: US dollars that all attempts and reviews may cost together; None for no limit of the step's own.
         capabilities: what an agent has to be able to do, in the words of ``town.toml``.
+        best_of: how many attempts are made from the same beginning, of which the best one is taken.
     """
 
     model: str = ""
     timeout: float | None = Field(None, gt=0, le=86_400)
     budget: float | None = Field(None, gt=0)
     capabilities: tuple[str, ...] = ()
+    best_of: int | None = Field(None, ge=2, le=BEST_OF_MAX)
 
     def __str__(self) -> str:
         said = [
@@ -153,6 +161,7 @@ class Terms(Fact):
             f"{self.timeout:g} s an attempt" if self.timeout else "",
             f"${self.budget:.2f} in all" if self.budget else "",
             f"capable of {', '.join(self.capabilities)}" if self.capabilities else "",
+            f"the best of {self.best_of} attempts" if self.best_of else "",
         ]
         return ", ".join(filter(None, said))
 
@@ -274,6 +283,8 @@ class Attempt(Fact):
         ending: how the agent's process ended, by what it told.
         usage: tokens; None where nobody knows.
         cost: US dollars; None where nobody knows.
+        budget: US dollars that it is allowed; None for no limit.
+        tokens: how many it is allowed; None for no limit.
         note: the agent's last words, for whoever goes on.
         until: when a provider that would not serve it said that it will again.
     """
@@ -292,6 +303,8 @@ class Attempt(Fact):
     note: str = ""
     usage: Usage | None = None
     cost: float | None = Field(None, ge=0)
+    budget: float | None = Field(None, ge=0)
+    tokens: int | None = Field(None, ge=0)
     until: Moment | None = None
 
 

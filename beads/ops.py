@@ -132,8 +132,8 @@ class Release(Held):
 class Begin(Held):
     """Start an attempt at step ``id``; refused when its attempts are used up.
 
-    ``cost`` is what it will cost in US dollars, where that is known before: a command costs nothing. ``model`` and
-    ``session`` are what the agent is told to use.
+    ``cost`` is what it will cost in US dollars, where that is known before: a command costs nothing. ``budget`` and
+    ``tokens`` are what it is allowed. ``model`` and ``session`` are what the agent is told to use.
     """
 
     op: Literal["begin"] = "begin"
@@ -141,6 +141,8 @@ class Begin(Held):
     model: str = ""
     session: str = ""
     cost: float | None = Field(None, ge=0)
+    budget: float | None = Field(None, ge=0)
+    tokens: int | None = Field(None, ge=0)
 
 
 class Report(Fact):

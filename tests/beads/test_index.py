@@ -7,7 +7,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,13 +15,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beads import graph, indexing
+from beads import graph, indexing, spending
 from beads.git import Repository
-from beads.index import Choice, Reader, connect
+from beads.index import Choice, Reader, connect, micros
 from beads.indexing import SCHEMA, Update, advance_by
-from beads.model import BLOCKING, Bead, Criterion, Dependency, Lease, MergeRequest, write_bead
+from beads.model import (
+    BLOCKING,
+    Attempt,
+    Bead,
+    Criterion,
+    Dependency,
+    Evidence,
+    Lease,
+    MergeRequest,
+    Usage,
+    write_bead,
+)
 from beads.objects import Oid, raw
-from beads.ops import Claim, Close, Create, Depend, Label, Say
+from beads.ops import Begin, Claim, Close, Create, Depend, Label, Release, Say
 from beads.ops import Update as UpdateBead
 from beads.recent import Recent
 from beads.store import Store
@@ -35,6 +46,37 @@ _types = st.sampled_from([*sorted(BLOCKING), "parent-child", "blocks", "related"
 _edges = st.lists(st.builds(Dependency, on=_few, type=_types), max_size=3).map(tuple)
 _moments = st.sampled_from([NOW - timedelta(days=1), NOW, NOW + timedelta(hours=1), NOW + timedelta(days=1)])
 _words = st.sampled_from(["", "alpha beta", "BETA gamma", "naïve ä-ö", 'quo"ted (x OR y)'])
+_money = st.none() | st.sampled_from([0.0, 0.25, 1.5])
+_attempts = st.lists(
+    st.builds(
+        Attempt,
+        number=st.integers(1, 2),
+        epoch=st.just(1),
+        worker=st.just("w"),
+        runtime=st.sampled_from(["claude", "local"]),
+        model=st.sampled_from(["", "big"]),
+        started_at=_moments,
+        ended_at=st.none() | _moments,
+        ending=st.sampled_from([None, "finished", "quota", "provider_unavailable", "limits"]),
+        until=st.none() | _moments,
+        cost=_money,
+        budget=_money,
+        usage=st.none() | st.builds(Usage, input=st.integers(0, 9), cached=st.integers(0, 9), output=st.integers(0, 9)),
+    ),
+    max_size=3,
+).map(tuple)
+_evidence = st.lists(
+    st.builds(
+        Evidence,
+        id=st.sampled_from("xyz"),
+        subject=st.sampled_from(["review: kind?", "run: true"]),
+        verdict=st.sampled_from(["pass", "error"]),
+        digest=st.sampled_from(["", "sha256:0"]),
+        cost=_money,
+        at=_moments,
+    ),
+    max_size=2,
+).map(tuple)
 _fields = st.fixed_dictionaries(
     {"dependencies": _edges, "status": st.sampled_from(STATUSES)},
     optional={
@@ -52,6 +94,8 @@ _fields = st.fixed_dictionaries(
         "assignee": st.sampled_from(["ada", "nux"]),
         "description": _words,
         "seal": st.just("sha256:wrong"),
+        "attempts": _attempts,
+        "evidence": _evidence,
     },
 )
 _transactions = st.lists(st.dictionaries(_few, st.none() | _fields, max_size=3), max_size=5)
@@ -159,6 +203,54 @@ def test_counts_and_progress_are_those_of_the_beads(transactions: list[dict[str,
     assert index.progress("a") == (len(parts), sum(found.closed for found in parts))
 
 
+def _what(item: spending.Item, by: spending.By) -> str:
+    day = (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=item.at)).date()
+    return str(day) if by == "day" else str(getattr(item, by))
+
+
+@given(_transactions, st.sampled_from(get_args(spending.By)), st.none() | _moments)
+def test_what_work_has_cost_is_what_the_beads_say(
+    transactions: list[dict[str, Any]], by: spending.By, since: datetime | None
+) -> None:
+    index, view = _indexed(transactions)
+    items = [item for found in view for item in spending.items(found)]
+    assert Counter(map(tuple, index.select("SELECT * FROM spending", {}))) == Counter(map(tuple, items))
+    chosen = [item for item in items if since is None or item.at >= micros(since)]
+    expected = []
+    for what in sorted({_what(item, by) for item in chosen}):
+        some = [item for item in chosen if _what(item, by) == what]
+        sent, cached, written, made = (
+            sum(getattr(i, name) or 0 for i in some) for name in ("input", "cached", "written", "output")
+        )
+        reviews, unpriced = sum(item.review for item in some), sum(item.cost is None for item in some)
+        cost = sum(item.cost or 0.0 for item in some)
+        expected.append(spending.Cost(what, len(some) - reviews, reviews, sent, cached, written, made, cost, unpriced))
+    assert spending.costs(index, by, since) == expected
+
+
+@given(_transactions, _moments)
+def test_the_books_are_those_of_the_beads(transactions: list[dict[str, Any]], now: datetime) -> None:
+    index, view = _indexed(transactions)
+    items = [item for found in view for item in spending.items(found)]
+    books = spending.books(index, now)
+    today = [item for item in items if item.at >= micros(spending.day_of(now))]
+    assert set(books.today) == {item.agent for item in today}
+    for agent, day in books.today.items():
+        mine = [item for item in today if item.agent == agent]
+        assert day.cost == sum(item.cost or 0.0 for item in mine)
+        assert day.tokens == sum((item.input or 0) + (item.output or 0) for item in mine)
+    held = {found.id for found in view if found.lease}
+    running = [i for i in items if i.ended == 0 and i.ending is None and i.molecule in held]
+    assert sorted((one.agent, one.molecule) for one in books.running) == sorted((i.agent, i.molecule) for i in running)
+    for agent in ("claude", "local"):
+        mine = [item for item in items if item.agent == agent]
+        served = max((item.at for item in mine if item.ending == "finished"), default=None)
+        waits = [i for i in mine if i.until and i.until > micros(now)]
+        waits = [i for i in waits if served is None or max(i.at, i.ended) >= served]
+        until = books.parked[agent].until if agent in books.parked else None
+        assert micros(until) == max((i.until for i in waits if i.until), default=0)
+
+
 # --- damaged ---------------------------------------------------------------------------------------------------
 
 
@@ -243,6 +335,7 @@ def _content(path: Path) -> dict[str, list[Any]]:
         "edges": "*",
         "trees": "*",
         "counts WHERE number > 0": "*",
+        "spending": "*",
         "labels JOIN beads USING (n)": "label, at, id",
     }
     with closing(sqlite3.connect(path)) as connection:
@@ -259,6 +352,8 @@ def test_it_is_the_same_made_anew_kept_up_to_date_and_brought_up_to_date(
     with closing(sqlite3.connect(index_of(store))) as connection, closing(sqlite3.connect(tmp_path / "old")) as copy:
         connection.backup(copy)
     store.commit("nux", [Claim(worker="nux", id="e.1"), UpdateBead(id="e", priority=0), Label(id="b", remove=("x",))])
+    store.commit("nux", [Begin(id="e.1", worker="nux", epoch=1, runtime="claude", cost=0.5)])
+    store.commit("nux", [Release(id="e.1", worker="nux", epoch=1)])
     steps = [bead(f"e.{n}", issue_type="step", dependencies=part_of("e"), labels=("y",)) for n in range(2, 8)]
     store.commit("ada", [Create(bead=step) for step in steps])
     store.commit("ada", [Close(id="e.3", force=True, reason="over"), Depend(id="e", on="b", type="related")])

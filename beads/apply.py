@@ -201,7 +201,7 @@ def _release(op: Release, draft: Draft, context: Context) -> Bead:
 
 
 def _begin(op: Begin, draft: Draft, context: Context) -> Bead:
-    step, _ = guard(draft, context, op.id, op.worker, op.epoch)
+    step, molecule = guard(draft, context, op.id, op.worker, op.epoch)
     if step.closed:
         raise Refused(f"step {step.id} is closed already")
     running = [attempt for attempt in step.attempts if attempt.end is None]
@@ -213,9 +213,10 @@ def _begin(op: Begin, draft: Draft, context: Context) -> Bead:
         raise Refused(
             f"all {step.attempts_max} attempts at {step.id} are used up", f"`town retry {step.id}` gives more."
         )
-    if graph.over_budget(step):
-        hint = f"`bead update {step.id} --budget N` allows more."
-        raise Refused(f"{step.id} {graph.over_budget(step)}", hint)
+    overdrawn = graph.overdrawn(draft, molecule, step)
+    if overdrawn:
+        hint = f"`bead update {overdrawn} --budget N` allows more."
+        raise Refused(f"{overdrawn} {graph.over_budget(draft, draft.need(overdrawn))}", hint)
     if graph.used_up(step):
         raise Refused(f"{step.id} {graph.used_up(step)}", f"`bead why {step.id}` says more.")
     attempt = Attempt(
@@ -227,6 +228,8 @@ def _begin(op: Begin, draft: Draft, context: Context) -> Bead:
         session=op.session,
         started_at=context.now,
         cost=op.cost,
+        budget=op.budget,
+        tokens=op.tokens,
     )
     return put(draft, context, step, step.evolve(attempts=(*step.attempts, attempt)))
 

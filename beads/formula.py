@@ -134,6 +134,7 @@ class StepTemplate(Fact):
         timeout: seconds that one attempt may take.
         budget: US dollars that all of it may cost.
         capabilities: what its agent must be able to do.
+        best_of: how many attempts are made, of which the best one is taken.
         criteria: what must hold before it may close; checked when it has become a step.
         for_each: the list variable that it is repeated for.
         when: the condition under which it is there.
@@ -152,6 +153,7 @@ class StepTemplate(Fact):
     timeout: StrictFloat | None = None
     budget: StrictFloat | None = None
     capabilities: Array[str] = ()
+    best_of: StrictInt | None = None
     criteria: Tables[dict[str, Any]] = ()
     for_each: str = ""
     when: str = ""
@@ -174,6 +176,7 @@ class Formula(Written):
         priority: of the molecule, as in a plan.
         labels: words to find the molecule by.
         agent: who does it.
+        budget: US dollars that all of it may cost.
         rework: the shell line for the command runtime when it was sent back.
         vars: the variables.
         steps: the templates of the steps.
@@ -186,6 +189,7 @@ class Formula(Written):
     priority: StrictInt = Field(2, ge=0, le=4)
     labels: Array[str] = ()
     agent: str = ""
+    budget: StrictFloat | None = None
     rework: str = ""
     vars: dict[Annotated[str, AfterValidator(_identifier)], Annotated[Variable, BeforeValidator(in_table)]] = {}
     steps: Tables[StepTemplate]

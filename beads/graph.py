@@ -194,25 +194,36 @@ def out_of_tries(step: Bead) -> str:
     return ""
 
 
-def cost(step: Bead) -> float:
-    """What the work on a step has cost so far in US dollars, as far as that is known."""
-    return sum(a.cost or 0.0 for a in step.attempts) + sum(e.cost or 0.0 for e in step.evidence)
+def cost(bead: Bead) -> float:
+    """What the work on a bead itself has cost so far in US dollars, as far as that is known."""
+    return sum(a.cost or 0.0 for a in bead.attempts) + sum(e.cost or 0.0 for e in bead.evidence)
 
 
-def over_budget(step: Bead) -> str:
-    """In words that the budget of a step is spent, so that nothing more may be begun; empty while it is not."""
-    budget = step.terms.budget if step.terms else None
-    if budget is None or cost(step) < budget:
+def left(view: View, bead: Bead) -> float | None:
+    """What is left of the budget of a step, or of a molecule for all its steps; None when it has none."""
+    budget = bead.terms.budget if bead.terms else None
+    if budget is None:
+        return None
+    return budget - cost(bead) - sum(cost(step) for step in view.steps(bead.id))
+
+
+def over_budget(view: View, bead: Bead) -> str:
+    """In words, that the budget of a step or a molecule is spent; empty while it is not."""
+    rest = left(view, bead)
+    if rest is None or rest > 0 or bead.terms is None or bead.terms.budget is None:
         return ""
-    return f"has cost ${cost(step):.2f} of its budget of ${budget:.2f}"
+    return f"has cost ${bead.terms.budget - rest:.2f} of its budget of ${bead.terms.budget:.2f}"
+
+
+def overdrawn(view: View, molecule: Bead, step: Bead) -> str:
+    """The id of the step or the molecule whose budget is spent, so that nothing more may be begun; else empty."""
+    return next((bead.id for bead in (step, molecule) if over_budget(view, bead)), "")
 
 
 def used_up(step: Bead) -> str:
     """In words, why no further attempt at a step is to be begun without a person; empty when one may be."""
     if out_of_tries(step):
         return out_of_tries(step)
-    if over_budget(step):
-        return over_budget(step)
     if len(handoffs(step)) >= HANDOFFS_MAX:
         return f"was handed off {len(handoffs(step))} times; it is too large"
     if len(deaths(step)) >= DEATHS_MAX:
@@ -372,6 +383,10 @@ def _work_state(view: View, bead: Bead) -> State:
         return State("ready", "all steps closed, not yet submitted" if workable(view, bead) else "nothing in its way")
     if used_up(step):
         return State("needs_person", f"step {step.id} {used_up(step)}")
+    spent = overdrawn(view, bead, step)
+    if spent:
+        what = "step " if spent == step.id else ""
+        return State("needs_person", f"{what}{spent} {over_budget(view, view.get(spent) or step)}")
     return State("ready", f"next step {step.id}: {step.title}")
 
 

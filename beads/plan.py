@@ -3,7 +3,7 @@
 Pouring is pure and has no memory. A molecule's id follows from the plan's name, its own name and what its work
 is, so that pouring twice changes nothing, and pouring an edited plan makes new beads only for the molecules whose
 work was edited. What the work is: title, goal, ``rework``, ``needs`` as written, and the steps with their criteria.
-Priority, labels, agent and attempts are no part of it; they may be changed on the bead at any time.
+Priority, labels, agent, budget and attempts are no part of it; they may be changed on the bead at any time.
 
 An edit leaves a bead behind that the plan no longer asks for; a ``supersedes`` dependency from it to its successor
 says so, as in ``bd``, and the Mayor writes it. The plan poured last rules: when an edit is taken back, what was
@@ -27,7 +27,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, Strict
 from beads.create import Create
 from beads.criteria import ONLY_LIMITS, only_limit
 from beads.errors import InvalidDocument, InvalidInput
-from beads.model import Bead, Criterion, Dependency, Fact, Terms, check_id, derived_id, milliseconds
+from beads.model import BEST_OF_MAX, Bead, Criterion, Dependency, Fact, Terms, check_id, derived_id, milliseconds
 from beads.toml import Document
 
 if TYPE_CHECKING:
@@ -128,6 +128,7 @@ class Step(Fact):
         timeout: seconds that one attempt may take; the agent's when not given.
         budget: US dollars that all of it may cost; no limit of its own when not given.
         capabilities: what its agent must be able to do, in the words of ``town.toml``.
+        best_of: how many attempts are made from the same beginning, of which the best one is taken.
         criteria: what must hold before it may close.
     """
 
@@ -142,11 +143,12 @@ class Step(Fact):
     timeout: StrictFloat | None = Field(None, gt=0, le=86_400)
     budget: StrictFloat | None = Field(None, gt=0)
     capabilities: Array[Words] = ()
+    best_of: StrictInt | None = Field(None, ge=2, le=BEST_OF_MAX)
     criteria: Tables[PlannedCriterion] = ()
 
     def terms(self) -> Terms | None:
         """On what terms it is worked on; None when nothing is said of them."""
-        said = {"model": self.model, "timeout": self.timeout, "budget": self.budget, "capabilities": self.capabilities}
+        said = {name: getattr(self, name) for name in Terms.model_fields}
         return Terms.model_validate(said) if any(said.values()) else None
 
 
@@ -161,6 +163,7 @@ class Molecule(Fact):
         priority: 0 is the most urgent, 4 the least.
         labels: words to find it by.
         agent: who does it; empty means the default.
+        budget: US dollars that all its steps may cost together; no limit of its own when not given.
         rework: the shell line for the command runtime when it was sent back; empty means the ``run`` lines again.
         run: short for one step: its command.
         criteria: short for one step: its criteria.
@@ -174,6 +177,7 @@ class Molecule(Fact):
     priority: StrictInt = Field(2, ge=0, le=4)
     labels: Array[Words] = ()
     agent: str = ""
+    budget: StrictFloat | None = Field(None, gt=0)
     rework: Annotated[str, AfterValidator(_sayable)] = ""
     run: Command = ""
     criteria: Tables[PlannedCriterion] = ()
@@ -389,6 +393,7 @@ def _family(plan: Plan, molecule: Molecule, bead_id: str, actor: str, stamp: dat
         description=molecule.goal,
         rework=molecule.rework,
         agent=molecule.agent,
+        terms=Terms(budget=molecule.budget) if molecule.budget else None,
         labels=tuple(sorted(set(molecule.labels))),
         source=source,
         created_at=stamp,
@@ -400,7 +405,7 @@ def _family(plan: Plan, molecule: Molecule, bead_id: str, actor: str, stamp: dat
     parent = Dependency(on=bead_id, type="parent-child")
     before = {step_id: Dependency(on=ids[step_id]) for step_id in dict.fromkeys(itertools.chain(*order.values()))}
     # What a plan says was checked when it was read, and to check ten thousand steps once more takes a second.
-    blank = root.evolve(issue_type="step", rework="", labels=())
+    blank = root.evolve(issue_type="step", rework="", labels=(), terms=None)
     return [root.sealed()] + [
         blank.evolve(
             id=ids[step.id],
@@ -410,7 +415,8 @@ def _family(plan: Plan, molecule: Molecule, bead_id: str, actor: str, stamp: dat
             agent=step.agent,
             source=f"{source}/{step.id}",
             terms=step.terms(),
-            attempts_max=step.attempts,
+            # Each of those that the best one is taken of may fail before a person is asked.
+            attempts_max=max(step.attempts, step.best_of or 0),
             dependencies=(parent, *(before[need] for need in order[step.id])),
             criteria=tuple(_ANY.model_copy(update=dict(criterion)) for criterion in step.criteria),
         ).sealed()

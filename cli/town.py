@@ -94,7 +94,8 @@ def up(session: Session, polecats: int | None, until_idle: bool) -> None:
     """Run the town in the foreground: Witness, Refinery, and polecats for what is ready.
 
     Ctrl-C lets polecats save their work and give their molecules back. Killed in any way, `town up` goes on
-    from where things stand. Exit code 7: done, but something needs a person.
+    from where things stand. Exit code 7: done, but something needs a person, or is put off: until a provider serves
+    again in more than five minutes, or until a day has passed whose budget is spent.
 
     \b
     Example:
@@ -114,16 +115,18 @@ def up(session: Session, polecats: int | None, until_idle: bool) -> None:
         finally:
             refinery.close()
         if until_idle and not stopping():
-            _finish(town.needs())
+            _finish(town.needs(), town.put_off())
 
 
 def _site(session: Session) -> Site:
     """The site, after the checks that a role needs to hold before it starts."""
     from cli.config import open_site
     from refinery.gate import gate_of
+    from roles.routing import check
 
     site = open_site(session.start)
     gate_of(site.git, site.main_head())
+    check(site.settings)
     return site
 
 
@@ -161,11 +164,15 @@ def _refinery(site: Site) -> Refinery:
     )
 
 
-def _finish(found: Sequence[Need]) -> None:
+def _finish(found: Sequence[Need], put_off: Sequence[Need] = ()) -> None:
     from beads.errors import NeedsPerson
 
     for need in found:
         click.echo(f"needs a person: {need.bead_id}: {need.reason}\n  {need.command}", err=True)
+    for need in put_off:
+        click.echo(f"put off: {need.bead_id}: {need.reason}\n  {need.command}", err=True)
+    if put_off and not found:
+        raise NeedsPerson(f"{len(put_off)} put off", "`town status` shows until when; run `town up` again then.")
     if found:
         raise NeedsPerson(f"{len(found)} waiting for a person", "`town status` shows them, `bead why ID` says more.")
 

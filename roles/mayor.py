@@ -198,10 +198,8 @@ def _drift(wanted: Bead, there: Bead | None) -> Iterator[str]:
     """What may be changed on a bead at any time, and differs; pouring leaves it as it is."""
     if there is None or there.closed:
         return
-    steering = (
-        {"attempts": "attempts_max", "terms": "terms"} if wanted.issue_type == "step" else {"priority": "priority"}
-    )
-    for key, field in {"agent": "agent", **steering}.items():
+    steering = {"attempts": "attempts_max"} if wanted.issue_type == "step" else {"priority": "priority"}
+    for key, field in {"agent": "agent", "terms": "terms", **steering}.items():
         said, found = getattr(wanted, field), getattr(there, field)
         if said != found:
             yield f"{key} of {there.id} is {_quoted(found)} in the store, {_quoted(said)} in the plan"

@@ -7,6 +7,7 @@ tree or a salvage ref has what was not, and every step begins with a look whethe
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import re
 from collections.abc import Callable, Sequence
@@ -16,9 +17,9 @@ from itertools import takewhile
 from typing import Literal, NamedTuple
 
 from beads import graph, sync
-from beads.errors import Fenced, LostRace, Unreadable
+from beads.errors import Fenced, InvalidInput, LostRace, Refused, Unreadable
 from beads.liveness import Presence
-from beads.model import AttemptEnd, Bead, Evidence, Terms, milliseconds
+from beads.model import AttemptEnd, Bead, Evidence, milliseconds
 from beads.ops import (
     LEASE_SECONDS,
     Begin,
@@ -33,14 +34,18 @@ from beads.ops import (
     Spend,
     Submit,
 )
+from beads.spending import books
+from beads.store import Snapshot
 from refinery.git import ABSENT, Identity
 from refinery.processes import Exit
 from refinery.queue import REWORK
 from refinery.workshop import Worktree
+from roles import routing
 from roles.acceptance import holds
 from roles.drive import Running
 from roles.events import Event
 from roles.readiness import Unready
+from roles.routing import Ask, Go, Route, Wait
 from roles.settings import Agent
 from roles.site import REQUESTS, TOWN, Site, Stopped, branch_of, wait
 from roles.station import Station, nobody
@@ -102,11 +107,10 @@ class Polecat:
             Refused: it cannot be claimed now.
         """
         with Presence(self.site.workers, self.name):
-            claim = Claim(id=bead_id, worker=self.name, site=self.site.name, workable=bead_id is None)
-            molecule = self._claim(claim)
-            if molecule is None:
-                return Result("", "idle", "nothing is ready")
-            self._molecule = molecule
+            taken = self._claim(bead_id) if bead_id else self._take()
+            if taken is None or isinstance(taken, Result):
+                return taken or Result("", "idle", "nothing is ready")
+            self._molecule = molecule = taken
             try:
                 result = self._hold()
             except Fenced as error:
@@ -115,8 +119,26 @@ class Polecat:
             self._share()
             return result
 
-    def _claim(self, claim: Claim) -> Bead | None:
+    def _take(self) -> Bead | Result | None:
+        """Claim the best molecule of those that are ready, and that somebody may work on now."""
+        snapshot, now = self.site.store.snapshot(), self.site.clock.now()
+        ready = [bead for bead in snapshot.ready(now) if graph.workable(snapshot, bead)]
+        if not ready:
+            # Where the store is shared, there may be something that nobody here knows of yet.
+            return self._claim(None)
+        known, why = books(snapshot, now), ""
+        for bead in ready:
+            found = routing.of(self.site.settings, known, snapshot, bead, now)
+            if not isinstance(found, Go):
+                why = why or f"{bead.id}: {found.reason}"
+                continue
+            with contextlib.suppress(LostRace, Refused):
+                return self._claim(bead.id)
+        return Result("", "idle", why or "others were first")
+
+    def _claim(self, bead_id: str | None) -> Bead | None:
         """Claim; where the store is shared, it counts only because the remote has accepted it."""
+        claim = Claim(id=bead_id, worker=self.name, site=self.site.name, workable=bead_id is None)
         if self.site.remote is None:
             return self._commit(claim)
         return sync.claim(self.site.store, self.site.remote, self._actor, claim, self._chance).beads[0]
@@ -191,10 +213,11 @@ class Polecat:
         assert step is not None, "without work to do nothing is made ready"
         assert worktree is not None, "it is there before it is made ready"
         settings, now = self.site.settings, self.site.clock.now()
-        name = settings.agent_for(step.agent or self._molecule.agent, (step.terms or Terms()).capabilities)
+        names = routing.chain(settings, step.agent or self._molecule.agent, step)
         pause = min(UNREADY_SECONDS * 2 ** len(graph.unready(step)), PARKED_SECONDS_MAX)
         until = milliseconds(now + timedelta(seconds=pause))
         found = error.evidence(worktree.tree(), self.name, now)
+        name = names[routing.whose_turn(settings, names, step)]
         self._held(Begin, step, runtime=name, cost=0.0)
         self._held(Spend, step, report=Report(ending="environment", until=until))
         step = self._held(Finish, step, end="parked", reason=str(error), evidence=(found,))
@@ -240,41 +263,94 @@ class Polecat:
         """Bring a step to where its criteria hold and close it; otherwise why that is not to be had now."""
         if REWORK in step.labels:
             self._bring_main(step, worktree)
-        terms, settings = step.terms or Terms(), self.site.settings
-        agent_name = settings.agent_for(step.agent or self._molecule.agent, terms.capabilities)
-        agent = settings.agent(agent_name).on(terms)
+        try:
+            agent = routing.agent_of(self.site.settings, self._molecule, step)
+        except InvalidInput as error:
+            return _Halt("unmet", f"step {step.id}: {error.message}")
         evidence = self._station.evaluate(step, agent) if _worth_a_look(step, agent) else ()
         while not holds(step.criteria, evidence):
             step = self.site.store.snapshot().need(step.id)
             if evidence and evidence[-1].verdict == "asked":
                 self._ask(step, worktree, evidence)
                 return _Halt("asked", f"step {step.id} waits for a person's answer")
-            put_off = graph.parked(step)
-            if put_off and put_off.epoch == self._molecule.epoch:
-                return _Halt("parked", put_off.reason, put_off.until)
             if graph.used_up(step):
                 return _Halt("unmet", f"step {step.id} did not meet its criteria")
-            evidence = self._try(step, agent_name, agent, evidence)
+            found = self._try(step, evidence)
+            if isinstance(found, _Halt):
+                return found
+            evidence = found
         self._settle(step, worktree, evidence)
         return None
 
-    def _try(self, step: Bead, agent_name: str, agent: Agent, evidence: tuple[Evidence, ...]) -> tuple[Evidence, ...]:
-        """Make one attempt at a step; what is found of its criteria afterwards."""
+    def _try(self, step: Bead, evidence: tuple[Evidence, ...]) -> tuple[Evidence, ...] | _Halt:
+        """Make one attempt at a step; what is found of its criteria afterwards, or why none may be made now."""
         # Where there is nothing to mend, only the review is tried again, which says itself what it cost.
         again = _undecided(evidence)
-        free = again or agent.runtime == "command"
-        step = self._held(Begin, step, runtime=agent_name, model=agent.model, cost=0.0 if free else None)
+        route = self._begin(step, again)
+        if isinstance(route, Ask):
+            return _Halt("unmet", f"step {step.id}: {route.reason}")
+        if isinstance(route, Wait):
+            put_off = graph.parked(step)
+            return _Halt("parked", route.reason, route.until if put_off and put_off.until else None)
+        step = self.site.store.snapshot().need(step.id)
+        agent = routing.agent_of(self.site.settings, self._molecule, step, route.agent)
         report = Report() if again else self._attempt(step, agent, evidence)
         found = self._station.evaluate(step, agent)
         if not holds(step.criteria, found) and found[-1].verdict != "asked":
-            idle = bool(evidence) and evidence[-1].tree == found[-1].tree
-            end, until = _unmet(report, step, idle, self.site.clock.now())
-            if until is not None:
-                self._held(Spend, step, report=report.model_copy(update={"until": until}))
-            told = report.note if end == "parked" else _why(found)
-            nothing = "" if _has_work(step, agent) else "nothing was done, as it has no `run` line and no agent: "
-            self._held(Finish, step, end=end, reason=nothing + told, evidence=found)
+            self._give_up(step, agent, report, evidence, found)
         return found
+
+    def _begin(self, step: Bead, again: bool) -> Route:
+        """Begin an attempt, if one may be: decided and stored in one, so that two do not spend the same money."""
+        decided: list[Route] = []
+
+        def decide(snapshot: Snapshot) -> list[Operation]:
+            settings, now, known = self.site.settings, self.site.clock.now(), snapshot.need(step.id)
+            molecule = snapshot.need(self._molecule.id)
+            route = routing.route(settings, books(snapshot, now), snapshot, molecule, known, now)
+            decided[:] = [route]
+            if not isinstance(route, Go):
+                return []
+            agent = routing.agent_of(settings, molecule, known, route.agent)
+            free = again or agent.runtime == "command"
+            begin = Begin(
+                id=step.id,
+                worker=self.name,
+                epoch=self._molecule.epoch,
+                runtime=route.agent,
+                model=agent.model,
+                cost=0.0 if free else None,
+                budget=None if free else route.budget,
+                tokens=None if free else route.tokens,
+            )
+            return [begin]
+
+        self.site.store.commit(self._actor, decide)
+        return decided[0]
+
+    def _give_up(
+        self, step: Bead, agent: Agent, report: Report, before: Sequence[Evidence], found: tuple[Evidence, ...]
+    ) -> None:
+        """End an attempt that did not bring its step to hold."""
+        idle = bool(before) and before[-1].tree == found[-1].tree
+        end, until = _unmet(report, step, idle, self.site.clock.now())
+        if until is not None:
+            self._held(Spend, step, report=report.model_copy(update={"until": until}))
+        told = report.note if end == "parked" else _why(found)
+        over = self._cut_short(step, agent, report, found)
+        if over is not None:
+            end, told = "parked", over.reason
+        nothing = "" if _has_work(step, agent) else "nothing was done, as it has no `run` line and no agent: "
+        self._held(Finish, step, end=end, reason=nothing + told, evidence=found)
+
+    def _cut_short(self, step: Bead, agent: Agent, report: Report, found: Sequence[Evidence]) -> Wait | None:
+        """That it was the end of the money for today which ended an attempt: no failure of the work."""
+        attempt, snapshot, now = step.attempts[-1], self.site.store.snapshot(), self.site.clock.now()
+        less = (attempt.budget or math.inf) < (agent.budget or math.inf)
+        fewer = (attempt.tokens or math.inf) < (agent.tokens or math.inf)
+        if not (report.ending == "limits" and (less or fewer)) and not _undecided(found):
+            return None
+        return routing.day_over(self.site.settings, books(snapshot, now), attempt.runtime, now)
 
     def _ask(self, step: Bead, worktree: Worktree, evidence: tuple[Evidence, ...]) -> None:
         """Commit what a person is asked about, so that it can be looked at, and ask."""
@@ -380,7 +456,9 @@ def _unmet(report: Report, step: Bead, idle: bool, now: datetime) -> tuple[Attem
     if report.ending in ("quota", "provider_unavailable"):
         before = takewhile(lambda attempt: attempt.end == "parked", reversed(step.attempts[:-1]))
         pause = min(PARKED_SECONDS * 2 ** len(list(before)), PARKED_SECONDS_MAX)
-        return "parked", report.until or milliseconds(now + timedelta(seconds=pause))
+        # A clock that is behind, or a provider that does not mean it, must not let us ask it without end.
+        told = report.until if report.until is not None and report.until > now else None
+        return "parked", told or milliseconds(now + timedelta(seconds=pause))
     return ("handed_off" if report.ending == "context_exhausted" and not idle else "unmet"), None
 
 

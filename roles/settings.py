@@ -18,11 +18,15 @@ from refinery.gate import SETTINGS_FILE, Gate
 
 
 class TownTable(Fact):
-    """``[town]``: how many polecats run at once, and which branch is main."""
+    """``[town]``: how many polecats run at once, which branch is main, and what a day may cost.
+
+    ``budget_day`` is in US dollars, for all agents and reviews together; a day is one in UTC.
+    """
 
     polecats: int = Field(default=2, ge=1, le=256)
     branch: str = "main"
     agent: str = "command"
+    budget_day: float | None = Field(None, gt=0)
 
 
 class WorktreeTable(Fact):
@@ -86,6 +90,11 @@ class Agent(Fact):
         capabilities: what it is good for; a step may ask for some of these words.
         budget: US dollars that one attempt may cost.
         tokens: how many one attempt may use, sent and generated together.
+        budget_day: US dollars that all its attempts of a day may cost, in UTC.
+        tokens_day: how many tokens they may use.
+        at_once: how many attempts of it may go on at the same time.
+        escalate: who takes over after it has failed ``tries`` times at a step, one after the other.
+        tries: how often it may fail at a step before that.
         resume: whether an attempt goes on with the conversation of the one before, instead of a fresh one.
     """
 
@@ -99,6 +108,11 @@ class Agent(Fact):
     capabilities: tuple[str, ...] = ()
     budget: float | None = Field(None, gt=0)
     tokens: int | None = Field(None, gt=0)
+    budget_day: float | None = Field(None, gt=0)
+    tokens_day: int | None = Field(None, gt=0)
+    at_once: int | None = Field(None, ge=1)
+    escalate: tuple[str, ...] = ()
+    tries: int = Field(2, ge=1)
     resume: bool = False
 
     def on(self, terms: Terms) -> Agent:
@@ -182,10 +196,11 @@ def read_settings(text: bytes, source: str = SETTINGS_FILE) -> Settings:
 
     Raises:
         InvalidDocument: not TOML, an unknown key (with the nearest known one), a wrong value; with its line.
-        InvalidInput: the default agent or the one that reviews is not defined, or cannot review.
+        InvalidInput: an agent that is named is not defined, or the one that reviews cannot.
     """
     settings = validate(Settings, loads(text, source), text, source)
-    settings.agent(settings.town.agent)
+    for name in (settings.town.agent, *(other for agent in settings.agents.values() for other in agent.escalate)):
+        settings.agent(name)
     if settings.review.agent and settings.agent(settings.review.agent).runtime != "plain":
         raise InvalidInput(f"the agent {settings.review.agent!r} cannot review", "Name one of runtime 'plain'.")
     return settings

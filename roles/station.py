@@ -15,11 +15,12 @@ from beads.errors import InvalidInput
 from beads.model import Attempt, Bead, Criterion, Evidence, Usage
 from beads.ops import Report
 from beads.proof import approvals
+from beads.spending import books
 from refinery.gate import gate_of
 from refinery.processes import Exit, Job, start
 from refinery.queue import REWORK
 from refinery.workshop import Worktree
-from roles import context, review
+from roles import context, review, routing
 from roles.acceptance import Bench, Finding, evaluate, feedback
 from roles.drive import Drive, Limits, Running, as_line
 from roles.events import Event
@@ -80,7 +81,7 @@ class Station:
         order = self._order(step, attempt, agent, label, evidence)
         allow, number = names_for(agent), str(attempt.number)
         job = self._start(runtime.launch(order), label, agent.timeout, allow, {ATTEMPT: number})
-        limits = Limits(order.budget or math.inf, agent.tokens or math.inf, agent.silence)
+        limits = Limits(order.budget or math.inf, attempt.tokens or math.inf, agent.silence)
         with self._log(label, "events").open("w", encoding="utf-8", errors="replace") as events:
 
             def tell(event: Event) -> None:
@@ -117,7 +118,7 @@ class Station:
             session=session,
             now=self.site.clock.now(),
             resume=last is not None,
-            budget=agent.budget,
+            budget=attempt.budget,
             before=sum(used, Usage()),
             run=step.run,
             feedback=failing,
@@ -174,6 +175,9 @@ class Station:
     def _review(self, criterion: Criterion, step: Bead, author: Agent, base: str, tree: str) -> Finding:
         """Let somebody else look at the branch. What cannot be read as a verdict is none."""
         settings, git = self.site.settings, self.site.git.at(self.worktree.path)
+        over = self._overspent(step)
+        if over:
+            return Finding("error", f"nobody was asked: {over}")
         prompt = review.compose(criterion.review, self.molecule, step, git, base, tree)
         try:
             launched = review.launch(settings, author, prompt)
@@ -194,6 +198,14 @@ class Station:
         cost = None if agent else verdict.cost
         words = "" if good else verdict.in_words()
         return Finding("pass" if good else "fail", verdict.summary, exit.seconds, words, exit.digest, cost)
+
+    def _overspent(self, step: Bead) -> str:
+        """In words, that no money is left for a review; empty while there is some."""
+        snapshot, now = self.site.store.snapshot(), self.site.clock.now()
+        molecule = snapshot.need(self.molecule.id)
+        spent = graph.overdrawn(snapshot, molecule, snapshot.need(step.id))
+        day = routing.day_over(self.site.settings, books(snapshot, now), None, now)
+        return f"{spent} {graph.over_budget(snapshot, snapshot.need(spent))}" if spent else day.reason if day else ""
 
     def _run(
         self,

@@ -13,18 +13,21 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 from beads import graph
 from beads.clock import Clock
 from beads.errors import TownError
 from beads.model import Bead
+from beads.spending import Running, books
 from beads.store import Snapshot
 from refinery.processes import Job, start
 from refinery.refinery import Refinery
-from roles import witness
+from roles import routing, witness
+from roles.routing import Go, Wait
 from roles.site import Site
-from roles.status import Need, needs, rows
+from roles.status import Need, needs, put_off, rows
 
 NAMES = (
     "nux",
@@ -40,6 +43,9 @@ NAMES = (
     "rictus",
     "max",
 )
+
+PATIENCE_SECONDS = 300.0
+"""How long ``until_idle`` waits for a provider that said when it will serve again; what takes longer is left."""
 
 GRACE_SECONDS = 15.0
 """How long polecats get to save their work when the town stops."""
@@ -57,6 +63,7 @@ class _Spawned:
     bead_id: str
     name: str
     job: Job
+    route: Go
 
 
 @dataclass
@@ -81,6 +88,7 @@ class Town:
     _in_a_row: int = 0
     _counter: int = 0
     _held: bool = False
+    _soon: bool = False
 
     def run(self, until_idle: bool, stopping: Callable[[], bool]) -> list[Need]:
         """Tick until asked to stop, or with ``until_idle`` until nothing can be done without a person.
@@ -107,10 +115,14 @@ class Town:
     def needs(self) -> list[Need]:
         """What waits for a person now."""
         snapshot = self.site.store.snapshot()
-        found = needs(snapshot, rows(snapshot, self.site.clock.now()))
+        found = needs(snapshot, rows(snapshot, self.site.clock.now(), self.site.settings))
         if self.refinery.halted:
             found.append(Need("queue", self.refinery.halted, self.refinery.remedy))
         return found
+
+    def put_off(self) -> list[Need]:
+        """What goes on by itself, but only after some time."""
+        return put_off(rows(self.site.store.snapshot(), self.site.clock.now(), self.site.settings))
 
     def _tick_or_stop(self, stopping: Callable[[], bool]) -> bool:
         """As :meth:`tick`; what fails because Ctrl-C reached more than us is no failure."""
@@ -142,10 +154,10 @@ class Town:
         return any(spawned.job.poll() is not None for spawned in self._spawned) or self.refinery.judged
 
     def _pending(self, snapshot: Snapshot) -> bool:
-        """Whether time alone will bring work: somebody holds a lease, the queue can move, or a spawn is due."""
+        """Whether time alone will soon bring work: somebody holds a lease, the queue can move, or a spawn is due."""
         if graph.queue(snapshot) and not self.refinery.halted:
             return True
-        return self._held or bool(self._candidates(snapshot)) or self._recovering(snapshot)
+        return self._held or self._soon or self._recovering(snapshot)
 
     def _recovering(self, snapshot: Snapshot) -> bool:
         """Whether something could not be begun, and is put off for a moment before that is tried again."""
@@ -159,20 +171,28 @@ class Town:
         return [bead for bead in ready if graph.workable(snapshot, bead)]
 
     def _schedule(self, snapshot: Snapshot) -> None:
-        """Spawn polecats for the best ready molecules, up to the cap."""
+        """Spawn polecats for the best ready molecules that somebody may work on, up to the cap."""
         names = {s.name for s in self._spawned}
         leases = [bead.lease for bead in snapshot.unclosed() if bead.lease]
         names |= {lease.worker for lease in leases if lease.site == self.site.name}
         self._held = bool(leases)
         taken = {s.bead_id for s in self._spawned}
-        now = self.site.clock.monotonic()
-        due = [
-            b for b in self._candidates(snapshot) if b.id not in taken and self._failures.get(b.id, (0, 0.0))[1] <= now
-        ]
-        for bead in due[: max(0, self.polecats - len(names))]:
-            self._spawn(bead)
+        now, moment = self.site.clock.monotonic(), self.site.clock.now()
+        ledger = books(snapshot, moment)
+        soon = moment + timedelta(seconds=PATIENCE_SECONDS)
+        self._soon = any(park.until <= soon for park in ledger.parked.values())
+        for bead in self._candidates(snapshot):
+            if self._soon and len(names) >= self.polecats:
+                break
+            about = [Running(s.route.agent, s.bead_id, s.route.budget, s.route.tokens) for s in self._spawned]
+            found = routing.of(self.site.settings, routing.with_spawned(ledger, about), snapshot, bead, moment)
+            self._soon |= isinstance(found, Go) or (isinstance(found, Wait) and (found.until or moment) <= soon)
+            due = bead.id not in taken and self._failures.get(bead.id, (0, 0.0))[1] <= now
+            if isinstance(found, Go) and due and len(names) < self.polecats:
+                names.add(self._spawn(bead, found))
 
-    def _spawn(self, bead: Bead) -> None:
+    def _spawn(self, bead: Bead, route: Go) -> str:
+        """Start a polecat for a molecule; its name."""
         self._counter += 1
         name = f"{NAMES[self._counter % len(NAMES)]}-{os.getpid()}-{self._counter}"
         job = start(
@@ -184,8 +204,9 @@ class Town:
             marker=self.site.marker(name),
             clock=self.site.clock,
         )
-        self._spawned.append(_Spawned(bead.id, name, job))
+        self._spawned.append(_Spawned(bead.id, name, job, route))
         self.say(f"polecat {name}: {bead.id} {bead.title}")
+        return name
 
     def _reap(self) -> None:
         for spawned in list(self._spawned):

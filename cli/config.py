@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from pathlib import Path
 
 from beads.clock import SystemClock
@@ -12,9 +13,11 @@ from beads.remote import REMOTE_REF, Remote
 from beads.store import Store
 from cli.bead_sync import REF_KEY, REMOTE_KEY
 from cli.clone import clone_name
+from refinery.containment import Sandbox
 from refinery.gate import SETTINGS_FILE
 from refinery.git import Git
 from refinery.registry import common_directory, own_work_tree
+from refinery.view import Host
 from refinery.workshop import Workshop
 from roles.settings import Settings, read_settings
 from roles.site import Site
@@ -47,10 +50,33 @@ def open_site(directory: Path) -> Site:
         workshop=Workshop(git, root.resolve()),
         settings=settings,
         environ=dict(os.environ),
+        sandbox=_sandbox(git, store, settings),
         clock=SystemClock(),
         name=name,
         remote=remote,
     )
+
+
+def _sandbox(git: Git, store: Store, settings: Settings) -> Sandbox:
+    table, repository = settings.sandbox, git.directory
+    return Sandbox(
+        choice=table.kind,
+        host=this_host(),
+        common=store.repository.common,
+        private=store.directory,
+        main=repository,
+        read=tuple(repository / Path(path).expanduser() for path in table.read),
+        write=tuple(repository / Path(path).expanduser() for path in table.write),
+        bounds=table.bounds(),
+    )
+
+
+def this_host() -> Host:
+    """Where this user's home, the programs on the PATH, and what this program itself needs are."""
+    search = tuple(Path(part) for part in os.environ.get("PATH", os.defpath).split(os.pathsep) if part.startswith("/"))
+    # Where we are installed in place, our files are in a checkout, of which nothing else is needed.
+    ours = (Path(__file__).resolve().parent.parent / name for name in ("beads", "refinery", "roles", "cli"))
+    return Host(Path.home(), search, (Path(sys.prefix), Path(sys.base_prefix), *ours))
 
 
 def shared_through(store: Store, settings: Settings) -> Remote | None:

@@ -127,6 +127,7 @@ def _site(session: Session) -> Site:
     site = open_site(session.start)
     gate_of(site.git, site.main_head())
     check(site.settings)
+    site.sandbox.need()
     return site
 
 
@@ -158,6 +159,7 @@ def _refinery(site: Site) -> Refinery:
         workshop=site.workshop,
         branch=site.settings.town.branch,
         environ=site.environ,
+        sandbox=site.sandbox,
         clock=site.clock,
         marker=site.marker(_refinery_name()),
         obtain=site.obtain,

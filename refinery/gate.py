@@ -23,6 +23,7 @@ from beads.clock import Clock
 from beads.errors import NotFound
 from beads.model import Evidence, Fact, milliseconds
 from beads.toml import loads, validate
+from refinery.containment import Kind, Reach, Sandbox
 from refinery.git import Git
 from refinery.processes import JOB, MARKER, Exit, Job, shell, start
 
@@ -40,6 +41,7 @@ class Gate(Fact):
         slots: how many candidates are tested at the same time.
         keep: paths that survive the cleaning between runs, such as caches.
         environment: names of variables the commands may see besides the usual ones.
+        network: whether the commands have the network; without it they can still talk to each other.
         protected: patterns of paths, as Git's ``:(glob)`` has them. A branch that changes one of them needs a
             person's approval of it.
     """
@@ -49,6 +51,7 @@ class Gate(Fact):
     slots: int = Field(default=1, ge=1, le=64)
     keep: tuple[str, ...] = ()
     environment: tuple[str, ...] = ()
+    network: bool = False
     protected: tuple[str, ...] = (SETTINGS_FILE,)
 
     @field_validator("protected")
@@ -72,8 +75,8 @@ class Gate(Fact):
         return commands
 
     def digest(self) -> str:
-        """Names this definition; a verdict under another one says nothing."""
-        return _digest([self.commands, self.timeout])
+        """Names this definition: a verdict under another one, or with another network, says nothing."""
+        return _digest([self.commands, self.timeout, self.network])
 
 
 def gate_of(git: Git, commit: str) -> Gate:
@@ -95,10 +98,10 @@ def gate_of(git: Git, commit: str) -> Gate:
     return validate(Gate, table, text, SETTINGS_FILE, ("gate",))
 
 
-def environment_digest(environ: Mapping[str, str]) -> str:
-    """Names the surroundings a verdict holds in: the machine's kind and every variable the commands see."""
+def environment_digest(environ: Mapping[str, str], sandbox: Kind) -> str:
+    """Names the surroundings a verdict holds in: the machine's kind, the sandbox's, every variable the commands see."""
     seen = sorted((name, value) for name, value in environ.items() if name not in (MARKER, JOB))
-    return _digest([platform.system(), platform.machine(), platform.release(), seen])
+    return _digest([platform.system(), platform.machine(), platform.release(), sandbox, seen])
 
 
 def _digest(value: object) -> str:
@@ -191,6 +194,7 @@ class GateRun:
     tree: str
     directory: Path
     environ: Mapping[str, str]
+    sandbox: Sandbox
     log: Path
     marker: str
     clock: Clock
@@ -231,6 +235,7 @@ class GateRun:
             timeout=self.gate.timeout,
             marker=self.marker,
             clock=self.clock,
+            within=self.sandbox.around(Reach((self.directory,), network=self.gate.network), self.directory),
         )
 
     def _evidence(self, verdict: Verdict, detail: str, exit: Exit) -> Evidence:
@@ -244,7 +249,7 @@ class GateRun:
             tree=self.tree,
             commit=self.commit,
             gate=self.gate.digest(),
-            environment=environment_digest(self.environ),
+            environment=environment_digest(self.environ, self.sandbox.kind),
             exit=exit.code,
             seconds=round(self._seconds, 3),
             output=exit.output if verdict != "pass" else "",

@@ -27,6 +27,7 @@ from typing import Literal
 
 from beads.clock import Clock
 from beads.errors import InvalidInput, Unreadable
+from refinery import keeper
 from refinery.strays import MARKER, first_after, kill, kill_strays, strays
 
 __all__ = ["JOB", "LOG_MAX", "MARKER", "Exit", "Job", "Kind", "kill_strays", "shell", "start", "strays"]
@@ -90,6 +91,7 @@ def start(
     marker: str,
     clock: Clock,
     stdin: str = "",
+    within: Sequence[str] = (),
     output_max: int = 16384,
     log_max: int = LOG_MAX,
 ) -> Job:
@@ -105,6 +107,7 @@ def start(
         marker: for whom it runs; one line of text. See :func:`strays`.
         clock: what measures the time.
         stdin: what it reads on its standard input.
+        within: what goes before the command, such as :meth:`refinery.containment.Sandbox.around` gives.
         output_max: bytes of :attr:`Exit.output`, at least :data:`OUTPUT_MIN`.
         log_max: bytes of output after which it is killed. Looked at by each poll, so poll every second or so: a
             command can write a gigabyte in that time. The log is cut to this size at the end.
@@ -118,8 +121,10 @@ def start(
     name = f"{os.getpid()}-{next(_SERIAL)}-{int(clock.now().timestamp() * 1e6)}"
     tagged = {**environ, MARKER: _nested(environ, MARKER, marker), JOB: _nested(environ, JOB, name)}
     journal = _Log(log, output_max, log_max)
-    process = _spawn(argv, cwd, tagged, journal, stdin)
-    return Job(process, name, journal, clock, began, timeout)
+    # A keeper reports to a descriptor of its own, which the command does not get to see.
+    kept = journal.beside("") if keeper.STATUS in within else None
+    process = _spawn(keeper.command(within, argv, kept), cwd, tagged, journal, stdin, kept)
+    return Job(process, name, journal, clock, began, timeout, kept)
 
 
 class Job:
@@ -139,6 +144,7 @@ class Job:
         clock: Clock,
         began: float,
         timeout: float,
+        kept: int | None = None,
     ) -> None:
         self.pid = 0 if isinstance(process, int) else process.pid
         self._process = process
@@ -147,6 +153,7 @@ class Job:
         self._clock = clock
         self._began = began
         self._deadline = began + timeout
+        self._kept = kept
         self._stop: Kind | None = None
         self._kill_at = math.inf
         self._lost = False
@@ -234,7 +241,10 @@ class Job:
         self._stop = self._stop or why
         self._kill_at = min(self._kill_at, self._clock.monotonic() + grace)
         if grace > 0:
-            _signal(self.pid, signal.SIGTERM)
+            if self._kept is None:
+                _signal(self.pid, signal.SIGTERM)
+            else:
+                keeper.terminate(self.pid)
             # A stopped process gets its TERM only when it goes on.
             _signal(self.pid, signal.SIGCONT)
         else:
@@ -248,8 +258,12 @@ class Job:
             status = self._process.wait()
             if self._lost:
                 status = _UNKNOWN
+            elif self._kept is not None:
+                status = keeper.status_of(status, self._kept)
             spent = self._clock.monotonic() - self._began
             kill(JOB, self._name, self._clock, first_after(self.pid, spent))
+        if self._kept is not None:
+            os.close(self._kept)
         kind, code, number = _verdict(status, self._stop, self._log.size() > self._log.size_max)
         size, output, digest = self._log.close()
         seconds = self._clock.monotonic() - self._began
@@ -283,7 +297,7 @@ def _nested(environ: Mapping[str, str], variable: str, value: str) -> str:
 
 
 def _spawn(
-    argv: Sequence[str], cwd: Path, environ: Mapping[str, str], log: _Log, stdin: str
+    argv: Sequence[str], cwd: Path, environ: Mapping[str, str], log: _Log, stdin: str, kept: int | None
 ) -> subprocess.Popen[bytes] | int:
     """The process, or the status with which a shell would say that it cannot be started."""
     source = log.beside(stdin) if stdin else None
@@ -296,6 +310,7 @@ def _spawn(
             stdout=log.descriptor,
             stderr=log.descriptor,
             start_new_session=True,
+            pass_fds=() if kept is None else (kept,),
         )
     except (OSError, ValueError, IndexError) as error:
         log.note(f"cannot be started in {cwd}: {error}\n")

@@ -20,6 +20,7 @@ from beads.store import Snapshot, Store
 from refinery import queue
 from refinery.changes import named, unapproved
 from refinery.checkouts import checkouts, follow, obstacle
+from refinery.containment import Sandbox
 from refinery.gate import Gate, GateRun, environment_digest, gate_of
 from refinery.git import Git, Identity
 from refinery.merge import Candidate, Conflict, Request, Stack, land, landed, publish, stack
@@ -57,6 +58,7 @@ class Refinery:
         workshop: for the clean work trees gates run in.
         branch: the branch it owns, such as ``main``.
         environ: the user's environment; gates see what is allow-listed.
+        sandbox: what contains the gates.
         clock: what time it is.
         marker: marks every process it starts, so that they can be found after its death.
         obtain: brings the work on a molecule here that was done in another clone, if it can be had.
@@ -69,6 +71,7 @@ class Refinery:
     workshop: Workshop
     branch: str
     environ: Mapping[str, str]
+    sandbox: Sandbox
     clock: Clock
     marker: str
     obtain: Callable[[str], None]
@@ -205,7 +208,7 @@ class Refinery:
         environ = environment(self.environ, gate.environment, {})
         main = self.git.line("rev-parse", f"{head}^{{tree}}")
         stacked_up = [(head, main), *((c.commit, c.tree) for c in candidates)]
-        gate_key, environment_key = gate.digest(), environment_digest(environ)
+        gate_key, environment_key = gate.digest(), environment_digest(environ, self.sandbox.kind)
         known = queue.known(main, candidates, snapshot, gate_key, environment_key, self._started)
         running = [k for k, (_, tree) in enumerate(stacked_up) if tree in self._testing]
         rate = failure_rate(queue.outcomes(snapshot))
@@ -302,6 +305,7 @@ class Refinery:
             tree=tree,
             directory=worktree.path,
             environ=environ,
+            sandbox=self.sandbox,
             log=self._logs / f"{commit[:16]}-{self.clock.monotonic():.3f}",
             marker=self.marker,
             clock=self.clock,

@@ -36,6 +36,16 @@ def strays(marker: str) -> list[int]:
     return [process.pid for process in _carriers(MARKER, marker).found]
 
 
+def members(group: int) -> list[int]:
+    """The ids of the living processes of a process group; on Linux only."""
+    found = []
+    for pid in _ids_now():
+        fields = (_read(f"/proc/{pid}/stat") or b"").rpartition(b")")[2].split()
+        if len(fields) > 2 and int(fields[2]) == group and fields[0] not in (b"Z", b"X", b"x"):
+            found.append(pid)
+    return found
+
+
 def kill_strays(marker: str, clock: Clock | None = None) -> int:
     """Kill every process that carries this marker, and those they start meanwhile, until none is left.
 

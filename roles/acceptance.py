@@ -26,9 +26,10 @@ _TAIL = 2000
 class Bench:
     """Where criteria are evaluated: a directory whose content is ``tree``, and how processes run there.
 
-    ``base`` is the commit of main that the branch left it at, and ``git`` is Git in that directory. ``protected`` are
-    the patterns of what needs an approval, and ``approved`` the trees that have one. ``wait`` waits for a job, and may
-    raise when the worker is asked to stop. ``review`` asks a reviewer.
+    ``around`` makes a fresh sandbox for each of them. ``base`` is the commit of main that the branch left it at, and
+    ``git`` is Git in the repository. ``protected`` are the patterns of what needs an approval, and ``approved`` the
+    trees that have one. ``wait`` waits for a job, and may raise when the worker is asked to stop. ``review`` asks a
+    reviewer.
     """
 
     directory: Path
@@ -36,6 +37,7 @@ class Bench:
     base: str
     git: Git
     environ: Mapping[str, str]
+    around: Callable[[], Sequence[str]]
     logs: Path
     marker: str
     clock: Clock
@@ -127,6 +129,7 @@ def _run(criterion: Criterion, bench: Bench, number: int) -> Finding:
         timeout=criterion.timeout,
         marker=bench.marker,
         clock=bench.clock,
+        within=bench.around(),
     )
     exit = bench.wait(job)
     keep(exit, bench.logs)

@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from beads.errors import InvalidInput
 from beads.model import Fact, Terms
 from beads.toml import loads, validate
+from refinery.containment import Bounds, Choice
 from refinery.gate import SETTINGS_FILE, Gate
 
 
@@ -39,6 +40,7 @@ class WorktreeTable(Fact):
         setup_timeout: seconds for it.
         ready: a shell line that ends well when a work tree can be worked in.
         ready_timeout: seconds for it.
+        network: whether the set-up line and the check have the network.
     """
 
     root: str = ""
@@ -57,6 +59,8 @@ class WorktreeTable(Fact):
                 raise ValueError(f"{path!r} must be a path inside the repository, and none of Git's own")
         return paths
 
+    network: bool = False
+
 
 class StoreTable(Fact):
     """``[store]``: the remote that the issue store is shared through, by its name in Git's configuration.
@@ -67,6 +71,36 @@ class StoreTable(Fact):
     # A name and no URL: whoever can change this file must not decide where the issues are sent.
     remote: str = Field(default="", pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$")
     remote_ref: str = Field(default="", pattern=r"^(refs/[A-Za-z0-9._/-]+)?$")
+
+
+class SandboxTable(Fact):
+    """``[sandbox]``: what contains agents, criteria and gates, and what they may touch and use.
+
+    Attributes:
+        kind: ``auto`` for the best that works: bubblewrap, else Landlock; ``none`` for no sandbox at all.
+        read: more paths to be seen, such as programs that are in the home without being on the PATH. ``~/`` is the
+            home; what is relative is so to the repository.
+        write: more paths that may be changed, such as caches. Whoever can write there can leave something for the
+            next.
+        network: whether commands of criteria have the network. Those of agents and gates have settings of their own.
+        memory: MiB of data of one process. All limits: 0 for none.
+        processes: how many in one sandbox, with their threads; not counted for root.
+        cpu: seconds of processor time of one process.
+        file: MiB of the largest file that is written.
+    """
+
+    kind: Choice = "auto"
+    read: tuple[str, ...] = ()
+    write: tuple[str, ...] = ()
+    network: bool = False
+    memory: int = Field(default=Bounds.memory, ge=0, le=1 << 30)
+    processes: int = Field(default=Bounds.processes, ge=0, le=1 << 22)
+    cpu: int = Field(default=Bounds.cpu, ge=0)
+    file: int = Field(default=Bounds.file, ge=0, le=1 << 30)
+
+    def bounds(self) -> Bounds:
+        """The limits of each process."""
+        return Bounds(self.memory, self.processes, self.cpu, self.file)
 
 
 RuntimeName = Literal["command", "plain"]
@@ -90,6 +124,7 @@ class Agent(Fact):
         capabilities: what it is good for; a step may ask for some of these words.
         budget: US dollars that one attempt may cost.
         tokens: how many one attempt may use, sent and generated together.
+        network: whether it has the network; when not given, what the runtime needs.
         budget_day: US dollars that all its attempts of a day may cost, in UTC.
         tokens_day: how many tokens they may use.
         at_once: how many attempts of it may go on at the same time.
@@ -108,6 +143,7 @@ class Agent(Fact):
     capabilities: tuple[str, ...] = ()
     budget: float | None = Field(None, gt=0)
     tokens: int | None = Field(None, gt=0)
+    network: bool | None = None
     budget_day: float | None = Field(None, gt=0)
     tokens_day: int | None = Field(None, gt=0)
     at_once: int | None = Field(None, ge=1)
@@ -153,6 +189,7 @@ class Settings(Fact):
     worktree: WorktreeTable = WorktreeTable()
     agents: dict[str, Agent] = {}
     review: ReviewTable = ReviewTable()
+    sandbox: SandboxTable = SandboxTable()
     gate: Gate | None = None
 
     def agent(self, name: str) -> Agent:

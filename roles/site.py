@@ -13,6 +13,7 @@ from beads.errors import NotFound, Unreadable
 from beads.model import Bead, check_id
 from beads.remote import Remote
 from beads.store import Store
+from refinery.containment import Sandbox
 from refinery.git import Git, Identity
 from refinery.processes import Exit
 from refinery.sandbox import environment
@@ -38,6 +39,7 @@ class Site:
         workshop: its work trees.
         settings: what ``town.toml`` says.
         environ: the user's environment, from which processes get what is allow-listed.
+        sandbox: what contains the processes that work here.
         clock: what time it is.
         name: tells this clone from every other one; leases carry it.
         remote: what the store is shared through with other clones, if it is.
@@ -48,6 +50,7 @@ class Site:
     workshop: Workshop
     settings: Settings
     environ: Mapping[str, str]
+    sandbox: Sandbox
     clock: Clock
     name: str
     remote: Remote | None = None

@@ -16,6 +16,7 @@ from beads.model import Attempt, Bead, Criterion, Evidence, Usage
 from beads.ops import Report
 from beads.proof import approvals
 from beads.spending import books
+from refinery.containment import Reach
 from refinery.gate import gate_of
 from refinery.processes import Exit, Job, start
 from refinery.queue import REWORK
@@ -28,7 +29,7 @@ from roles.llm import SURROUNDINGS
 from roles.logs import attempt_label, keep
 from roles.prompts import compose
 from roles.readiness import make_ready
-from roles.runtimes import names_for, runtime_of
+from roles.runtimes import names_for, network_for, runtime_of
 from roles.settings import Agent
 from roles.site import Site
 from roles.task import Launch, Order, Task
@@ -68,7 +69,8 @@ class Station:
         Raises:
             Unready: it cannot be; see :mod:`roles.readiness`.
         """
-        make_ready(self.site, self.worktree, lambda what, label, timeout: self._run(what, label, timeout, ()))
+        reach = Reach((self.worktree.path,), network=self.site.settings.worktree.network)
+        make_ready(self.site, self.worktree, lambda what, label, timeout: self._run(what, reach, label, timeout, ()))
 
     def base(self, head: str) -> str:
         """The commit at which a branch with that head left main."""
@@ -80,7 +82,7 @@ class Station:
         label = attempt_label(step, attempt)
         order = self._order(step, attempt, agent, label, evidence)
         allow, number = names_for(agent), str(attempt.number)
-        job = self._start(runtime.launch(order), label, agent.timeout, allow, {ATTEMPT: number})
+        job = self._start(runtime.launch(order), self._reach(order), label, agent.timeout, allow, {ATTEMPT: number})
         limits = Limits(order.budget or math.inf, attempt.tokens or math.inf, agent.silence)
         with self._log(label, "events").open("w", encoding="utf-8", errors="replace") as events:
 
@@ -119,6 +121,7 @@ class Station:
             now=self.site.clock.now(),
             resume=last is not None,
             budget=attempt.budget,
+            confined=self.site.sandbox.confines,
             before=sum(used, Usage()),
             run=step.run,
             feedback=failing,
@@ -156,8 +159,10 @@ class Station:
             directory=self.worktree.path,
             tree=tree,
             base=base,
-            git=self.site.git.at(self.worktree.path),
+            # Not in the work tree, where a worker may have put another repository in the place of ours.
+            git=self.site.git,
             environ=self.site.surroundings(()),
+            around=self._fresh,
             logs=self.site.logs(self.molecule.id),
             marker=self.site.marker(self.worker),
             clock=self.site.clock,
@@ -174,7 +179,7 @@ class Station:
 
     def _review(self, criterion: Criterion, step: Bead, author: Agent, base: str, tree: str) -> Finding:
         """Let somebody else look at the branch. What cannot be read as a verdict is none."""
-        settings, git = self.site.settings, self.site.git.at(self.worktree.path)
+        settings, git = self.site.settings, self.site.git
         over = self._overspent(step)
         if over:
             return Finding("error", f"nobody was asked: {over}")
@@ -187,7 +192,10 @@ class Station:
         agent = settings.agent(table.agent) if table.agent else None
         allow = names_for(agent) if agent else table.environment
         label = f"{step.id}-review-{tree[:12]}"
-        exit = self._run(launched, label, table.timeout, allow, SURROUNDINGS)
+        network = agent is None or network_for(agent)
+        named = _paths(agent) if agent else ()
+        reach = Reach(read=(self.worktree.path, *named), network=network)
+        exit = self._run(launched, reach, label, table.timeout, allow, SURROUNDINGS)
         try:
             verdict = review.read(exit)
         except InvalidInput as error:
@@ -210,16 +218,18 @@ class Station:
     def _run(
         self,
         launched: Launch,
+        reach: Reach,
         label: str,
         timeout: float,
         allow: Sequence[str],
         extra: Mapping[str, str] | None = None,
     ) -> Exit:
-        return self.wait(self._start(launched, label, timeout, allow, extra))
+        return self.wait(self._start(launched, reach, label, timeout, allow, extra))
 
     def _start(
         self,
         launched: Launch,
+        reach: Reach,
         label: str,
         timeout: float,
         allow: Sequence[str],
@@ -238,10 +248,28 @@ class Station:
             marker=self.site.marker(self.worker),
             clock=self.site.clock,
             stdin=launched.stdin,
+            within=self.site.sandbox.around(reach, self.worktree.path),
         )
+
+    def _fresh(self) -> list[str]:
+        """A sandbox for a criterion: the work tree, and nothing of what the worker had besides."""
+        reach = Reach((self.worktree.path,), network=self.site.settings.sandbox.network)
+        return self.site.sandbox.around(reach, self.worktree.path)
+
+    def _reach(self, order: Order) -> Reach:
+        """What an agent may touch: the work tree, what is its own, and what it signs in with."""
+        agent, home = order.agent, self.site.sandbox.host.home
+        credentials = tuple(home / name for name in runtime_of(agent).credentials)
+        write = (self.worktree.path, order.home, order.scratch)
+        return Reach(write, _paths(agent), credentials, network_for(agent))
 
     def _log(self, label: str, kind: str = "log") -> Path:
         return self.site.logs(self.molecule.id) / f"{label}.{kind}"
+
+
+def _paths(agent: Agent) -> tuple[Path, ...]:
+    """The files that an agent's settings name, such as a script: whoever names them means them to be read."""
+    return tuple(Path(part) for part in (*agent.command, *agent.arguments) if part.startswith("/"))
 
 
 def _price(model: str, usage: Usage) -> float | None:

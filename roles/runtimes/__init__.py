@@ -22,3 +22,8 @@ def runtime_of(agent: Agent) -> Runtime:
 def names_for(agent: Agent) -> tuple[str, ...]:
     """The names of the variables that an agent may see besides the usual ones."""
     return runtime_of(agent).environment if agent.environment is None else agent.environment
+
+
+def network_for(agent: Agent) -> bool:
+    """Whether an agent has the network."""
+    return runtime_of(agent).network if agent.network is None else agent.network

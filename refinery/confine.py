@@ -11,6 +11,7 @@ import ctypes
 import json
 import os
 import resource
+import signal
 import stat
 import sys
 
@@ -117,9 +118,12 @@ def main() -> None:
                 os.environ["HOME"] = private
         _limit(rules["limits"])
         confine(rules["read"], rules["write"], rules["network"])
-    except (OSError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 - Whatever it is: the command must not run.
         sys.stderr.write(f"cannot be confined by Landlock: {error}\n")
         sys.exit(126)
+    # Python does not want to hear of these, and what it ignores stays ignored.
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
     try:
         os.execvp(command[0], command)
     except OSError as error:

@@ -19,6 +19,7 @@ from refinery.git import Git
 from refinery.registry import common_directory, own_work_tree
 from refinery.view import Host
 from refinery.workshop import Workshop
+from roles.runtimes import secrets_in
 from roles.settings import Settings, read_settings
 from roles.site import Site
 
@@ -44,16 +45,18 @@ def open_site(directory: Path) -> Site:
     remote = shared_through(store, settings)
     if remote is not None:
         store.renewed = remote.renewed
+    secrets = secrets_in(settings, os.environ)
     return Site(
         store=store,
         git=git,
-        workshop=Workshop(git, root.resolve()),
+        workshop=Workshop(git, root.resolve(), secrets),
         settings=settings,
         environ=dict(os.environ),
         sandbox=_sandbox(git, store, settings),
         clock=SystemClock(),
         name=name,
         remote=remote,
+        secrets=secrets,
     )
 
 

@@ -20,6 +20,7 @@ from typing import NamedTuple
 from beads.errors import Unreadable
 from refinery.git import Output
 from refinery.pinned import INDEX, PinnedGit
+from refinery.redaction import SCRATCH, Redacted, Secrets, files_below, redact_at
 
 _GITLINK = "160000"
 # When Git cannot write or remove a file, it says so, and may end with 0 all the same.
@@ -43,9 +44,15 @@ class Disk:
         git: Git in that work tree.
         path: the work tree, without symbolic links on the way.
         admin: its own Git directory.
+        secrets: what no object of Git's may have.
+
+    Attributes:
+        redacted: what was taken out of files so far; whoever has told it may clear it.
     """
 
-    def __init__(self, git: PinnedGit, path: Path, admin: Path) -> None:
+    def __init__(self, git: PinnedGit, path: Path, admin: Path, secrets: Secrets) -> None:
+        self.redacted: list[Redacted] = []
+        self._secrets = secrets
         self.path = path
         self.admin = admin
         self._git = git
@@ -58,6 +65,9 @@ class Disk:
         Files in repositories that somebody made inside the work tree are taken as files; only a submodule that
         ``.gitmodules`` names stays one. Names that Git refuses, such as ``git~1``, are left out. An edit that leaves
         size and time of a file as they were is seen as Git sees it: not in the second of the look before.
+
+        Secrets are taken out of the files first, where they were changed or are new, on disk, so that no object of
+        Git's ever has them. That expects that nobody is at work.
 
         Args:
             base: a commit or tree that the work builds on; what it has is tracked, even if ignored.
@@ -177,6 +187,8 @@ class Disk:
                 shutil.copy2(self._index, scratch)
             else:
                 self._begin(scratch, base)
+            if self._secrets:
+                self._redact(scratch, base)
             self._gather(scratch, base)
             tree = self._run(scratch, "write-tree").out.strip()
             scratch.replace(self._index)
@@ -196,6 +208,22 @@ class Disk:
             self._list(index, ("update-index", "--no-skip-worktree"), skipped)
             return
         self._run(index, "read-tree", base)
+
+    def _redact(self, index: Path, base: str) -> None:
+        """Take secrets out of all files that are about to be put into Git."""
+        edited = self._run(index, "diff-files", "-z", "--name-only", "--ignore-submodules=all").out.split("\0")[:-1]
+        try:
+            for name in dict.fromkeys((*edited, *self._others(index), *self._forced(base))):
+                for place in files_below(self._at(name)) if name.endswith("/") else [self._at(name)]:
+                    if os.path.realpath(place.parent) != str(place.parent):
+                        # It is behind a link, which may lead out of here: that link is all that Git takes.
+                        continue
+                    if place.name.startswith(SCRATCH):
+                        place.unlink(missing_ok=True)
+                    else:
+                        self.redacted += redact_at(self.path, place.relative_to(self.path), self._secrets)
+        except OSError as error:
+            raise Unreadable(f"{self.path}: cannot be looked through for secrets: {error}", _READABLE) from error
 
     def _gather(self, index: Path, base: str) -> None:
         """Make the index hold what is on disk."""

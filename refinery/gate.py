@@ -26,6 +26,7 @@ from beads.toml import loads, validate
 from refinery.containment import Kind, Reach, Sandbox
 from refinery.git import Git
 from refinery.processes import JOB, MARKER, Exit, Job, shell, start
+from refinery.redaction import NO_SECRETS, Secrets
 
 Verdict = Literal["pass", "fail", "error"]
 
@@ -187,6 +188,7 @@ class GateRun:
         commit: what is tested.
         tree: its tree, which is what the verdict is about.
         directory: the clean work tree it is checked out in.
+        secrets: what must not be in its log, nor in the evidence.
     """
 
     gate: Gate
@@ -199,6 +201,7 @@ class GateRun:
     marker: str
     clock: Clock
     by: str
+    secrets: Secrets = NO_SECRETS
     _job: Job | None = None
     _verdict: Evidence | None = None
     _next: int = 0
@@ -236,6 +239,7 @@ class GateRun:
             marker=self.marker,
             clock=self.clock,
             within=self.sandbox.around(Reach((self.directory,), network=self.gate.network), self.directory),
+            secrets=self.secrets,
         )
 
     def _evidence(self, verdict: Verdict, detail: str, exit: Exit) -> Evidence:

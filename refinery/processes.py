@@ -28,6 +28,7 @@ from typing import Literal
 from beads.clock import Clock
 from beads.errors import InvalidInput, Unreadable
 from refinery import keeper
+from refinery.redaction import NO_SECRETS, Secrets
 from refinery.strays import MARKER, first_after, kill, kill_strays, strays
 
 __all__ = ["JOB", "LOG_MAX", "MARKER", "Exit", "Job", "Kind", "kill_strays", "shell", "start", "strays"]
@@ -43,6 +44,7 @@ OUTPUT_MIN = 256
 
 TIMEOUT_GRACE = 2.0
 """Seconds between the TERM and the KILL that end a command at its time limit."""
+
 
 Kind = Literal["exited", "signalled", "timeout", "unrunnable", "cancelled"]
 
@@ -63,7 +65,8 @@ class Exit:
             ``output_max`` bytes in UTF-8; what is not UTF-8 is replaced.
         size: bytes written in all.
         digest: ``sha256:`` and the hexadecimal digest of what is in ``log``.
-        log: the file with the whole output, or with the first ``log_max`` bytes of it when there was more.
+        log: the file with the whole output, or with the first ``log_max`` bytes of it when there was more. As in
+            ``output``, there are no secrets in it.
     """
 
     kind: Kind
@@ -94,6 +97,7 @@ def start(
     within: Sequence[str] = (),
     output_max: int = 16384,
     log_max: int = LOG_MAX,
+    secrets: Secrets = NO_SECRETS,
 ) -> Job:
     """Start a command in a session of its own and return at once.
 
@@ -111,6 +115,8 @@ def start(
         output_max: bytes of :attr:`Exit.output`, at least :data:`OUTPUT_MIN`.
         log_max: bytes of output after which it is killed. Looked at by each poll, so poll every second or so: a
             command can write a gigabyte in that time. The log is cut to this size at the end.
+        secrets: what must not be in the log. The command then writes into a file that has no name and goes with it;
+            each poll brings what is new into the log, redacted.
 
     Raises:
         InvalidInput: a limit or the marker makes no sense.
@@ -120,7 +126,7 @@ def start(
     began = clock.monotonic()
     name = f"{os.getpid()}-{next(_SERIAL)}-{int(clock.now().timestamp() * 1e6)}"
     tagged = {**environ, MARKER: _nested(environ, MARKER, marker), JOB: _nested(environ, JOB, name)}
-    journal = _Log(log, output_max, log_max)
+    journal = _Log(log, output_max, log_max, secrets)
     # A keeper reports to a descriptor of its own, which the command does not get to see.
     kept = journal.beside("") if keeper.STATUS in within else None
     process = _spawn(keeper.command(within, argv, kept), cwd, tagged, journal, stdin, kept)
@@ -173,6 +179,7 @@ class Job:
         this returns.
         """
         if self._exit is None:
+            self._log.copy()
             if self._ended() and not self._lingers():
                 self._exit = self._finish()
             else:
@@ -273,6 +280,7 @@ class Job:
 # ── Starting ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 _SERIAL = itertools.count(1)
+_CHUNK = 1 << 20
 _UNKNOWN = 256
 """What no command can exit with: how it ended is not known."""
 
@@ -336,27 +344,32 @@ def _verdict(status: int, stop: Kind | None, flooded: bool) -> tuple[Kind, int |
 
 
 class _Log:
-    """The file a command writes into. No pipe: a child that keeps one open could hang us."""
+    """The file a command writes into. No pipe: a child that keeps one open could hang us.
 
-    def __init__(self, path: Path, output_max: int, size_max: int) -> None:
+    Attributes:
+        path: the log, as everybody may see it.
+        size_max: the most bytes it may have.
+        descriptor: where the command writes; where there are secrets, not the log, but a file without a name.
+    """
+
+    def __init__(self, path: Path, output_max: int, size_max: int, secrets: Secrets) -> None:
         self.path = path
         self.size_max = size_max
         self._output_max = output_max
+        self._stream = secrets.stream() if secrets else None
+        self._copied = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # A new file, so that a stray of an earlier command cannot write into this one's output.
             path.unlink(missing_ok=True)
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND
-            self.descriptor = os.open(path, flags, 0o600)
+            self._kept = _new(path)
+            self.descriptor = self._nameless("raw") if secrets else self._kept
         except OSError as error:
             raise Unreadable(f"{path}: cannot write the log: {error.strerror}") from error
 
     def beside(self, text: str) -> int:
         """A descriptor to read ``text`` from: a file without a name, which no reader can hang on."""
-        path = self.path.with_name(self.path.name + ".stdin")
-        path.unlink(missing_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        path.unlink()
+        descriptor = self._nameless("stdin")
         with os.fdopen(os.dup(descriptor), "wb") as file:
             file.write(text.encode("utf-8", "surrogateescape"))
         os.lseek(descriptor, 0, os.SEEK_SET)
@@ -368,19 +381,48 @@ class _Log:
     def size(self) -> int:
         return os.fstat(self.descriptor).st_size
 
+    def copy(self) -> None:
+        """Bring what is new into the log, redacted."""
+        while self._stream and (chunk := os.pread(self.descriptor, self._room(), self._copied)):
+            self._copied += len(chunk)
+            self._write(self._stream.feed(chunk))
+
     def close(self) -> tuple[int, str, str]:
         """Cut the file to its limit and close it; its size before that, its head and tail, its digest."""
         size = self.size()
-        output = self._excerpt(size)
-        if size > self.size_max:
-            os.ftruncate(self.descriptor, self.size_max)
-        os.lseek(self.descriptor, 0, os.SEEK_SET)
-        with os.fdopen(self.descriptor, "rb") as file:
+        if self._stream:
+            self.copy()
+            self._write(self._stream.close())
+            os.close(self.descriptor)
+        kept = os.fstat(self._kept).st_size
+        output = self._excerpt(kept)
+        if kept > self.size_max:
+            os.ftruncate(self._kept, self.size_max)
+        os.lseek(self._kept, 0, os.SEEK_SET)
+        with os.fdopen(self._kept, "rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         return size, output, f"sha256:{digest}"
 
+    def _write(self, data: bytes) -> None:
+        try:
+            while data:
+                data = data[os.write(self._kept, data) :]
+        except OSError as error:
+            raise Unreadable(f"{self.path}: cannot write the log: {error.strerror}") from error
+
+    def _room(self) -> int:
+        """How many bytes to copy at once: not more than the log may have, however many the command wrote."""
+        return min(_CHUNK, self.size_max - self._copied)
+
+    def _nameless(self, kind: str) -> int:
+        path = self.path.with_name(f"{self.path.name}.{kind}")
+        path.unlink(missing_ok=True)
+        descriptor = _new(path)
+        path.unlink()
+        return descriptor
+
     def _excerpt(self, size: int) -> str:
-        whole = os.pread(self.descriptor, self._output_max + 1, 0)
+        whole = os.pread(self._kept, self._output_max + 1, 0)
         if len(whole) <= self._output_max:
             text = whole.decode("utf-8", "replace")
             if len(text.encode()) <= self._output_max:
@@ -388,8 +430,12 @@ class _Log:
         # The note is counted with the largest number it can hold.
         room = (self._output_max - len(_note(size).encode())) // 2
         head, first = _head(whole[:room], room)
-        tail, last = _tail(os.pread(self.descriptor, room, max(first, size - room)), room)
+        tail, last = _tail(os.pread(self._kept, room, max(first, size - room)), room)
         return head + _note(size - first - last) + tail
+
+
+def _new(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
 
 
 def _note(missing: int) -> str:

@@ -24,7 +24,7 @@ from refinery.containment import Sandbox
 from refinery.gate import Gate, GateRun, environment_digest, gate_of
 from refinery.git import Git, Identity
 from refinery.merge import Candidate, Conflict, Request, Stack, land, landed, publish, stack
-from refinery.sandbox import environment
+from refinery.sandbox import environment, secrets
 from refinery.train import Plan, failure_rate, plan
 from refinery.workshop import Workshop
 
@@ -310,6 +310,7 @@ class Refinery:
             marker=self.marker,
             clock=self.clock,
             by=REFINERY,
+            secrets=secrets(self.environ, gate.environment),
         )
         self._runs.append(_Run(slot, request, what, run))
         run.poll()

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 
 from beads.errors import InvalidInput
 from refinery.processes import JOB, MARKER
+from refinery.redaction import Secrets
 
 ALWAYS = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "LC_*", "TZ", "TMPDIR", MARKER, JOB)
 """The variables every process gets: who and where it is, how text is written, and which town it belongs to."""
 
 TERMINAL = "dumb"
 """The ``TERM`` of processes that are not allowed to see the user's: their output goes to a file."""
-
-SECRET_MIN = 4
-"""Characters that a secret must have to be redacted: shorter ones would blacken half of any text."""
-
-REDACTED = "[redacted]"
 
 
 def environment(base: Mapping[str, str], allow: Iterable[str], extra: Mapping[str, str]) -> dict[str, str]:
@@ -44,24 +39,12 @@ def environment(base: Mapping[str, str], allow: Iterable[str], extra: Mapping[st
     return {"TERM": TERMINAL, **seen, **extra}
 
 
-def redact(text: str, secrets: Iterable[str]) -> str:
-    """The text with every occurrence of a secret replaced by ``[redacted]``, also where secrets overlap.
+def secrets(base: Mapping[str, str], allow: Iterable[str]) -> Secrets:
+    """The secrets among the variables that are allowed by name besides the usual ones.
 
-    Finds them as they are and as they stand in JSON. Those shorter than :data:`SECRET_MIN` are left.
+    Raises:
+        InvalidInput: see :func:`environment`.
     """
-    spans = sorted(span for secret in secrets if len(secret) >= SECRET_MIN for span in _occurrences(text, secret))
-    parts: list[str] = []
-    done = 0
-    for begin, end in spans:
-        if begin >= done:
-            parts += [text[done:begin], REDACTED]
-        done = max(done, end)
-    return "".join(parts) + text[done:]
-
-
-def _occurrences(text: str, secret: str) -> Iterable[tuple[int, int]]:
-    for form in {secret, json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}:
-        at = text.find(form)
-        while at >= 0:
-            yield at, at + len(form)
-            at = text.find(form, at + 1)
+    usual = environment(base, (), {})
+    seen = environment(base, allow, {})
+    return Secrets.among({name: value for name, value in seen.items() if name not in usual})

@@ -19,6 +19,7 @@ from beads.errors import InvalidInput, NotFound, Refused
 from refinery import removal
 from refinery.git import ABSENT, Git
 from refinery.pinned import configured
+from refinery.redaction import NO_SECRETS, Secrets
 from refinery.registry import Record, common_directory, linked_work_trees, own_work_tree
 from refinery.worktree import BRANCH_FILE, Worktree
 
@@ -37,14 +38,16 @@ class Workshop:
         git: Git in the repository.
         root: the directory for the work trees; made when needed. It must not be inside a ``.git`` directory,
             because test runners and other tools pass over those.
+        secrets: what is taken out of the files of a work tree before they are put into Git.
 
     Raises:
         InvalidInput: ``root`` is inside a ``.git`` directory.
     """
 
-    def __init__(self, git: Git, root: Path) -> None:
+    def __init__(self, git: Git, root: Path, secrets: Secrets = NO_SECRETS) -> None:
         self.root = root.resolve()
         self._git = git
+        self._secrets = secrets
         if ".git" in self.root.parts:
             raise InvalidInput(f"{root}: work trees cannot be inside .git", "Choose another [worktree] root.")
 
@@ -180,7 +183,7 @@ class Workshop:
         return [record for record in self._records() if record.path.parent == self.root]
 
     def _worktree(self, record: Record) -> Worktree:
-        return Worktree(self._git, record.path, record.admin, record.branch, self.root)
+        return Worktree(self._git, record.path, record.admin, record.branch, self.root, self._secrets)
 
     def _begun(self, record: Record) -> Worktree:
         worktree = self._worktree(record)

@@ -23,6 +23,7 @@ from refinery import removal
 from refinery.disk import Disk
 from refinery.git import ABSENT, Git, Identity
 from refinery.pinned import PinnedGit
+from refinery.redaction import Redacted, Secrets
 
 OURS = "refs/worktree/beadtown/head"
 """The ref, of each work tree its own, with the branch's head as we last wrote it."""
@@ -67,14 +68,14 @@ class Worktree:
         branch: the branch's name without ``refs/heads/``; None when it has none.
     """
 
-    def __init__(self, git: Git, path: Path, admin: Path, branch: str | None, root: Path) -> None:
+    def __init__(self, git: Git, path: Path, admin: Path, branch: str | None, root: Path, secrets: Secrets) -> None:
         self.path = path
         self.branch = branch
         self._admin = admin
         self._root = root
         self._repository = git
         self._git = PinnedGit(git, path, admin)
-        self._disk = Disk(self._git, path, admin)
+        self._disk = Disk(self._git, path, admin, secrets)
 
     # ── Looking ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -97,6 +98,11 @@ class Worktree:
             Unreadable: something cannot be put into a tree; see :meth:`refinery.disk.Disk.read`.
         """
         return self._look()[1]
+
+    def redacted(self) -> list[Redacted]:
+        """The secrets that were taken out of the files since this was asked last; each look at them does that."""
+        found, self._disk.redacted = self._disk.redacted, []
+        return found
 
     def changed(self, since: str) -> list[str]:
         """The paths that differ between the commit ``since`` and what is on disk, in Git's order."""

@@ -16,6 +16,7 @@ from refinery.changes import changed, lines_of, named, outside, unapproved
 from refinery.gate import judge
 from refinery.git import Git
 from refinery.processes import Exit, Job, shell, start
+from refinery.redaction import NO_SECRETS, Redacted, Secrets
 from roles.logs import keep
 
 _READ_MAX = 1 << 20
@@ -29,7 +30,7 @@ class Bench:
     ``around`` makes a fresh sandbox for each of them. ``base`` is the commit of main that the branch left it at, and
     ``git`` is Git in the repository. ``protected`` are the patterns of what needs an approval, and ``approved`` the
     trees that have one. ``wait`` waits for a job, and may raise when the worker is asked to stop. ``review`` asks a
-    reviewer.
+    reviewer. ``secrets`` must not be in what is found, and ``redacted`` were taken out of the files.
     """
 
     directory: Path
@@ -46,6 +47,8 @@ class Bench:
     review: Callable[[Criterion], Finding]
     protected: Sequence[str] = ()
     approved: Sequence[str] = ()
+    secrets: Secrets = NO_SECRETS
+    redacted: Sequence[Redacted] = ()
 
 
 class Finding(NamedTuple):
@@ -63,6 +66,9 @@ class Finding(NamedTuple):
 # A person is asked last, and only about what nothing else is to be said against.
 _TURNS = {"review": 1, "approval": 2}
 
+SECRETS = "secrets"
+"""The subject of the evidence that there were secrets in files, which no criterion needs to forbid."""
+
 PROTECTED = "protected paths"
 """The subject of the evidence that a branch changes what it may not, which no criterion needs to forbid."""
 
@@ -75,7 +81,12 @@ def evaluate(step: Bead, bench: Bench) -> tuple[Evidence, ...]:
     After those, in the order they are written, come the reviews, and then what a person has to approve of: what was
     answered about this very tree counts, otherwise the evidence says that it is asked. In the end nothing protected
     may be changed that nobody has approved of.
+
+    Files that a secret was taken out of are not what the worker made, so that nothing else is looked at.
     """
+    if bench.redacted:
+        what = ", ".join(sorted({str(redacted) for redacted in bench.redacted}))
+        return (_evidence(SECRETS, Finding("fail", f"took out {what}; nothing that is kept may have it"), bench),)
     found: list[Evidence] = []
     numbered = sorted(enumerate(step.criteria, start=1), key=lambda pair: _TURNS.get(pair[1].kind, 0))
     for number, criterion in numbered:
@@ -130,6 +141,7 @@ def _run(criterion: Criterion, bench: Bench, number: int) -> Finding:
         marker=bench.marker,
         clock=bench.clock,
         within=bench.around(),
+        secrets=bench.secrets,
     )
     exit = bench.wait(job)
     keep(exit, bench.logs)

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from beads.chain import log_of
 from beads.model import Attempt, Bead
+from refinery import removal
 from refinery.processes import Exit
+from refinery.redaction import files_below
 
 KEPT_MAX = 1 << 30
 """How many bytes of logs a clone keeps; what evidence has of them, head and tail, stays in the store."""
@@ -61,7 +63,8 @@ def trim(logs: Path, over: Callable[[str], bool], most: int = KEPT_MAX) -> None:
         # Another process may delete it, too.
         with suppress(OSError):
             said = path.stat()
-            found.append((said.st_mtime, said.st_size, path))
+            size = sum(file.stat().st_size for file in files_below(path)) if path.is_dir() else said.st_size
+            found.append((said.st_mtime, size, path))
     total = sum(size for _, size, _ in found)
     for _, size, path in sorted(found):
         if total <= most:
@@ -69,5 +72,5 @@ def trim(logs: Path, over: Callable[[str], bool], most: int = KEPT_MAX) -> None:
         if over(path.parent.name):
             total -= size
             with suppress(OSError):
-                path.unlink(missing_ok=True)
+                removal.delete(path)
                 path.parent.rmdir()

@@ -63,6 +63,10 @@ PARKED_SECONDS_MAX = 3600.0
 """The longest that it is put off so."""
 
 
+REASON_MAX = 200
+"""Characters of an agent's last words that are told as a reason; all of them are in its note."""
+
+
 @dataclass(frozen=True)
 class Result:
     """How a polecat's life went: the molecule it had, and in one word and one line what became of it."""
@@ -176,7 +180,7 @@ class Polecat:
 
     def _leave(self, worktree: Worktree | None, end: End, reason: str, until: datetime | None = None) -> Result:
         """Save everything, give the molecule back, and leave no work tree behind."""
-        molecule = self._molecule
+        molecule, reason = self._molecule, self.site.secrets.text(reason)
         if worktree:
             # Before the molecule is anybody else's: two must never be at work in one directory.
             worktree.remove(self.site.salvage(worktree, molecule, molecule.epoch, reason))
@@ -336,7 +340,7 @@ class Polecat:
         end, until = _unmet(report, step, idle, self.site.clock.now())
         if until is not None:
             self._held(Spend, step, report=report.model_copy(update={"until": until}))
-        told = report.note if end == "parked" else _why(found)
+        told = _reason(report, end, found)
         over = self._cut_short(step, agent, report, found)
         if over is not None:
             end, told = "parked", over.reason
@@ -366,7 +370,12 @@ class Polecat:
 
     def _attempt(self, step: Bead, agent: Agent, evidence: Sequence[Evidence]) -> Report:
         """Let the agent edit the work tree once, save what it left, and store what it took."""
-        report = self._station.attempt(step, agent, evidence)
+        try:
+            report = self._station.attempt(step, agent, evidence)
+        except Stopped as stopped:
+            if stopped.report is not None:
+                self._held(Spend, step, report=stopped.report)
+            raise
         if report != Report(ending=report.ending):
             self._held(Spend, step, report=report)
         return report
@@ -476,6 +485,15 @@ def _worth_a_look(step: Bead, agent: Agent) -> bool:
 def _undecided(evidence: Sequence[Evidence]) -> bool:
     """Whether it was a review that could not be had: then there is nothing to mend in the work."""
     return bool(evidence) and evidence[-1].verdict == "error" and evidence[-1].subject.startswith("review: ")
+
+
+def _reason(report: Report, end: AttemptEnd, evidence: Sequence[Evidence]) -> str:
+    """What happened in an attempt, in one line: how its agent ended, where that was not as it should, and the criteria.
+
+    Nothing else than the agent's end explains why work was put off.
+    """
+    said = next(iter(report.note.splitlines()), "")[:REASON_MAX] if report.ending != "finished" else ""
+    return said if said and end == "parked" else "; ".join(part for part in (said, _why(evidence)) if part)
 
 
 def _why(evidence: Sequence[Evidence]) -> str:

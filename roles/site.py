@@ -11,11 +11,14 @@ from beads import liveness
 from beads.clock import Clock
 from beads.errors import NotFound, Unreadable
 from beads.model import Bead, check_id
+from beads.ops import Report
 from beads.remote import Remote
 from beads.store import Store
+from refinery import removal
 from refinery.containment import Sandbox
 from refinery.git import Git, Identity
 from refinery.processes import Exit
+from refinery.redaction import NO_SECRETS, Secrets, redact_below
 from refinery.sandbox import environment
 from refinery.workshop import Workshop, Worktree
 from roles.drive import Running
@@ -27,6 +30,7 @@ TOWN = Identity("beadtown", "town@beadtown.invalid")
 BRANCHES = "polecat/"
 SALVAGE = "refs/beads/salvage/"
 REQUESTS = "refs/beads/request/"
+SCRATCH = ".scratch"
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,7 @@ class Site:
         clock: what time it is.
         name: tells this clone from every other one; leases carry it.
         remote: what the store is shared through with other clones, if it is.
+        secrets: what must be in nothing that is written down.
     """
 
     store: Store
@@ -54,6 +59,7 @@ class Site:
     clock: Clock
     name: str
     remote: Remote | None = None
+    secrets: Secrets = NO_SECRETS
 
     @property
     def workers(self) -> Path:
@@ -69,10 +75,36 @@ class Site:
         return f"{self.name}/{worker}"
 
     def home(self, bead_id: str, agent: str) -> Path:
-        """The home of an agent's program while it works on a bead, and on no other; see :class:`roles.task.Order`."""
-        directory = self.store.directory / "homes" / check_id(bead_id) / agent
-        directory.mkdir(parents=True, exist_ok=True)
+        """The home of an agent's program while it works on a bead, and on no other; see :class:`roles.task.Order`.
+
+        It may have keys and whatever an agent was told, for the eyes of this user alone, and goes with the molecule.
+        """
+        directory = self.homes / check_id(bead_id) / agent
+        for made in (self.homes, directory.parent, directory):
+            made.mkdir(mode=0o700, parents=True, exist_ok=True)
         return directory
+
+    @property
+    def homes(self) -> Path:
+        """Where the homes of agents' programs are, in a directory for each bead."""
+        return self.store.directory / "homes"
+
+    def scratch(self, bead_id: str, label: str) -> Path:
+        """A directory for what an agent's program is to write down about one attempt at a step of a bead."""
+        directory = self.logs(bead_id) / f"{label}{SCRATCH}"
+        directory.mkdir(mode=0o700, exist_ok=True)
+        return directory
+
+    def clear_scratch(self, bead_id: str) -> None:
+        """Take secrets out of what agents' programs, which are dead by now, wrote down about a bead.
+
+        What cannot be read is deleted.
+        """
+        for directory in self.logs(bead_id).glob(f"*{SCRATCH}"):
+            try:
+                redact_below(directory, self.secrets)
+            except OSError:
+                removal.delete(directory)
 
     def logs(self, bead_id: str) -> Path:
         """The directory for the logs of the work on a bead."""
@@ -115,7 +147,7 @@ class Site:
 
     def salvage(self, worktree: Worktree, bead: Bead, epoch: int, why: str) -> str | None:
         """Save what is on disk and not committed to the bead's salvage ref; its commit, or None when all is (I1)."""
-        message = f"Salvage of {bead.id}: {why}\n\nBead: {bead.id}\nEpoch: {epoch}\n"
+        message = f"Salvage of {bead.id}: {self.secrets.text(why)}\n\nBead: {bead.id}\nEpoch: {epoch}\n"
         return worktree.snapshot(f"{SALVAGE}{bead.id}/{epoch}", message, TOWN, self.clock.now())
 
     def salvaged(self, bead: Bead, head: str) -> str | None:
@@ -132,21 +164,32 @@ def branch_of(bead: Bead) -> str:
 
 
 class Stopped(Exception):
-    """This process was asked to stop; what it holds is to be given back."""
+    """This process was asked to stop; what it holds is to be given back.
+
+    Attributes:
+        report: what the run of an agent that was ended by this had come to, if there was one.
+    """
+
+    report: Report | None = None
 
 
 def wait(job: Running, site: Site, stopping: Callable[[], bool], meanwhile: Callable[[], None]) -> Exit:
     """Wait for a job, looking now and then whether to stop and doing ``meanwhile``.
 
     Raises:
-        Stopped: ``stopping`` said so; the job is dead by then.
+        Stopped: ``stopping`` said so. The job is dead by then, as it is whatever else is raised.
     """
     pause = 0.002
-    while (exit := job.poll()) is None:
-        if stopping():
-            job.cancel(grace=2.0)
-            raise Stopped
-        meanwhile()
-        site.clock.sleep(pause)
-        pause = min(pause * 1.5, 0.05)
+    try:
+        while (exit := job.poll()) is None:
+            if stopping():
+                job.cancel(grace=2.0)
+                raise Stopped
+            meanwhile()
+            site.clock.sleep(pause)
+            pause = min(pause * 1.5, 0.05)
+    except BaseException:
+        # Who has lost the molecule, perhaps to somebody who is in the work tree already, must not go on in there.
+        job.cancel(grace=0.0)
+        raise
     return exit

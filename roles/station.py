@@ -31,7 +31,7 @@ from roles.prompts import compose
 from roles.readiness import make_ready
 from roles.runtimes import names_for, network_for, runtime_of
 from roles.settings import Agent
-from roles.site import Site
+from roles.site import Site, Stopped
 from roles.task import Launch, Order, Task
 
 ATTEMPT = "BEADTOWN_ATTEMPT"
@@ -87,14 +87,19 @@ class Station:
         with self._log(label, "events").open("w", encoding="utf-8", errors="replace") as events:
 
             def tell(event: Event) -> None:
-                events.write(as_line(event, self.site.clock.now().isoformat()))
+                events.write(self.site.secrets.text(as_line(event, self.site.clock.now().isoformat())))
                 events.flush()
                 self.tell(event)
 
-            drive = Drive(
-                job, self._log(label), runtime.reader(order), limits, agent.model, _price, self.site.clock, tell
-            )
-            exit = self.wait(drive)
+            reader, log = runtime.reader(order), self._log(label)
+            drive = Drive(job, log, reader, limits, agent.model, _price, self.site.clock, tell, self.site.secrets)
+            try:
+                exit = self.wait(drive)
+            except Stopped as stopped:
+                stopped.report = drive.report(drive.cancel(0.0))
+                raise
+            finally:
+                self.site.clear_scratch(self.molecule.id)
         self.salvage(f"{step.id} after attempt {attempt.number}")
         return drive.report(exit)
 
@@ -108,15 +113,13 @@ class Station:
         session = context.session_of(step, last, runtime) if last else context.chosen(step, attempt)
         used = [a.usage for a in step.attempts[:-1] if last and a.session == session and a.usage]
         failing = self._failing(step, attempt, evidence)
-        scratch = self._log(label, "scratch")
-        scratch.mkdir(exist_ok=True)
         return Order(
             agent=agent,
             # A command is told nothing but what failed.
             prompt="" if agent.runtime == "command" else compose(self._task(step, attempt, failing, last is not None)),
             directory=self.worktree.path,
             home=self.site.home(self.molecule.id, attempt.runtime),
-            scratch=scratch,
+            scratch=self.site.scratch(self.molecule.id, label),
             session=session,
             now=self.site.clock.now(),
             resume=last is not None,
@@ -169,12 +172,16 @@ class Station:
             by=self.worker,
             wait=self.wait,
             review=lambda criterion: self._review(criterion, step, agent, base, tree),
+            secrets=self.site.secrets,
+            redacted=self.worktree.redacted(),
             protected=gate.protected,
             approved=approvals(graph.steps(snapshot, self.molecule)),
         )
         # The criteria as they were when the molecule was claimed, whatever a worker has made of them since.
         found = evaluate(step.evolve(evidence=snapshot.need(step.id).evidence), bench)
         self.worktree.reset(tree)
+        # What was in files that are reset has never been the worker's.
+        self.worktree.redacted()
         return found
 
     def _review(self, criterion: Criterion, step: Bead, author: Agent, base: str, tree: str) -> Finding:
@@ -249,6 +256,7 @@ class Station:
             clock=self.site.clock,
             stdin=launched.stdin,
             within=self.site.sandbox.around(reach, self.worktree.path),
+            secrets=self.site.secrets,
         )
 
     def _fresh(self) -> list[str]:

@@ -203,6 +203,7 @@ class Town:
             timeout=_LIFETIME_SECONDS,
             marker=self.site.marker(name),
             clock=self.site.clock,
+            secrets=self.site.secrets,
         )
         self._spawned.append(_Spawned(bead.id, name, job, route))
         self.say(f"polecat {name}: {bead.id} {bead.title}")

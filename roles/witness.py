@@ -18,6 +18,7 @@ from beads.heartbeat import Renewed
 from beads.model import Bead
 from beads.ops import Release
 from beads.store import Snapshot
+from refinery import removal
 from refinery.git import ABSENT
 from refinery.merge import SCRATCH
 from refinery.processes import kill_strays
@@ -63,7 +64,7 @@ class Signs:
         site: the clone's name.
         alive: whether a worker of this clone lives.
         workers: the workers that have a file, dead or alive.
-        branches: the ids of the beads that have a polecat branch, a work tree or a pinned head.
+        branches: the ids of the beads that have a polecat branch, a work tree, a pinned head or agents' homes.
         renewed: how much longer workers of other clones have asked for.
     """
 
@@ -103,6 +104,8 @@ def look(site: Site) -> Signs:
     places = [f"refs/heads/{BRANCHES}", REQUESTS, *([site.remote.work] if site.remote else [])]
     refs = site.git.line("for-each-ref", "--format=%(refname)", *places).splitlines()
     ids = {ref.removeprefix(place).split("/")[0] for ref in refs for place in places if ref.startswith(place)}
+    with suppress(FileNotFoundError):
+        ids |= {home.name for home in site.homes.iterdir()}
     workers = tuple(liveness.names(site.workers))
     return Signs(site.name, site.alive, workers, tuple(sorted(ids)), site.store.renewed())
 
@@ -137,6 +140,7 @@ def _reclaim(site: Site, action: Reclaim) -> str:
     bead = site.store.snapshot().need(action.bead.id)
     if bead.lease is None or (bead.lease.worker, bead.epoch) != (action.worker, action.epoch):
         return ""
+    site.clear_scratch(bead.id)
     worktree = site.workshop.find(branch_of(bead))
     saved = site.salvage(worktree, bead, action.epoch, action.reason) if worktree else None
     reason = f"{action.reason}; uncommitted work is in {saved[:12]}" if saved else action.reason
@@ -172,7 +176,7 @@ def _lay_to_rest(site: Site, worker: str) -> None:
 
 
 def _sweep(site: Site, bead_id: str) -> str:
-    """Remove a closed molecule's work tree and refs; uncommitted edits are saved first, even here, and then told."""
+    """Remove a closed molecule's work tree, refs and homes; uncommitted edits are saved first, even here, and told."""
     bead = site.store.snapshot().need(bead_id)
     branch = branch_of(bead)
     worktree = site.workshop.find(branch)
@@ -184,6 +188,7 @@ def _sweep(site: Site, bead_id: str) -> str:
         head = site.git.resolve(ref)
         if head is not None:
             _drop(site, bead, ref, head)
+    removal.delete(site.homes / bead_id)
     if site.remote is not None:
         with suppress(Unreadable):
             site.remote.discard(bead_id)

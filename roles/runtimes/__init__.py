@@ -6,8 +6,12 @@ what its result is worth belong to the polecat, so that every runtime is contain
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from refinery.redaction import Secrets
+from refinery.sandbox import secrets
 from roles.runtimes import command, plain
-from roles.settings import Agent
+from roles.settings import Agent, Settings
 from roles.task import Runtime
 
 RUNTIMES = {one.name: one for one in (command.RUNTIME, plain.RUNTIME)}
@@ -27,3 +31,14 @@ def names_for(agent: Agent) -> tuple[str, ...]:
 def network_for(agent: Agent) -> bool:
     """Whether an agent has the network."""
     return runtime_of(agent).network if agent.network is None else agent.network
+
+
+def secrets_in(settings: Settings, environ: Mapping[str, str]) -> Secrets:
+    """The values of all variables that any agent, review or gate of a town may see besides the usual ones.
+
+    Raises:
+        InvalidInput: what is to be allowed is not the name of a variable.
+    """
+    names = [name for agent in settings.agents.values() for name in names_for(agent)]
+    gate = settings.gate.environment if settings.gate else ()
+    return secrets(environ, (*names, *settings.review.environment, *gate))

@@ -71,7 +71,7 @@ class Box:
         )
 
     def run(self, line: str, **reach: object) -> Exit:
-        return self.start(line, **reach).wait()
+        return self.start(line, **reach).wait()  # type: ignore[arg-type]
 
 
 def make_box(directory: Path, kind: Choice, environ: dict[str, str]) -> Box:

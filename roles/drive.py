@@ -143,14 +143,15 @@ class Drive:
         """What the run came to, once it has ended. Its note begins with what made us stop it, where we did."""
         forced = self._stopped or _forced(exit)
         end = forced or self._end or Ended(ending_of(exit))
-        words = self._words()
-        why = (forced.text if forced else "" if words else _broken(exit))[: NOTE_MAX // 2]
-        note = "\n".join(part for part in (why, words[len(why) + 1 - NOTE_MAX :]) if part)
+        words = self._told(self._words())
+        why = self._told(forced.text if forced else "" if words else _broken(exit))[: NOTE_MAX // 2]
+        room = NOTE_MAX - len(f"{why}\n") if why else NOTE_MAX
+        note = "\n".join(part for part in (why, words[-room:]) if part)
         return Report(
             ending=end.ending,
             model=self._told(self._model),
             session=self._told(self._session),
-            note=self._told(note),
+            note=note,
             usage=self._used.usage,
             cost=self._cost,
             until=end.until,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -148,6 +150,27 @@ def assert_nothing_left(repository: Path) -> None:
     assert [p.name for p in (repository.parent / "worktrees").glob("[!.]*")] == []
     assert git(repository, "for-each-ref", "refs/beads/candidate", "refs/beads/request") == ""
     assert processes(repository) == []
+
+
+def leaks(root: Path, secret: str) -> list[str]:
+    """Where below ``root`` a secret is: in a file, a name, a link, or an object of Git's, compressed or not."""
+    forms = [secret.encode(), json.dumps(secret)[1:-1].encode(), b64encode(secret.encode()).rstrip(b"=")[:-1]]
+    found = []
+    for at, directories, files in os.walk(root):
+        for path in (Path(at, name) for name in (*directories, *files)):
+            text = os.fsencode(path.name)
+            if path.is_symlink():
+                text += os.fsencode(path.readlink())
+            elif path.is_file():
+                text += path.read_bytes()
+            found += [str(path)] if any(form in text for form in forms) else []
+    for objects in root.rglob("objects"):
+        if (objects.parent / "HEAD").is_file():
+            args = ["git", "--git-dir", str(objects.parent), "cat-file", "--batch", "--batch-all-objects"]
+            held = subprocess.run(args, capture_output=True, check=True).stdout
+            assert held or not list(objects.glob("??/*"))
+            found += [str(objects)] if any(form in held for form in forms) else []
+    return found
 
 
 def processes(repository: Path) -> list[str]:

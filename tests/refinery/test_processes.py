@@ -21,6 +21,7 @@ from beads.clock import SystemClock
 from beads.errors import InvalidInput, Unreadable
 from refinery import strays as finding
 from refinery.processes import JOB, LOG_MAX, MARKER, OUTPUT_MIN, Exit, Job, kill_strays, shell, start, strays
+from refinery.redaction import NO_SECRETS, Secrets
 from tests.world import ROOT
 
 CLOCK = SystemClock()
@@ -56,6 +57,7 @@ class Bench:
         self.marker = f"test {directory}"
         self.clock = Later()
         self.inside = "."
+        self.secrets = NO_SECRETS
         self.fifo = directory / "fifo"
         os.mkfifo(self.fifo)
 
@@ -80,6 +82,7 @@ class Bench:
             stdin=stdin,
             output_max=output_max,
             log_max=log_max,
+            secrets=self.secrets,
         )
 
     def run(self, line: str | list[str], stdin: str = "", log_max: int = LOG_MAX) -> Exit:
@@ -274,6 +277,53 @@ def test_too_much_output_is_too_much_even_when_the_command_was_faster(bench: Ben
     done = bench.run("head -c 5000 /dev/zero", log_max=4999)
     assert (done.kind, done.signal, done.size) == ("signalled", signal.SIGXFSZ, 5000)
     assert bench.run("head -c 4999 /dev/zero", log_max=4999).kind == "exited"
+
+
+# ── Secrets ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+KEY = "sk-00112233445566778899"
+
+
+@pytest.fixture
+def discreet(bench: Bench) -> Bench:
+    bench.environ = {**bench.environ, "KEY": KEY}
+    bench.secrets = Secrets((("KEY", KEY),))
+    return bench
+
+
+def test_a_log_has_no_secrets_while_the_command_runs_nor_afterwards(discreet: Bench) -> None:
+    told = 'printf "a${KEY%%77*}" >&2; printf "${KEY##*66}b\\n"'
+    job = discreet.start(f"{told}; echo $$ > {discreet.fifo}; read x < {discreet.fifo}")
+    discreet.said()
+    job.poll()
+    log = discreet.directory / "logs" / "log"
+    assert log.read_text() == "a[redacted]b\n"
+    assert list(log.parent.iterdir()) == [log]
+    discreet.fifo.write_text("go on\n")
+    done = job.wait()
+    assert (done.output, done.size, log.stat().st_mode & 0o777) == ("a[redacted]b\n", len(KEY) + 3, 0o600)
+    assert done.digest == f"sha256:{hashlib.sha256(log.read_bytes()).hexdigest()}"
+
+
+def test_what_somebody_who_was_killed_has_said_of_a_secret_is_not_in_the_log(discreet: Bench) -> None:
+    done = discreet.run("printf ${KEY%99}; kill -9 $$")
+    assert (done.kind, done.output) == ("signalled", "[redacted]")
+
+
+def test_a_flood_of_secrets_is_a_flood(discreet: Bench) -> None:
+    done = discreet.run("yes x$KEY", log_max=100_000)
+    assert (done.kind, done.signal) == ("signalled", signal.SIGXFSZ)
+    told = done.log.read_bytes()
+    assert len(told) <= 100_000
+    assert told.startswith(b"x[redacted]\nx[redacted]\n")
+    assert KEY.encode()[:8] not in told
+    assert KEY[:8] not in done.output
+    assert done.digest == f"sha256:{hashlib.sha256(told).hexdigest()}"
+
+
+def test_why_a_command_cannot_be_started_has_no_secrets_either(discreet: Bench) -> None:
+    assert discreet.run([f"/none/{KEY}"]).output.endswith("'/none/[redacted]'\n")
 
 
 def test_leaving_the_block_ends_the_command(bench: Bench) -> None:

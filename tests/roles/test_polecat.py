@@ -20,6 +20,7 @@ from tests.towns import (
     SETTINGS,
     TOWN,
     assert_settled,
+    leaks,
     make_town,
     molecule,
     part,
@@ -73,8 +74,7 @@ def test_an_agent_program_works_a_molecule_to_main(
     assert "OTHER_SECRET" not in seen
     assert [a.end for a in only(repository, "step").attempts] == ["unmet", "satisfied"]
     for secret in ("planted-key-of-the-agent", "planted-and-not-allowed"):
-        found = subprocess.run(["grep", "-r", secret, tmp_path], capture_output=True, text=True, check=False)
-        assert found.stdout == ""
+        assert leaks(tmp_path, secret) == []
 
 
 def test_a_step_that_nobody_works_on_says_so(tmp_path: Path) -> None:

@@ -84,7 +84,9 @@ class Station:
         allow, number = names_for(agent), str(attempt.number)
         job = self._start(runtime.launch(order), self._reach(order), label, agent.timeout, allow, {ATTEMPT: number})
         limits = Limits(order.budget or math.inf, attempt.tokens or math.inf, agent.silence)
-        with self._log(label, "events").open("w", encoding="utf-8", errors="replace") as events:
+        told = self._log(label, "events")
+        told.touch(0o600)
+        with told.open("w", encoding="utf-8", errors="replace") as events:
 
             def tell(event: Event) -> None:
                 events.write(self.site.secrets.text(as_line(event, self.site.clock.now().isoformat())))

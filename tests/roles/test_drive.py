@@ -1,4 +1,4 @@
-"""Agents' programs as they are, silent, deaf, dishonest, endless: each is followed, kept within limits, and reported."""
+"""Agents' programs as they are: silent, deaf, dishonest, endless. Each is followed, kept within limits, reported."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def why(session: Session, bead_id: str) -> None:
       bead why bt-7f3a9c
     """
     look = Look.of(session)
-    chain = _chain(look, look.find(bead_id))
+    chain = [(depth, bead, _routed(look, bead, state)) for depth, bead, state in _chain(look, look.find(bead_id))]
     failing = _failing(look, chain[0][1])
     if session.json:
         described = [{"id": b.id, "title": b.title, "depth": d, "state": s, "next": _NEXT[s.kind]} for d, b, s in chain]
@@ -93,6 +93,25 @@ def why(session: Session, bead_id: str) -> None:
         click.echo(f"{indent}  {kind}{render.printable(reason)}; next: {_NEXT[state.kind]}")
         if not depth and failing:
             _print_failing(failing)
+
+
+def _routed(look: Look, bead: Bead, state: State) -> State:
+    """Where what is ready stands by what ``town.toml`` says of its agents, where there is one."""
+    from beads import graph
+
+    molecule = graph.molecule_of(look.snapshot, bead)
+    if state.kind != "ready" or not graph.workable(look.snapshot, molecule):
+        return state
+    # Only of work for agents, since nothing of theirs is needed for anything else.
+    from beads.spending import books
+    from cli.config import settings_of
+    from roles import routing
+
+    settings = settings_of(look.session.start)
+    if settings is None:
+        return state
+    known = books(look.snapshot, look.now)
+    return routing.stands(routing.of(settings, known, look.snapshot, molecule, look.now), state)
 
 
 def _failing(look: Look, bead: Bead) -> dict[str, Any]:

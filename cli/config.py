@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from beads.clock import SystemClock
-from beads.errors import NotFound, Refused, Unreadable
+from beads.errors import NotFound, Refused, TownError, Unreadable
 from beads.remote import REMOTE_REF, Remote
 from beads.store import Store
 from cli.bead_sync import REF_KEY, REMOTE_KEY
@@ -126,6 +127,13 @@ def load_settings(git: Git) -> Settings:
         if shown.status == 0:
             return read_settings(shown.out.encode("utf-8", "surrogateescape"), f"{branch}:{SETTINGS_FILE}")
     raise NotFound(f"there is no {SETTINGS_FILE} in {git.directory}", "Run `town init`.")
+
+
+def settings_of(directory: Path) -> Settings | None:
+    """What ``town.toml`` says around ``directory``; None where there is none that can be read, or no work tree."""
+    with suppress(TownError):
+        return load_settings(work_tree(directory))
+    return None
 
 
 def _state() -> Path:

@@ -13,6 +13,7 @@ from cli.config import open_site
 from refinery.checkouts import checkouts
 from refinery.gate import gate_of
 from refinery.git import Git
+from roles.routing import check, remarks
 from roles.site import Site
 
 GIT_MIN = (2, 38)
@@ -54,6 +55,12 @@ def _gate(site: Site) -> Iterator[tuple[bool, str]]:
 
 
 def _agents(site: Site) -> Iterator[tuple[bool, str]]:
+    try:
+        check(site.settings)
+    except TownError as error:
+        yield False, f"{error.message}. {error.hint}".strip()
+    for remark in remarks(site.settings):
+        yield True, remark
     for name, agent in site.settings.agents.items():
         program = agent.command[0] if agent.command else "sh"
         found = shutil.which(program, path=site.environ.get("PATH", ""))

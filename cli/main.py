@@ -83,6 +83,7 @@ TOWN_COMMANDS: Sections = {
         "status": "cli.town:status",
         "queue": "cli.town:queue",
         "log": "cli.town_log:log",
+        "costs": "cli.town_costs:costs",
     },
     "Roles by hand": {
         "polecat": "cli.town:polecat",

@@ -211,11 +211,13 @@ def status(session: Session) -> None:
       town status
       town status --json
     """
+    from cli.config import settings_of
     from cli.render import echo_json, table
+    from cli.town_costs import today_as_json, today_in_words
     from roles.status import needs, rows
 
-    snapshot = session.store.snapshot()
-    found = rows(snapshot, session.clock.now())
+    snapshot, settings, now = session.store.snapshot(), settings_of(session.start), session.clock.now()
+    found = rows(snapshot, now, settings)
     waiting = needs(snapshot, found)
     if session.json:
         echo_json(
@@ -239,6 +241,7 @@ def status(session: Session) -> None:
                 "needs_person": [
                     {"id": need.bead_id, "reason": need.reason, "command": need.command} for need in waiting
                 ],
+                **today_as_json(snapshot, now),
             }
         )
         return
@@ -256,6 +259,8 @@ def status(session: Session) -> None:
         for row in found
     ]
     click.echo(table(lines, headers) if lines else "nothing yet; `town mayor --plan FILE` brings work")
+    for line in today_in_words(snapshot, settings, now):
+        click.echo(line)
     for need in waiting:
         click.echo(f"needs a person: {need.bead_id}: {need.reason}\n  {need.command}")
 

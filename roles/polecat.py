@@ -7,7 +7,6 @@ tree or a salvage ref has what was not, and every step begins with a look whethe
 from __future__ import annotations
 
 import contextlib
-import math
 import random
 import re
 from collections.abc import Callable, Sequence
@@ -40,7 +39,7 @@ from refinery.git import ABSENT, Identity
 from refinery.processes import Exit
 from refinery.queue import REWORK
 from refinery.workshop import Worktree
-from roles import routing
+from roles import contest, routing
 from roles.acceptance import holds
 from roles.drive import Running
 from roles.events import Event
@@ -271,22 +270,49 @@ class Polecat:
             agent = routing.agent_of(self.site.settings, self._molecule, step)
         except InvalidInput as error:
             return _Halt("unmet", f"step {step.id}: {error.message}")
-        evidence = self._station.evaluate(step, agent) if _worth_a_look(step, agent) else ()
+        best_of = step.terms.best_of if step.terms else None
+        # What is there of one of several attempts is not looked at before there are all of them.
+        look = _worth_a_look(step, agent) and not (best_of and step.attempts)
+        evidence = self._station.evaluate(step, agent) if look else ()
         while not holds(step.criteria, evidence):
             step = self.site.store.snapshot().need(step.id)
             if evidence and evidence[-1].verdict == "asked":
                 self._ask(step, worktree, evidence)
                 return _Halt("asked", f"step {step.id} waits for a person's answer")
-            if graph.used_up(step):
+            if graph.used_up(step) and not (best_of and contest.good(step)):
                 return _Halt("unmet", f"step {step.id} did not meet its criteria")
-            found = self._try(step, evidence)
+            found = self._compete(step, worktree, evidence) if best_of else self._try(step, evidence)
             if isinstance(found, _Halt):
                 return found
             evidence = found
         self._settle(step, worktree, evidence)
         return None
 
-    def _try(self, step: Bead, evidence: tuple[Evidence, ...]) -> tuple[Evidence, ...] | _Halt:
+    def _compete(self, step: Bead, worktree: Worktree, evidence: tuple[Evidence, ...]) -> tuple[Evidence, ...] | _Halt:
+        """Make one of several attempts, or take the best of them; where none is good, go on as usual."""
+        snapshot = self.site.store.snapshot()
+        spent = graph.used_up(step) or graph.overdrawn(snapshot, snapshot.need(self._molecule.id), step)
+        if routing.contested(step) and not (spent and contest.good(step)):
+            self._station.salvage(f"{step.id} before another attempt")
+            worktree.reset(worktree.head())
+            found = self._try(step, (), worktree)
+            return found if isinstance(found, _Halt) else ()
+        tree = contest.best(step, self.site.git, worktree.head())
+        if tree is not None:
+            self._station.salvage(f"{step.id} before the best attempt")
+            worktree.reset(tree)
+        if tree is not None or not evidence:
+            agent = routing.agent_of(self.site.settings, self._molecule, step)
+            found = self._station.evaluate(step, agent)
+            if not holds(step.criteria, found) and found[-1].verdict != "asked":
+                # So that it is not chosen again.
+                self._held(Finish, step, end="unmet", reason=_why(found), evidence=found)
+            return found
+        return _Halt("unmet", f"step {step.id} {spent}") if graph.used_up(step) else self._try(step, evidence)
+
+    def _try(
+        self, step: Bead, evidence: tuple[Evidence, ...], contestant: Worktree | None = None
+    ) -> tuple[Evidence, ...] | _Halt:
         """Make one attempt at a step; what is found of its criteria afterwards, or why none may be made now."""
         # Where there is nothing to mend, only the review is tried again, which says itself what it cost.
         again = _undecided(evidence)
@@ -298,9 +324,18 @@ class Polecat:
             return _Halt("parked", route.reason, route.until if put_off and put_off.until else None)
         step = self.site.store.snapshot().need(step.id)
         agent = routing.agent_of(self.site.settings, self._molecule, step, route.agent)
+        if contestant:
+            agent = agent.model_copy(update={"resume": False})
         report = Report() if again else self._attempt(step, agent, evidence)
         found = self._station.evaluate(step, agent)
-        if not holds(step.criteria, found) and found[-1].verdict != "asked":
+        passed = tuple(one for one in found if one.verdict == "pass")
+        if contestant and (holds(step.criteria, found) or found[-1].verdict == "asked"):
+            number = step.attempts[-1].number
+            message = f"Attempt {number} at {step.id}\n\nBead: {step.id}\nAttempt: {number}\n"
+            # Before anybody may read that it is good.
+            contestant.snapshot(contest.ref_of(self._molecule, step, number), message, TOWN, self.site.clock.now())
+            self._held(Finish, step, end="satisfied", reason="to be compared", evidence=passed)
+        elif not holds(step.criteria, found) and found[-1].verdict != "asked":
             self._give_up(step, agent, report, evidence, found)
         return found
 
@@ -341,20 +376,13 @@ class Polecat:
         if until is not None:
             self._held(Spend, step, report=report.model_copy(update={"until": until}))
         told = _reason(report, end, found)
-        over = self._cut_short(step, agent, report, found)
+        snapshot, now, attempt = self.site.store.snapshot(), self.site.clock.now(), step.attempts[-1]
+        short = _undecided(found) or routing.cut_short(agent, attempt, report.ending)
+        over = routing.day_over(self.site.settings, books(snapshot, now), attempt.runtime, now) if short else None
         if over is not None:
             end, told = "parked", over.reason
         nothing = "" if _has_work(step, agent) else "nothing was done, as it has no `run` line and no agent: "
         self._held(Finish, step, end=end, reason=nothing + told, evidence=found)
-
-    def _cut_short(self, step: Bead, agent: Agent, report: Report, found: Sequence[Evidence]) -> Wait | None:
-        """That it was the end of the money for today which ended an attempt: no failure of the work."""
-        attempt, snapshot, now = step.attempts[-1], self.site.store.snapshot(), self.site.clock.now()
-        less = (attempt.budget or math.inf) < (agent.budget or math.inf)
-        fewer = (attempt.tokens or math.inf) < (agent.tokens or math.inf)
-        if not (report.ending == "limits" and (less or fewer)) and not _undecided(found):
-            return None
-        return routing.day_over(self.site.settings, books(snapshot, now), attempt.runtime, now)
 
     def _ask(self, step: Bead, worktree: Worktree, evidence: tuple[Evidence, ...]) -> None:
         """Commit what a person is asked about, so that it can be looked at, and ask."""

@@ -7,6 +7,7 @@ not serve one molecule is not asked for another before it said that it will.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
@@ -14,7 +15,7 @@ from typing import NamedTuple
 
 from beads import graph
 from beads.errors import InvalidInput
-from beads.model import Bead, Terms
+from beads.model import Attempt, Bead, Ending, Terms
 from beads.spending import Books, Day, Running, day_of
 from beads.state import State
 from refinery.gate import SETTINGS_FILE
@@ -165,6 +166,13 @@ def day_over(settings: Settings, books: Books, name: str | None, now: datetime) 
             used = f"${cap.used:.2f}" if cap.money else f"{cap.used:.0f}"
             return Wait(f"{cap} is used up, with {used}, until {in_words(until, now)}", until)
     return None
+
+
+def cut_short(agent: Agent, attempt: Attempt, ending: Ending) -> bool:
+    """Whether it was less than the agent's own limits that ended an attempt: no failure of the work."""
+    less = (attempt.budget or math.inf) < (agent.budget or math.inf)
+    fewer = (attempt.tokens or math.inf) < (agent.tokens or math.inf)
+    return ending == "limits" and (less or fewer)
 
 
 def of(settings: Settings, books: Books, view: graph.View, molecule: Bead, now: datetime) -> Route:

@@ -103,7 +103,7 @@ class SandboxTable(Fact):
         return Bounds(self.memory, self.processes, self.cpu, self.file)
 
 
-RuntimeName = Literal["command", "plain"]
+RuntimeName = Literal["command", "plain", "claude", "codex"]
 """The kinds of agents; ``roles/runtimes`` has a file for each."""
 
 

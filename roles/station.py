@@ -82,6 +82,8 @@ class Station:
         label = attempt_label(step, attempt)
         order = self._order(step, attempt, agent, label, evidence)
         allow, number = names_for(agent), str(attempt.number)
+        # Before it runs: what stands in the program's own books then was used before.
+        reader = runtime.reader(order)
         job = self._start(runtime.launch(order), self._reach(order), label, agent.timeout, allow, {ATTEMPT: number})
         limits = Limits(order.budget or math.inf, attempt.tokens or math.inf, agent.silence)
         told = self._log(label, "events")
@@ -93,7 +95,7 @@ class Station:
                 events.flush()
                 self.tell(event)
 
-            reader, log = runtime.reader(order), self._log(label)
+            log = self._log(label)
             drive = Drive(job, log, reader, limits, agent.model, _price, self.site.clock, tell, self.site.secrets)
             try:
                 exit = self.wait(drive)

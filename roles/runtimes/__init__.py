@@ -10,11 +10,11 @@ from collections.abc import Mapping
 
 from refinery.redaction import Secrets
 from refinery.sandbox import secrets
-from roles.runtimes import command, plain
+from roles.runtimes import claude, codex, command, plain
 from roles.settings import Agent, Settings
 from roles.task import Runtime
 
-RUNTIMES = {one.name: one for one in (command.RUNTIME, plain.RUNTIME)}
+RUNTIMES = {one.name: one for one in (command.RUNTIME, plain.RUNTIME, claude.RUNTIME, codex.RUNTIME)}
 """Every kind there is, by name."""
 
 

@@ -1,0 +1,108 @@
+"""Codex: ``codex exec --json``. What it tells of tokens is the sum over the whole conversation; it tells no costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from roles.events import Acted, Began, Ended, Event, Said, Troubled, Used
+from roles.runtimes import stream
+from roles.runtimes.trouble import failed
+from roles.task import Launch, Order, Runtime
+
+_SETTINGS = """\
+check_for_update_on_startup = false
+cli_auth_credentials_store = "file"
+
+[analytics]
+enabled = false
+
+[feedback]
+enabled = false
+"""
+
+
+def launch(order: Order) -> Launch:
+    """The prompt is on standard input. Outside of a sandbox of ours it gets its own, which lets it edit files here."""
+    home = order.home / ".codex"
+    allowed = (
+        ["--dangerously-bypass-approvals-and-sandbox"]
+        if order.confined
+        else ["-c", 'sandbox_mode="workspace-write"', "-c", 'approval_policy="never"']
+    )
+    argv = [
+        *stream.program(order, "codex"),
+        "exec",
+        *(["resume"] if order.resume else []),
+        "--json",
+        "--skip-git-repo-check",
+        *allowed,
+        *stream.option("--model", stream.bare(order.agent.model, "openai")),
+        *([order.session] if order.resume else []),
+        "-",
+        *order.agent.arguments,
+    ]
+    environ = {**stream.housing(order.home), "CODEX_HOME": str(home)}
+    return Launch(argv, order.prompt, environ, {home / "config.toml": _SETTINGS})
+
+
+class Reader(stream.JsonReader):
+    """Reads ``codex exec --json``."""
+
+    def take(self, found: Mapping[str, object]) -> Iterator[Event]:
+        """One line. An ``error`` is what it gets over by itself; a turn that fails is the end."""
+        match stream.text(found, "type"):
+            case "thread.started":
+                yield Began(stream.name(found, "thread_id"))
+            case "item.started" | "item.completed" as kind:
+                yield from self._item(stream.entries(found, "item"), kind == "item.completed")
+            case "error":
+                yield Troubled(stream.text(found, "message"))
+            case "turn.completed":
+                names = ("input_tokens", "cached_input_tokens", "cache_write_input_tokens", "output_tokens")
+                total = stream.usage(stream.at(found, "usage"), *names, apart=False)
+                reasoning = stream.count(found, "usage.reasoning_output_tokens")
+                if stream.entries(found, "usage"):
+                    total = total.model_copy(update={"reasoning": reasoning})
+                    yield Used(total.since(self.order.before))
+                yield Ended("finished", self.said)
+            case "turn.failed":
+                yield failed(stream.text(found, "error.message"), self.order.now)
+            case _:
+                pass
+
+    def _item(self, item: Mapping[str, object], over: bool) -> Iterator[Event]:
+        use, kind = stream.text(item, "id"), stream.text(item, "type")
+        match kind:
+            case "agent_message":
+                self.said = stream.text(item, "text") or self.said
+                yield Said(stream.text(item, "text"))
+            case "error":
+                yield Troubled(stream.text(item, "message"))
+            case "command_execution" | "file_change" | "mcp_tool_call" | "web_search":
+                yield from self._tool(item, use, kind, over)
+            case _:
+                pass
+
+    def _tool(self, item: Mapping[str, object], use: str, kind: str, over: bool) -> Iterator[Acted]:
+        if use not in self.tools:
+            paths = " ".join(stream.text(change, "path") for change in stream.items(item, "changes"))
+            tool = stream.text(item, "tool") or {"command_execution": "shell", "file_change": "edit"}.get(kind, kind)
+            began = self.began(use, tool, stream.brief(paths or dict(item)) if kind != "mcp_tool_call" else "")
+            if not over:
+                yield began
+        if over:
+            good = stream.text(item, "status") in ("completed", "") and not stream.count(item, "exit_code")
+            yield self.done(use, good)
+
+
+RUNTIME = Runtime(
+    "codex",
+    launch,
+    Reader,
+    program="codex",
+    environment=("CODEX_API_KEY", "CODEX_ACCESS_TOKEN", "OPENAI_API_KEY", "OPENAI_BASE_URL", *stream.NET),
+    credentials=(".codex/auth.json",),
+    resumes=True,
+    tried="0.171.0",
+    website="https://developers.openai.com/codex",
+)

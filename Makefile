@@ -9,13 +9,15 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .SUFFIXES:
-.PHONY: help setup demo test slow faults cover lint types docs check fix bench bench-million bench-hanoi clean
+.PHONY: help setup demo test slow faults test-agents cover lint types docs check fix bench bench-million bench-hanoi clean
 
 UV ?= $(shell command -v uv 2>/dev/null)
 PYTHON ?=
 # Many tests wait for processes, so that there is room for more of them than there are cores.
 JOBS ?= 3
 ARGS ?=
+# Where make test-agents installs them.
+AGENTS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/beadtown-agents
 
 BIN := .venv/bin
 CANDIDATES = python3.13 python3.12 python3.11 python3 "$$($(or $(UV),false) python find '>=3.11' 2>/dev/null)"
@@ -50,6 +52,10 @@ slow: setup ## Run the tests that take minutes each.
 	@$(BIN)/python -m pytest -n $(JOBS) -m slow $(ARGS)
 faults: setup ## Kill and fail the store at every system call that writes, and longer storms; takes some minutes.
 	@FAULTS=all $(BIN)/python -m pytest -n $(JOBS) -m "" tests/faults tests/beads/test_races.py $(ARGS)
+
+test-agents: setup ## Drive real coding agents, which are installed first (3 GB), against a provider of our own.
+	@$(BIN)/python .ci/agents.py '$(AGENTS)'
+	@BEADTOWN_AGENTS='$(AGENTS)' $(BIN)/python -m pytest -n $(JOBS) -m agents tests/agents $(ARGS)
 
 cover: setup ## Run the tests and say which lines they did not reach.
 	@$(BIN)/coverage erase

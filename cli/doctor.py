@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,10 +15,16 @@ from refinery.checkouts import checkouts
 from refinery.gate import gate_of
 from refinery.git import Git
 from roles.routing import check, remarks
+from roles.runtimes import runtime_of
+from roles.runtimes.stream import NET
 from roles.site import Site
+from roles.task import Runtime
 
 GIT_MIN = (2, 38)
 """The first Git whose ``merge-tree`` merges without a work tree."""
+
+VERSION_SECONDS = 10.0
+"""How long a program may take to say which version it is."""
 
 
 def examine(directory: Path) -> Iterator[tuple[bool, str]]:
@@ -62,12 +69,57 @@ def _agents(site: Site) -> Iterator[tuple[bool, str]]:
     for remark in remarks(site.settings):
         yield True, remark
     for name, agent in site.settings.agents.items():
-        program = agent.command[0] if agent.command else "sh"
+        runtime = runtime_of(agent)
+        program = agent.command[0] if agent.command else runtime.program or "sh"
         found = shutil.which(program, path=site.environ.get("PATH", ""))
-        yield bool(found), f"agent {name}: {found or f'{program!r} is not on the PATH'}"
+        yield bool(found), f"agent {name}: {found or f'{program!r} is not on the PATH'}{_get(runtime, found)}"
+        if runtime.program:
+            yield True, f"agent {name}: {_tried(runtime, found if not agent.command else None, site)}"
+        if agent.environment is None and runtime.environment:
+            yield True, f"agent {name}: {_signs_in(runtime, site)}"
         for variable in agent.environment or ():
             there = variable in site.environ
             yield there, f"agent {name}: ${variable} is {'set' if there else 'not set'}"
+
+
+def _get(runtime: Runtime, found: str | None) -> str:
+    return f"; get it from {runtime.website}" if runtime.website and not found else ""
+
+
+def _tried(runtime: Runtime, found: str | None, site: Site) -> str:
+    """Which version there is, and which one our adapter has been run with."""
+    ours = f"our adapter was tried with {runtime.tried}" if runtime.tried else "our adapter has not been run for real"
+    return f"version {_version(found, site)}; {ours}" if found else ours
+
+
+def _version(program: str, site: Site) -> str:
+    try:
+        done = subprocess.run(
+            [program, "--version"],
+            env=dict(site.environ),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=VERSION_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    found = re.search(r"\d+\.\d+[\w.+-]*", done.stdout)
+    return found[0] if found else "unknown"
+
+
+def _signs_in(runtime: Runtime, site: Site) -> str:
+    """Which of the variables that it may see are set, and which of the files are there that it signs in with."""
+    names = [name for name in runtime.environment if name not in NET]
+    patterns = tuple(name.removesuffix("*") for name in names if name.endswith("*"))
+    there = sorted(n for n in site.environ if n in names or (patterns and n.startswith(patterns)))
+    home = site.environ.get("HOME", "")
+    files = [name for name in runtime.credentials if home and Path(home, name).is_file()]
+    has = [*(f"${name}" for name in there), *(f"~/{name}" for name in files)]
+    may = [*(f"${name}" for name in names), *(f"~/{name}" for name in runtime.credentials)]
+    return f"has {', '.join(has)}" if has else f"none of these is there: {', '.join(may)}"
 
 
 def _checkouts(site: Site) -> Iterator[tuple[bool, str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import dataclass, replace
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -20,8 +21,8 @@ from refinery.gate import SETTINGS_FILE
 from refinery.git import Git
 from refinery.processes import Exit
 from roles import llm
+from roles.events import Began, Ended, Reader, Said, Used
 from roles.prompts import in_sections
-from roles.runtimes import plain
 from roles.settings import Agent, Settings
 from roles.task import Launch
 
@@ -64,14 +65,12 @@ class Verdict(BaseModel):
 
 
 def launch(settings: Settings, author: Agent, prompt: str) -> Launch:
-    """The process that reviews: the agent of ``[review]``, or else a program of ours that asks its model.
+    """The program of ours that asks a model of ``[review]``, where it names no agent.
 
     Raises:
         InvalidInput: ``[review]`` names nobody, or nobody but the model that did the work.
     """
     table = settings.review
-    if table.agent:
-        return plain.started(settings.agent(table.agent), prompt)
     if not table.models:
         hint = f'Name a model or an agent in [review] of {SETTINGS_FILE}, such as models = ["ollama/qwen3"].'
         raise InvalidInput("nobody is there to review", hint)
@@ -93,18 +92,59 @@ def main() -> None:
     sys.stdout.write(verdict.model_copy(update={"cost": cost}).model_dump_json() + "\n")
 
 
-def read(exit: Exit) -> Verdict:
-    """The verdict that a reviewing process has printed.
+@dataclass(frozen=True)
+class Heard:
+    """What a reviewing process has said, and what it used, as far as it tells that.
+
+    Attributes:
+        text: its words; what its agent said, where it is one whose events are known.
+        wrong: why it has no verdict, where it says so.
+        used: tokens and costs; None where nothing is told of them.
+        model: the model it says that it worked with.
+    """
+
+    text: str
+    wrong: str = ""
+    used: Used | None = None
+    model: str = ""
+
+
+def heard(exit: Exit, reader: Reader | None = None) -> Heard:
+    """What a process has said that has ended, by the reader of its runtime where it is an agent."""
+    with exit.log.open("rb") as log:
+        log.seek(max(0, exit.log.stat().st_size - _SAID_MAX))
+        text = log.read().decode(errors="replace")
+    said: list[str] = []
+    found = Heard(text)
+    for event in [*(e for line in text.split("\n") for e in reader.read(line)), *reader.end(exit)] if reader else ():
+        match event:
+            case Began(model=model):
+                found = replace(found, model=model or found.model)
+            case Said(text=words):
+                said.append(words)
+            case Used():
+                found = replace(found, used=event)
+            case Ended(ending=ending, text=words):
+                said.append(words)
+                found = replace(found, wrong="" if ending == "finished" else f"{ending}: {words}")
+            case _:
+                pass
+    words = "\n".join(said)
+    return replace(found, text=words) if words.strip() else found
+
+
+def read(exit: Exit, found: Heard) -> Verdict:
+    """The verdict in what a reviewing process has said: the last one in it.
 
     Raises:
-        InvalidInput: it failed, or printed none; says what it printed instead.
+        InvalidInput: it failed, or gave none; says what it said instead.
     """
+    if found.wrong and exit.kind == "exited":
+        raise InvalidInput(found.wrong[:500])
     if exit.code != 0 or exit.kind != "exited":
         said = exit.output.strip().splitlines()
         raise InvalidInput(f"{exit.kind}, exit {exit.code}: {said[-1][:300] if said else 'it said nothing'}")
-    with exit.log.open("rb") as log:
-        log.seek(max(0, exit.log.stat().st_size - _SAID_MAX))
-        return llm.read(log.read().decode(errors="replace"), Verdict)
+    return llm.read(found.text, Verdict)
 
 
 def compose(question: str, molecule: Bead, step: Bead, git: Git, base: str, tree: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -103,8 +103,103 @@ class SandboxTable(Fact):
         return Bounds(self.memory, self.processes, self.cpu, self.file)
 
 
-RuntimeName = Literal["command", "plain", "claude", "codex"]
+RuntimeName = Literal[
+    "command",
+    "plain",
+    "claude",
+    "codex",
+    "gemini",
+    "opencode",
+    "copilot",
+    "aider",
+    "mini",
+    "cursor",
+    "goose",
+    "amp",
+    "jsonl",
+]
 """The kinds of agents; ``roles/runtimes`` has a file for each."""
+
+
+Dotted = Annotated[str, Field(pattern=r"^([^.\s]+(\.[^.\s]+)*)?$", max_length=200)]
+"""A place in a JSON object: keys and places in lists, with dots between; empty for none."""
+
+
+class Mark(Fact):
+    """What shows that a line of JSON says something.
+
+    Attributes:
+        at: the place that is looked at.
+        equals: the values that show it; without any, whatever is there does, unless it is null or false.
+        text: where the words to it are.
+        final: whether the program stops there.
+    """
+
+    at: Dotted = Field(min_length=1)
+    equals: tuple[bool | int | str, ...] = ()
+    text: Dotted = ""
+    final: bool = True
+
+
+class EventsTable(Fact):
+    """``[agents.NAME.events]``, of runtime ``jsonl``: what is where in the JSON lines that a program prints.
+
+    Attributes:
+        session: the conversation's name.
+        model: the model's name.
+        text: something that the agent says.
+        tool: the name of a tool that it uses, and ``what`` for.
+        what: what a tool is used for.
+        input: tokens that were sent, and likewise ``output``, ``cached`` and ``written``, from and to the cache.
+        cached: see ``input``.
+        written: see ``input``.
+        output: see ``input``.
+        cost: US dollars.
+        counts: what tokens and costs are of: what this ``run`` used so far, what this ``line`` is about, or the whole
+            ``conversation``, with what was used before it was gone on with.
+        apart: whether what was cached and written is not in ``input``.
+        done: what shows that the program is through.
+        error: what shows that something is wrong.
+        resume: arguments that make the program go on with a conversation, one of them ``{session}``.
+    """
+
+    session: Dotted = ""
+    model: Dotted = ""
+    text: Dotted = ""
+    tool: Dotted = ""
+    what: Dotted = ""
+    input: Dotted = ""
+    cached: Dotted = ""
+    written: Dotted = ""
+    output: Dotted = ""
+    cost: Dotted = ""
+    counts: Literal["run", "line", "conversation"] = "run"
+    apart: bool = False
+    done: Mark | None = None
+    error: Mark | None = None
+    resume: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _can_resume(self) -> Self:
+        if self.resume and ("{session}" not in self.resume or not self.session):
+            raise ValueError("'resume' needs an argument '{session}', and 'session' to know its name from")
+        return self
+
+
+# There are files of that name.
+AgentName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+class Prices(Fact):
+    """``[agents.NAME] prices``: what a million tokens cost, in US dollars.
+
+    Those from and to the cache cost what others cost, unless they have prices of their own.
+    """
+
+    input: float = Field(ge=0, allow_inf_nan=False)
+    output: float = Field(ge=0, allow_inf_nan=False)
+    cached: float | None = Field(None, ge=0, allow_inf_nan=False)
+    written: float | None = Field(None, ge=0, allow_inf_nan=False)
 
 
 class Agent(Fact):
@@ -131,6 +226,8 @@ class Agent(Fact):
         escalate: who takes over after it has failed ``tries`` times at a step, one after the other.
         tries: how often it may fail at a step before that.
         resume: whether an attempt goes on with the conversation of the one before, instead of a fresh one.
+        prices: what its tokens cost, where it does not say so itself and LiteLLM's list does not know it.
+        events: of runtime ``jsonl``: what its lines mean.
     """
 
     runtime: RuntimeName = "command"
@@ -150,6 +247,8 @@ class Agent(Fact):
     escalate: tuple[str, ...] = ()
     tries: int = Field(2, ge=1)
     resume: bool = False
+    prices: Prices | None = None
+    events: EventsTable | None = None
 
     def on(self, terms: Terms) -> Agent:
         """The same agent on the terms of a step."""
@@ -158,8 +257,10 @@ class Agent(Fact):
 
     @model_validator(mode="after")
     def _has_a_program(self) -> Self:
-        if self.runtime == "plain" and not self.command:
-            raise ValueError("runtime 'plain' needs a 'command', a list of the program and its arguments")
+        if self.runtime in ("plain", "jsonl") and not self.command:
+            raise ValueError(f"runtime {self.runtime!r} needs a 'command', a list of the program and its arguments")
+        if (self.runtime == "jsonl") != (self.events is not None):
+            raise ValueError("runtime 'jsonl' needs a table 'events', and only that one has it")
         return self
 
 
@@ -168,7 +269,7 @@ class ReviewTable(Fact):
 
     Attributes:
         models: as LiteLLM names them; the first one that is not the author's is asked.
-        agent: one of ``[agents]`` of runtime ``plain`` in place of a model; it prints its verdict.
+        agent: one of ``[agents]`` in place of a model; the last thing it says is its verdict.
         api_base: the address of the server that has the models; empty for where each provider has them.
         timeout: seconds for one review.
         environment: names of variables that asking a model may see besides the usual ones, such as an API key's.
@@ -187,7 +288,7 @@ class Settings(Fact):
     town: TownTable = TownTable()
     store: StoreTable = StoreTable()
     worktree: WorktreeTable = WorktreeTable()
-    agents: dict[str, Agent] = {}
+    agents: dict[AgentName, Agent] = {}
     review: ReviewTable = ReviewTable()
     sandbox: SandboxTable = SandboxTable()
     gate: Gate | None = None
@@ -238,6 +339,6 @@ def read_settings(text: bytes, source: str = SETTINGS_FILE) -> Settings:
     settings = validate(Settings, loads(text, source), text, source)
     for name in (settings.town.agent, *(other for agent in settings.agents.values() for other in agent.escalate)):
         settings.agent(name)
-    if settings.review.agent and settings.agent(settings.review.agent).runtime != "plain":
-        raise InvalidInput(f"the agent {settings.review.agent!r} cannot review", "Name one of runtime 'plain'.")
+    if settings.review.agent and settings.agent(settings.review.agent).runtime == "command":
+        raise InvalidInput(f"the agent {settings.review.agent!r} cannot review", "Name one that takes a prompt.")
     return settings

@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from uuid import NAMESPACE_OID, uuid5
 
 from beads import graph
 from beads.errors import InvalidInput
@@ -25,8 +27,10 @@ from roles import context, review, routing
 from roles.acceptance import Bench, Finding, evaluate, feedback
 from roles.drive import Drive, Limits, Running, as_line
 from roles.events import Event
+from roles.housing import link, put, sweep
 from roles.llm import SURROUNDINGS
 from roles.logs import attempt_label, keep
+from roles.prices import price
 from roles.prompts import compose
 from roles.readiness import make_ready
 from roles.runtimes import names_for, network_for, runtime_of
@@ -84,7 +88,7 @@ class Station:
         allow, number = names_for(agent), str(attempt.number)
         # Before it runs: what stands in the program's own books then was used before.
         reader = runtime.reader(order)
-        job = self._start(runtime.launch(order), self._reach(order), label, agent.timeout, allow, {ATTEMPT: number})
+        job = self._start(self._house(order), self._reach(order), label, agent.timeout, allow, {ATTEMPT: number})
         limits = Limits(order.budget or math.inf, attempt.tokens or math.inf, agent.silence)
         told = self._log(label, "events")
         told.touch(0o600)
@@ -95,8 +99,8 @@ class Station:
                 events.flush()
                 self.tell(event)
 
-            log = self._log(label)
-            drive = Drive(job, log, reader, limits, agent.model, _price, self.site.clock, tell, self.site.secrets)
+            log, priced = self._log(label), partial(price, overrides=agent.prices)
+            drive = Drive(job, log, reader, limits, agent.model, priced, self.site.clock, tell, self.site.secrets)
             try:
                 exit = self.wait(drive)
             except Stopped as stopped:
@@ -104,6 +108,7 @@ class Station:
                 raise
             finally:
                 self.site.clear_scratch(self.molecule.id)
+        sweep(self.worktree.path, runtime.litter)
         self.salvage(f"{step.id} after attempt {attempt.number}")
         return drive.report(exit)
 
@@ -133,6 +138,29 @@ class Station:
             run=step.run,
             feedback=failing,
         )
+
+    def _reviewing(self, agent: Agent, prompt: str, label: str) -> Order:
+        return Order(
+            agent=agent,
+            prompt=prompt,
+            directory=self.worktree.path,
+            # No agent has a name that begins so.
+            home=self.site.home(self.molecule.id, ".review"),
+            scratch=self.site.scratch(self.molecule.id, label),
+            session=str(uuid5(NAMESPACE_OID, f"{label}/{self.site.clock.now().timestamp()}")),
+            now=self.site.clock.now(),
+            budget=agent.budget,
+            confined=self.site.sandbox.confines,
+        )
+
+    def _house(self, order: Order) -> Launch:
+        """What to start for an order, once what it takes is in the agent's home."""
+        runtime = runtime_of(order.agent)
+        launched = runtime.launch(order)
+        if user := self.site.environ.get("HOME"):
+            link(order.home, Path(user), runtime.credentials)
+        put(launched.files, order.home, order.scratch)
+        return launched
 
     def _was_here(self, step: Bead) -> Callable[[Attempt], bool]:
         """Whether an attempt was made in this clone, which then has its log."""
@@ -195,27 +223,33 @@ class Station:
         if over:
             return Finding("error", f"nobody was asked: {over}")
         prompt = review.compose(criterion.review, self.molecule, step, git, base, tree)
+        table = settings.review
+        label = f"{step.id}-review-{tree[:12]}"
+        agent = settings.agent(table.agent) if table.agent else None
+        order = self._reviewing(agent, prompt, label) if agent else None
         try:
-            launched = review.launch(settings, author, prompt)
+            launched = self._house(order) if order else review.launch(settings, author, prompt)
         except InvalidInput as error:
             return Finding("error", f"{error.message}. {error.hint}")
-        table = settings.review
-        agent = settings.agent(table.agent) if table.agent else None
         allow = names_for(agent) if agent else table.environment
-        label = f"{step.id}-review-{tree[:12]}"
         network = agent is None or network_for(agent)
         named = _paths(agent) if agent else ()
-        reach = Reach(read=(self.worktree.path, *named), network=network)
+        own = (order.home, order.scratch) if order else ()
+        reach = Reach(own, (self.worktree.path, *named), self._credentials(agent) if agent else (), network=network)
+        reader = runtime_of(agent).reader(order) if agent and order else None
         exit = self._run(launched, reach, label, table.timeout, allow, SURROUNDINGS)
+        found = review.heard(exit, reader)
+        self.site.clear_scratch(self.molecule.id)
+        cost = _cost(agent, found) if agent else None
         try:
-            verdict = review.read(exit)
+            verdict = review.read(exit, found)
         except InvalidInput as error:
-            return Finding("error", f"no verdict: {error.message}", exit.seconds, exit.output, exit.digest)
+            return Finding("error", f"no verdict: {error.message}", exit.seconds, exit.output, exit.digest, cost)
         finally:
             keep(exit, self.site.logs(self.molecule.id))
         good = verdict.verdict == "approve"
-        cost = None if agent else verdict.cost
         words = "" if good else verdict.in_words()
+        cost = cost if agent else verdict.cost
         return Finding("pass" if good else "fail", verdict.summary, exit.seconds, words, exit.digest, cost)
 
     def _overspent(self, step: Bead) -> str:
@@ -246,9 +280,6 @@ class Station:
         allow: Sequence[str],
         extra: Mapping[str, str] | None = None,
     ) -> Job:
-        for path, text in launched.files.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text, encoding="utf-8")
         about = {"BEADTOWN_BEAD": self.molecule.id, ATTEMPT: "0", **(extra or {})}
         return start(
             launched.argv,
@@ -270,10 +301,13 @@ class Station:
 
     def _reach(self, order: Order) -> Reach:
         """What an agent may touch: the work tree, what is its own, and what it signs in with."""
-        agent, home = order.agent, self.site.sandbox.host.home
-        credentials = tuple(home / name for name in runtime_of(agent).credentials)
+        agent = order.agent
         write = (self.worktree.path, order.home, order.scratch)
-        return Reach(write, _paths(agent), credentials, network_for(agent))
+        return Reach(write, _paths(agent), self._credentials(agent), network_for(agent))
+
+    def _credentials(self, agent: Agent) -> tuple[Path, ...]:
+        """The files that an agent's program signs in with."""
+        return tuple(self.site.sandbox.host.home / name for name in runtime_of(agent).credentials)
 
     def _log(self, label: str, kind: str = "log") -> Path:
         return self.site.logs(self.molecule.id) / f"{label}.{kind}"
@@ -284,6 +318,9 @@ def _paths(agent: Agent) -> tuple[Path, ...]:
     return tuple(Path(part) for part in (*agent.command, *agent.arguments) if part.startswith("/"))
 
 
-def _price(model: str, usage: Usage) -> float | None:
-    del model, usage
-    return None
+def _cost(agent: Agent, found: review.Heard) -> float | None:
+    """What a review by an agent has cost, as far as that is known."""
+    used = found.used
+    if used is None or used.cost is not None or used.usage is None:
+        return used.cost if used else None
+    return price(found.model or agent.model, used.usage, agent.prices)

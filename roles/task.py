@@ -131,6 +131,7 @@ class Runtime:
         tried: the version that has been run for real; empty when that was not possible.
         priced: whether it says itself what it costs.
         website: where to get it.
+        litter: patterns of what it leaves at the top of the work tree that is no work, such as a cache.
     """
 
     name: str
@@ -145,3 +146,4 @@ class Runtime:
     tried: str = ""
     priced: bool = False
     website: str = ""
+    litter: tuple[str, ...] = ()

@@ -10,11 +10,27 @@ from collections.abc import Mapping
 
 from refinery.redaction import Secrets
 from refinery.sandbox import secrets
-from roles.runtimes import claude, codex, command, plain
+from roles.runtimes import (
+    aider,
+    amp,
+    claude,
+    codex,
+    command,
+    copilot,
+    cursor,
+    gemini,
+    goose,
+    jsonl,
+    mini,
+    opencode,
+    plain,
+)
 from roles.settings import Agent, Settings
 from roles.task import Runtime
 
-RUNTIMES = {one.name: one for one in (command.RUNTIME, plain.RUNTIME, claude.RUNTIME, codex.RUNTIME)}
+_ALL = (command, plain, claude, codex, gemini, opencode, copilot, aider, mini, cursor, goose, amp, jsonl)
+
+RUNTIMES: dict[str, Runtime] = {one.RUNTIME.name: one.RUNTIME for one in _ALL}
 """Every kind there is, by name."""
 
 

@@ -25,7 +25,7 @@ def started(agent: Agent, prompt: str) -> Launch:
     An argument that is exactly ``{model}`` is replaced by the model. Both are data: one argument or one stream, never
     part of a shell line.
     """
-    command = [agent.model if part == MODEL else part for part in agent.command]
+    command = [agent.model if part == MODEL else part for part in (*agent.command, *agent.arguments)]
     if PLACE in command:
         return Launch([prompt if part == PLACE else part for part in command])
     return Launch(command, prompt)

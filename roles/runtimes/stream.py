@@ -30,6 +30,7 @@ NET = (
 
 _NUMBER_MAX = 2**53
 _WORDS_MAX = 40
+_COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,199}")
 
 
@@ -101,6 +102,11 @@ def money(value: object, path: str) -> float | None:
     return float(found) if math.isfinite(found) else None
 
 
+def plain(line: str) -> str:
+    """A line without colours, such as can be stored."""
+    return _COLOURS.sub("", line).encode(errors="replace").decode()
+
+
 def brief(value: object) -> str:
     """What a tool was used for, in a line: the first text that says it, else all of it."""
     if isinstance(value, dict):
@@ -135,7 +141,7 @@ class JsonReader:
         """What one line says."""
         found = parse(line)
         if found is None:
-            self.words = [*self.words, line.encode(errors="replace").decode()[:2000]][-_WORDS_MAX:]
+            self.words = [*self.words, plain(line)[:2000]][-_WORDS_MAX:]
             return []
         return self._noted(self.take(found))
 
@@ -199,6 +205,20 @@ def bare(model: str, *providers: str) -> str:
 def option(flag: str, value: object) -> list[str]:
     """``--flag=value`` as one argument, so that no value can be taken for a flag; nothing without a value."""
     return [f"{flag}={value}"] if value not in (None, "") else []
+
+
+ARGUMENT_MAX = 100_000
+"""Bytes of a prompt that are given as an argument: the system takes no more than 128 KiB in one."""
+
+
+def argument(order: Order) -> tuple[str, dict[Path, str]]:
+    """The prompt as an argument that is no flag, and the files that it takes: where it is long, it is in one."""
+    if len(order.prompt.encode(errors="replace")) > ARGUMENT_MAX:
+        path = order.scratch / "prompt.md"
+        return f"Read the file {path}: it says what you are to do. Then do it.", {path: order.prompt}
+    # An argument cannot hold a NUL, and must not look like a flag.
+    said = order.prompt.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return (f"\n{said}" if said.startswith("-") else said), {}
 
 
 def program(order: Order, usual: str) -> list[str]:

@@ -65,7 +65,7 @@ not_found_error
 """
 
 _QUOTA = """
-(rate|usage|request|session|weekly|opus|spend\\w*|plan|daily|monthly|hour) ?limits? ?(has been |have been |is )?\
+(rate|usage|request|session|weekly|opus|spend\\w*|plan|daily|monthly|hour)[ _]?limits?[ _]?(has been |have been |is )?\
 (reached|exceeded|hit|error)
 rate.?limit
 (hit|reached|exceeded) (your|the|its|a) .{0,30}(limit|quota|allowance)

@@ -56,8 +56,8 @@ def until(said: str, now: datetime) -> datetime | None:
         except (ValueError, OverflowError, KeyError, OSError):
             continue
         if found is not None and now < found <= now + timedelta(days=DAYS_MAX):
-            # A second more than none: what is over in the same millisecond is asked for again in vain.
-            return found.astimezone(UTC).replace(microsecond=found.microsecond // 1000 * 1000)
+            # Moments are stored in milliseconds, and a part of one too early is too early.
+            return found.astimezone(UTC) + timedelta(microseconds=-found.microsecond % 1000)
     return None
 
 

@@ -83,10 +83,10 @@ class Reader:
         if line.startswith("Tokens:"):
             self.said, self.block, self.trouble = "\n".join(self.block).strip() or self.said, [], []
             return [Said(self.said), *self._used()]
-        self.block = [*self.block, line][-2000:]
         if _TROUBLE.search(line):
             self.trouble = [*self.trouble, line][-20:]
             return [Troubled(line)]
+        self.block = [*self.block, line][-2000:]
         return []
 
     def end(self, exit: Exit) -> Iterable[Event]:

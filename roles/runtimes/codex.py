@@ -41,7 +41,8 @@ def launch(order: Order) -> Launch:
         "-",
         *order.agent.arguments,
     ]
-    environ = {**stream.housing(order.home), "CODEX_HOME": str(home)}
+    # It says when a limit is over as a time of day, where it is, without saying where that is.
+    environ = {**stream.housing(order.home), "CODEX_HOME": str(home), "TZ": "UTC"}
     return Launch(argv, order.prompt, environ, {home / "config.toml": _SETTINGS})
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from beads.model import Usage
 from refinery.processes import Exit
-from roles.events import Began, Ended, Event, Said, Used
+from roles.events import Acted, Began, Ended, Event, Said, Troubled, Used
 from roles.runtimes import stream
 from roles.runtimes.trouble import after, failed
 from roles.task import Launch, Order, Runtime
@@ -43,6 +43,8 @@ def launch(order: Order) -> Launch:
         "MSWEA_SILENT_STARTUP": "1",
         # To it, a model without a price is an error.
         "MSWEA_COST_TRACKING": "ignore_errors",
+        # Ten times take it ten minutes; the town waits better.
+        "MSWEA_MODEL_RETRY_STOP_AFTER_ATTEMPT": "4",
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         "COLUMNS": "200",
     }
@@ -59,16 +61,20 @@ class Reader:
         order: the run that is read.
         words: what it printed last.
         said: what the model said last.
+        seen: how many messages have been looked at for what was done.
     """
 
     order: Order
     words: list[str] = field(default_factory=list)
     said: str = ""
+    seen: int = 0
 
     def read(self, line: str) -> Iterable[Event]:
         """One line."""
         line = stream.plain(line)
         self.words = [*self.words, line][-40:]
+        if line.startswith("Retrying "):
+            return [Troubled(line)]
         return list(self._used(self._kept())) if _STEP.match(line) else []
 
     def end(self, exit: Exit) -> Iterable[Event]:
@@ -82,7 +88,12 @@ class Reader:
     def _used(self, kept: Mapping[str, object]) -> Iterator[Event]:
         """The sum over all answers; a price that it does not know is 0 to it."""
         usage, told = Usage(), False
-        for message in stream.items(kept, "messages"):
+        messages = stream.items(kept, "messages")
+        for message in messages[self.seen :]:
+            for action in stream.items(message, "extra.actions"):
+                yield Acted("bash", stream.brief(action))
+        self.seen = max(self.seen, len(messages))
+        for message in messages:
             if found := stream.entries(message, "extra.response.usage"):
                 usage, told = usage + _tokens(found), True
             said = stream.text(message, "content")

@@ -233,9 +233,9 @@ def housing(home: Path) -> dict[str, str]:
 
 
 def read_file(path: Path, most: int = 64 << 20) -> str:
-    """The text of a file that a program may have left; empty where it has not, or more than anybody would."""
+    """The text of a file that a program may have left; empty where it is none, a link, or more than anybody reads."""
     try:
-        if not path.is_file() or path.stat().st_size > most:
+        if path.is_symlink() or not path.is_file() or path.stat().st_size > most:
             return ""
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -36,6 +36,7 @@ QUOTA: list[tuple[str, datetime | None]] = [
         later(days=3, hours=4, minutes=12),
     ),
     ("You've hit your usage limit. Try again at Nov 30th, 2026 3:05 PM.", at(30, 15, 5)),
+    ("You’ve hit your usage limit. Purchase more credits or try again at 9:06 PM.", at(28, 21, 6)),
     (
         "Rate limit reached for gpt-5 in organization org-x on tokens per min (TPM): Limit 30000, Used 28000, "
         "Requested 5000. Please try again in 5.2s. Visit https://platform.openai.com/account/rate-limits",

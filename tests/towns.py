@@ -43,6 +43,10 @@ timeout = 20
 """
 
 
+UNCONTAINED = SETTINGS + '[sandbox]\nkind = "none"\n'
+"""The settings of a town whose workers can do as they like, as they could where nothing can contain them."""
+
+
 def settings_with(command: Sequence[str], environment: Sequence[str] = ()) -> str:
     """The settings of a town whose default agent is that program."""
     table = f"command = {json.dumps(list(command))}\nenvironment = {json.dumps(list(environment))}"

@@ -19,6 +19,7 @@ from tests.towns import (
     BEAD,
     SETTINGS,
     TOWN,
+    UNCONTAINED,
     assert_settled,
     leaks,
     make_town,
@@ -114,7 +115,7 @@ def test_what_holds_already_is_closed_without_work(tmp_path: Path) -> None:
 def test_a_change_beyond_its_limits_does_not_close_the_step(
     tmp_path: Path, line: str, limits: str, detail: str
 ) -> None:
-    repository = make_town(tmp_path)
+    repository = make_town(tmp_path, UNCONTAINED)
     line = line.replace("CHECK", next(name for name in git(repository, "ls-files").split() if "/" not in name))
     pour(repository, molecule("m", f"echo ok > parts/m; {line}", limits=limits))
     run(repository, "polecat", "run", ok=[7])
@@ -193,7 +194,7 @@ def test_a_zombie_is_fenced(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_is_told_to_lie_closes_nothing(tmp_path: Path) -> None:
-    repository = make_town(tmp_path)
+    repository = make_town(tmp_path, UNCONTAINED)
     lie = "git commit -qm lies --allow-empty; git checkout -qb elsewhere; echo done; exit 0"
     pour(repository, molecule("lie", lie))
     done = run(repository, "polecat", "run", ok=[7])

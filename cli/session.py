@@ -100,8 +100,24 @@ class Session:
         return milliseconds(self.clock.now())
 
     def commit(self, operations: Sequence[Operation] | Decision) -> Written:
-        """Publish operations as one transaction of :attr:`actor`."""
-        return self.store.commit(self.actor, operations)
+        """Publish operations as one transaction of :attr:`actor`.
+
+        What an agent was handed as a secret is taken out of what it says here.
+        """
+        from refinery.redaction import HANDED
+
+        names = self.environ.get(HANDED, "").split()
+        if not names:
+            return self.store.commit(self.actor, operations)
+        from refinery.sandbox import secrets
+
+        hidden = secrets(self.environ, names)
+
+        def decide(snapshot: Snapshot) -> list[Operation]:
+            decided = operations(snapshot) if callable(operations) else operations
+            return [type(each).model_validate_json(hidden.text(each.model_dump_json())) for each in decided]
+
+        return self.store.commit(self.actor, decide)
 
     def find(self, snapshot: Snapshot, bead_id: str) -> Bead:
         """The bead of that id; a mistyped one is met with the id that is nearest to it.

@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -404,11 +405,10 @@ class _Log:
         return size, output, f"sha256:{digest}"
 
     def _write(self, data: bytes) -> None:
-        try:
+        # What a full disk has no room for is missing, as where the command writes into the log itself.
+        with suppress(OSError):
             while data:
                 data = data[os.write(self._kept, data) :]
-        except OSError as error:
-            raise Unreadable(f"{self.path}: cannot write the log: {error.strerror}") from error
 
     def _room(self) -> int:
         """How many bytes to copy at once: not more than the log may have, however many the command wrote."""

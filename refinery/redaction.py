@@ -14,7 +14,7 @@ import re
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from shutil import copymode
@@ -26,6 +26,9 @@ SECRET_MIN = 8
 
 REDACTED = "[redacted]"
 
+HANDED = "BEADTOWN_SECRETS"
+"""The environment variable that tells a process which others it was handed, by their names, with spaces between."""
+
 _LINE_MIN = 16
 """Characters that a line of a secret of many lines, such as a private key, must have to count by itself."""
 
@@ -33,8 +36,9 @@ _CHUNK = 1 << 20
 
 # How variables are called whose values nobody hides, unless another word of the name says that it is one to hide.
 _PLAIN = re.compile(
-    r"(?:.*_)?(?:BASE|DIR|EMAIL|ENDPOINT|ENV|FILE|FLAGS|HOME|HOST|LEVEL|LOCATION|MODE|MODEL|NAME|OPTIONS|ORG"
-    r"|ORGANIZATION|PATH|PORT|PROFILE|PROJECT|PROXY|REGION|ROOT|SERVER|TIMEOUT|UR[IL]|USER|USERNAME|VERSION|ZONE)",
+    r"(?:.*_)?(?:BASE|BUNDLE|CERTS?|COMMAND|DIRS?|EMAIL|ENDPOINT|ENV|FILE|FLAGS|HOST|LEVEL|LOCATION|MODE|MODEL|OPTIONS|ORG"
+    r"|ORGANIZATION|PORT|PROFILE|PROJECT|PROVIDER|PROXY|REGION|ROOT|SERVER|TIMEOUT|TYPE|UR[IL]|USER|VERSION|ZONE)"
+    r"|.*(?:HOME|NAME|PATH|TERM)",
     re.IGNORECASE,
 )
 _TELLING = re.compile(r"(?:.*_)?(?:AUTH|CREDENTIALS?|KEY|PASS|PASSWORD|SECRET|TOKEN|WEBHOOK)(?:_.*)?", re.IGNORECASE)
@@ -58,18 +62,20 @@ class Redacted(NamedTuple):
 class Secrets:
     """Values that must not be written down, each with the name of its variable. False when there are none."""
 
-    values: tuple[tuple[str, str], ...] = ()
+    values: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     @classmethod
     def among(cls, variables: Mapping[str, str]) -> Secrets:
         """Those of some variables that are secrets.
 
-        That is each value of at least :data:`SECRET_MIN` characters, unless its variable is called like something
-        that nobody hides: ``…_URL``, ``…_REGION``, ``…_MODEL`` and the like. In a URL, the password counts anyway.
+        That is each value of at least :data:`SECRET_MIN` characters, unless it is a number, or its variable is called
+        like something that nobody hides: ``…_URL``, ``…_REGION``, ``…_MODEL`` and the like. In a URL, the password
+        counts anyway.
         """
         found: dict[str, str] = {}
         for name, value in variables.items():
-            whole = [] if _PLAIN.fullmatch(name) and not _TELLING.fullmatch(name) else [value]
+            plain = _PLAIN.fullmatch(name) or value.isdigit()
+            whole = [value] if _TELLING.fullmatch(name) or not plain else []
             for secret in (*whole, *_passwords(value)):
                 if len(secret) >= SECRET_MIN:
                     found.setdefault(secret, name)

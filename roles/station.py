@@ -22,6 +22,7 @@ from refinery.containment import Reach
 from refinery.gate import gate_of
 from refinery.processes import Exit, Job, start
 from refinery.queue import REWORK
+from refinery.redaction import HANDED
 from refinery.workshop import Worktree
 from roles import context, review, routing
 from roles.acceptance import Bench, Finding, evaluate, feedback
@@ -280,7 +281,7 @@ class Station:
         allow: Sequence[str],
         extra: Mapping[str, str] | None = None,
     ) -> Job:
-        about = {"BEADTOWN_BEAD": self.molecule.id, ATTEMPT: "0", **(extra or {})}
+        about = {"BEADTOWN_BEAD": self.molecule.id, ATTEMPT: "0", HANDED: " ".join(allow), **(extra or {})}
         return start(
             launched.argv,
             cwd=self.worktree.path,

@@ -49,6 +49,10 @@ def secrets(*values: str) -> Secrets:
         ("HTTPS_PROXY", "http://me:correct%20horse@proxy:3128", ["correct%20horse", "correct horse"]),
         ("DATABASE_URL", "postgres://me@db/x", []),
         ("DATABASE_URL", "http://[broken", []),
+        ("GOOSE_PROVIDER", "anthropic", []),
+        ("PYTHONPATH", "/a/directory", []),
+        ("TIMEOUT_MS", "30000000", []),
+        ("SECRET_NUMBER", "30000000", ["30000000"]),
         ("MONKEY_URL", "https://example.org/", []),
     ],
 )
@@ -56,6 +60,10 @@ def test_a_value_counts_unless_it_is_short_or_called_like_what_nobody_hides(
     name: str, value: str, found: list[str]
 ) -> None:
     assert [secret for _, secret in Secrets.among({name: value}).values] == found
+
+
+def test_secrets_are_not_shown_by_accident() -> None:
+    assert KEY not in repr(secrets(KEY))
 
 
 def test_one_value_of_two_variables_is_one_secret() -> None:

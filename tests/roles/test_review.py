@@ -50,7 +50,8 @@ def with_reviewer(path: Path, *answers: str, more: str = "") -> Path:
         (path / f"answer-{number}").write_text(answer)
     (path / "reviewer.py").write_text(REVIEWER)
     command = json.dumps([sys.executable, str(path / "reviewer.py"), str(path)])
-    table = f'[sandbox]\nwrite = ["{path}"]\n[review]\nagent = "critic"\n[agents.critic]\nruntime = "plain"\ncommand = {command}\n'
+    tables = f'[sandbox]\nwrite = ["{path}"]\n[review]\nagent = "critic"\n'
+    table = f'{tables}[agents.critic]\nruntime = "plain"\ncommand = {command}\n'
     return make_town(path, SETTINGS + table + more)
 
 

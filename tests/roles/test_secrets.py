@@ -12,7 +12,7 @@ import pytest
 from beads import Bead
 from refinery.redaction import REDACTED
 from roles.acceptance import SECRETS
-from tests.towns import TOWN, assert_settled, leaks, make_town, pour, run, settings_with, snapshot, until
+from tests.towns import BEAD, TOWN, assert_settled, leaks, make_town, pour, run, settings_with, snapshot, until
 from tests.world import git
 
 KEY = 'sk-planted/+"4f1d2c3b5a69788796a5b4c3d2e1f0"'
@@ -131,14 +131,18 @@ def test_a_killed_polecat_leaves_no_key_once_it_is_laid_to_rest(tmp_path: Path) 
 
 
 def test_a_polecat_that_is_stopped_leaves_no_key(tmp_path: Path) -> None:
-    repository = town_with(tmp_path, EVERYWHERE + "Path('ready').touch(); time.sleep(600)")
+    said = f"subprocess.run([*{BEAD!r}, 'comment', os.environ['BEADTOWN_BEAD'], f'It is {{key}}.'], check=True)\n"
+    repository = town_with(tmp_path, said + EVERYWHERE + "Path('ready').touch(); time.sleep(600)")
     polecat = subprocess.Popen([*TOWN, "polecat", "run"], cwd=repository, stdout=subprocess.DEVNULL)
     until(lambda: list(tmp_path.glob("worktrees/*/ready")))
     polecat.send_signal(signal.SIGTERM)
     polecat.wait()
     assert leaks(tmp_path, KEY) == []
-    [attempt] = step_of(repository).attempts
+    step = step_of(repository)
+    [attempt] = step.attempts
     assert (attempt.end, attempt.ending) == ("stopped", "cancelled")
+    [comment] = snapshot(repository).need(step.parent or "").comments
+    assert comment.text == f"It is {REDACTED}."
 
 
 def test_homes_are_for_this_user_alone(tmp_path: Path) -> None:

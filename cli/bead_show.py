@@ -127,13 +127,18 @@ def _failing(look: Look, bead: Bead) -> dict[str, Any]:
         return {}
     last = max(bad, key=lambda one: (one.at is not None, one.at))
     log = log_of(look.session.store.directory / "logs", molecule.id, last.digest) if last.digest else None
-    return {"step": step.id, **_found_answer(last), **({"log": log} if log and log.exists() else {})}
+    reason = step.attempts[-1].reason if step.attempts else ""
+    # Mostly that is just what did not hold; what ended the attempt before it could is worth saying.
+    more = {"reason": reason} if reason.endswith(f"; {last.subject}: {last.detail}") else {}
+    return {"step": step.id, **_found_answer(last), **more, **({"log": log} if log and log.exists() else {})}
 
 
 def _print_failing(failing: dict[str, Any]) -> None:
     said = f"{failing['verdict']}  {failing['subject']}: {failing.get('detail', '')}"
     when = f"{render.moment(failing['at'])} by {failing['by']}, tree {failing['tree'][:12]}"
     click.echo(f"  {failing['step']}, {when}\n    {render.printable(said)}")
+    if "reason" in failing:
+        click.echo(f"    the attempt: {render.printable(failing['reason'])}")
     for line in failing.get("output", "").splitlines()[-_TAIL:]:
         click.echo(f"      {render.printable(line)}".rstrip())
     if "log" in failing:

@@ -291,7 +291,7 @@ def _forced(exit: Exit) -> Ended | None:
     """How a program ended that was ended by force, or never began; None when it ended by itself."""
     match exit:
         case Exit(kind="timeout"):
-            return Ended("limits", f"stopped after {exit.seconds:.0f} s, which is its time limit")
+            return Ended("limits", f"stopped at its time limit, after {exit.seconds:.0f} s")
         case Exit(kind="signalled", signal=signal.SIGXFSZ):
             return Ended("limits", f"stopped after it had printed {exit.size} bytes")
         case Exit(kind="unrunnable"):

@@ -363,8 +363,8 @@ def test_a_success_that_is_told_at_the_time_limit_is_none(bench: Bench) -> None:
     bench.clock.ahead = 900
     report = bench.ended(drive)
     assert (report.ending, bench.exit(drive).kind) == ("limits", "timeout")
-    assert report.note.startswith("stopped after 9")
-    assert report.note.endswith(" s, which is its time limit\nYes.")
+    assert report.note.startswith("stopped at its time limit, after 9")
+    assert report.note.endswith(" s\nYes.")
 
 
 def test_who_is_to_stop_is_told_so_once(bench: Bench) -> None:

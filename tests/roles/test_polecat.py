@@ -456,9 +456,25 @@ def test_without_terms_it_is_the_default_agent_with_its_own_model(tmp_path: Path
 def test_a_step_says_how_long_an_attempt_may_take(tmp_path: Path) -> None:
     repository = terms_town(tmp_path, 'agent = "slow"\n  timeout = 1.0')
     assert made(repository) == "ok slow m-slow 60"
-    [attempt] = only(repository, "step").attempts
+    step = only(repository, "step")
+    [attempt] = step.attempts
     assert attempt.ended_at is not None
     assert (attempt.ended_at - attempt.started_at).total_seconds() < 30
+    assert attempt.ending == "limits"
+    # It had done it by then, so that nothing needs a reason.
+    assert attempt.note.startswith("stopped at its time limit, after ")
+    assert attempt.reason == ""
+
+
+def test_what_a_limit_stopped_says_so(tmp_path: Path) -> None:
+    repository = make_town(tmp_path)
+    pour(repository, TERMS.format(terms='timeout = 1.0\n  run = "echo thinking; sleep 600"'))
+    run(repository, "polecat", "run", ok=[7])
+    step = only(repository, "step")
+    reason = step.attempts[0].reason
+    assert reason.startswith("stopped at its time limit, after ")
+    assert reason.endswith(" s; run: test -f parts/one: exit 1")
+    assert f"the attempt: {reason}" in run(repository, "why", str(step.parent), program=BEAD).stdout
 
 
 def test_nobody_being_able_is_said_before_anything_is_poured(tmp_path: Path) -> None:

@@ -106,7 +106,8 @@ else:
     assert next(e.output for e in step.evidence if e.exit == 2).startswith(REDACTED)
     assert second.reason.endswith("exit 2")
     assert third.ending == "limits"
-    assert third.reason.startswith("stopped after 4 s, which is its time limit; run: cat cache")
+    assert third.reason.startswith("stopped at its time limit, after ")
+    assert "; run: cat cache; " in third.reason
     assert last.end == "satisfied"
     assert "the value of FAKE_KEY in config.json" in (repository / "prompts").read_text()
     log = next(path for path in (repository / ".git/beads/logs").rglob("*attempt-1.log"))

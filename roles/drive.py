@@ -322,9 +322,12 @@ def asdict_of(event: Event) -> dict[str, object]:
     found: dict[str, object] = {}
     for name, value in vars(event).items():
         if value not in (None, ""):
-            found[name] = value if isinstance(value, str | bool | int | float) else _plain(value)
+            found[name] = value if isinstance(value, str | bool | int) else _plain(value)
     return found
 
 
 def _plain(value: object) -> object:
+    if isinstance(value, float):
+        # JSON has no words for what is no number.
+        return value if math.isfinite(value) else str(value)
     return {k: v for k, v in value if v} if isinstance(value, Usage) else str(value)

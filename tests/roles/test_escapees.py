@@ -8,8 +8,13 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 from beads import Bead
+from beads.errors import Fenced
+from cli.config import open_site
+from refinery.processes import start
+from roles.site import wait
 from tests.roles.scripted import agent
 from tests.towns import TOWN, make_town, molecule, pour, processes, run, settings_with, snapshot, until
 from tests.world import git
@@ -108,6 +113,26 @@ def test_who_moved_away_from_a_stopped_polecat_is_dead_before_the_work_is_anybod
     assert seen in ("", held)
     [attempt] = step_of(repository).attempts
     assert (attempt.end, attempt.ending, attempt.reason) == ("stopped", "cancelled", "asked to stop")
+
+
+def test_whoever_has_lost_its_work_leaves_nothing_running_in_it(tmp_path: Path) -> None:
+    site = open_site(make_town(tmp_path))
+    job = start(
+        agent("hang()"),
+        cwd=tmp_path,
+        environ=site.environ,
+        log=tmp_path / "log",
+        timeout=60.0,
+        marker="test",
+        clock=site.clock,
+    )
+
+    def renew() -> None:
+        raise Fenced("it is somebody else's")
+
+    with pytest.raises(Fenced):
+        wait(job, site, lambda: False, renew)
+    assert is_dead(job.pid)
 
 
 def test_who_exits_well_without_having_done_it_and_who_fails_having_done_it(tmp_path: Path) -> None:

@@ -12,7 +12,20 @@ import pytest
 from beads import Bead
 from refinery.redaction import REDACTED
 from roles.acceptance import SECRETS
-from tests.towns import BEAD, TOWN, assert_settled, leaks, make_town, pour, run, settings_with, snapshot, until
+from tests.towns import (
+    BEAD,
+    SETTINGS,
+    TOWN,
+    assert_settled,
+    leaks,
+    make_town,
+    part,
+    pour,
+    run,
+    settings_with,
+    snapshot,
+    until,
+)
 from tests.world import git
 
 KEY = 'sk-planted/+"4f1d2c3b5a69788796a5b4c3d2e1f0"'
@@ -144,6 +157,20 @@ def test_a_polecat_that_is_stopped_leaves_no_key(tmp_path: Path) -> None:
     assert (attempt.end, attempt.ending) == ("stopped", "cancelled")
     [comment] = snapshot(repository).need(step.parent or "").comments
     assert comment.text == f"It is {REDACTED}."
+
+
+def test_what_a_gate_prints_is_told_nobody(tmp_path: Path) -> None:
+    settings = SETTINGS.replace('["sh check.sh"]', '["printenv FAKE_KEY; false"]\nenvironment = ["FAKE_KEY"]')
+    repository = make_town(tmp_path, settings)
+    pour(repository, part("one"))
+    run(repository, "polecat", "run")
+    town = subprocess.Popen([*TOWN, "up", "--until-idle"], cwd=repository, stdout=subprocess.DEVNULL)
+    until(lambda: [e for bead in snapshot(repository) if bead.merge for e in bead.evidence])
+    town.terminate()
+    town.wait()
+    assert leaks(tmp_path, KEY) == []
+    [evidence] = next([*bead.evidence] for bead in snapshot(repository) if bead.merge)
+    assert (evidence.verdict, evidence.output) == ("fail", f"{REDACTED}\n")
 
 
 def test_homes_are_for_this_user_alone(tmp_path: Path) -> None:

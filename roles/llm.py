@@ -1,4 +1,4 @@
-"""Models behind one small function type: a conversation goes in, a text comes out. The one file that loads LiteLLM.
+"""Models that LiteLLM reaches: asked for a text of some structure, or talked to with tools. The one file that loads it.
 
 LiteLLM takes seconds and 160 MB to load, so that only the process which really asks a model loads it.
 """
@@ -6,12 +6,18 @@ LiteLLM takes seconds and 160 MB to load, so that only the process which really 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from beads.clock import Clock
 from beads.errors import InvalidInput, Unreadable
+from beads.model import Usage
+from roles.talk import Call, Entry, NotServed, Turn, refusal
 
 TRIES = 3
 """How often a model is asked for one structure."""
@@ -136,3 +142,149 @@ def lite(name: str, api_base: str = "", timeout: float = 300.0, tokens_max: int 
         return Reply(str(choice.message.content or ""), cost)
 
     return complete
+
+
+# ── With tools ───────────────────────────────────────────────────────────────────────────────────────────────
+
+WINDOW_UNKNOWN = 32_768
+"""Tokens that a conversation may have with a model of which nobody says it."""
+
+_PLACEHOLDER = "none"
+"""The key for a server that asks for none: OpenAI's library does not start without one."""
+
+_CACHED: list[dict[str, object]] = [{"location": "message", "role": "system"}, {"location": "message", "index": -1}]
+"""Up to where Anthropic is to keep what it has read; the others find that out by themselves."""
+
+
+@dataclass(frozen=True)
+class LiteTalker:
+    """A :class:`roles.talk.Talker` that LiteLLM reaches; names and keys as for :func:`lite`.
+
+    Attributes:
+        name: the model.
+        clock: what times that a provider tells in seconds are counted from.
+        api_base: the address of its server; empty for where its provider has it.
+        window_max: how many tokens a conversation may have; None for what is known of the model.
+    """
+
+    name: str
+    clock: Clock
+    api_base: str = ""
+    window_max: int | None = None
+
+    @cached_property
+    def window(self) -> int:
+        """How many tokens a conversation with it may have.
+
+        Ollama forgets the beginning of a longer one without a word, so that it is told to make room for as many.
+        """
+        if self.window_max:
+            return self.window_max
+        import litellm
+
+        try:
+            known = litellm.get_model_info(self.name).get("max_input_tokens")
+        except Exception:  # noqa: BLE001 - Of a model that is not in its tables LiteLLM raises all kinds.
+            known = None
+        most = WINDOW_UNKNOWN if self._local else known
+        return min(int(known or WINDOW_UNKNOWN), int(most or WINDOW_UNKNOWN))
+
+    @property
+    def _local(self) -> bool:
+        return self.name.startswith(("ollama/", "ollama_chat/"))
+
+    def say(self, talk: Sequence[Entry], tools: Sequence[Entry], timeout: float) -> Turn:
+        """What it says next.
+
+        Raises:
+            NotServed: it did not answer.
+        """
+        import litellm
+
+        litellm.suppress_debug_info = True
+        try:
+            # What is tried again, and when, is the caller's: LiteLLM would do it at once and whatever was wrong.
+            response = litellm.completion(
+                model=self.name,
+                messages=[dict(entry) for entry in talk],
+                tools=[dict(tool) for tool in tools],
+                timeout=timeout,
+                num_retries=0,
+                max_retries=0,
+                **self._extras(),
+            )
+        except Exception as error:
+            raise self._refusal(error) from error
+        choice = response.choices[0]
+        calls = [call for call in choice.message.tool_calls or [] if call.function]
+        for number, call in enumerate(calls):
+            # Some local servers do not name them.
+            call.id = call.id or f"call-{number}"
+        usage = _usage(response)
+        return Turn(
+            entry={**choice.message.model_dump(mode="json", exclude_none=True), "content": choice.message.content},
+            text=str(choice.message.content or ""),
+            calls=tuple(Call(call.id, str(call.function.name), str(call.function.arguments)) for call in calls),
+            usage=usage,
+            cost=self._cost(response._hidden_params.get("response_cost"), usage),
+            cut=choice.finish_reason == "length",
+        )
+
+    def _extras(self) -> dict[str, object]:
+        extras: dict[str, object] = {}
+        if self.api_base:
+            extras["api_base"] = self.api_base
+            if self._keyless():
+                extras["api_key"] = _PLACEHOLDER
+        if self._local:
+            extras["num_ctx"] = self.window
+        if "claude" in self.name:
+            extras["cache_control_injection_points"] = [dict(point) for point in _CACHED]
+        return extras
+
+    def _keyless(self) -> list[str]:
+        """The variables with keys that LiteLLM looks for and that are not set."""
+        import litellm
+
+        return list(litellm.validate_environment(model=self.name)["missing_keys"])
+
+    def _cost(self, told: float | None, usage: Usage | None) -> float | None:
+        """What an answer cost. LiteLLM says 0 also where its table has the model and no price for it.
+
+        What Ollama runs on one's own machine costs nothing.
+        """
+        import litellm
+
+        if self._local:
+            return 0.0
+        entries = [litellm.model_cost.get(key, {}) for key in (self.name, self.name.partition("/")[2])]
+        priced = any("input_cost_per_token" in entry for entry in entries)
+        return None if told is None or usage is None or (not told and not priced) else float(told)
+
+    def _refusal(self, error: Exception) -> NotServed:
+        import litellm
+
+        status, headers = getattr(error, "status_code", None), getattr(error, "litellm_response_headers", None)
+        if isinstance(error, litellm.exceptions.ContextWindowExceededError):
+            return NotServed(f"{self.name}: {str(error)[:500]}", "context_exhausted")
+        missing = self._keyless() if headers is None and re.search("key|credential", str(error), re.I) else []
+        if missing:
+            said = f"{' or '.join(missing)} is not set: name it in the agent's `environment`, and set it"
+            return refusal(self.name, said, None, {}, self.clock.now())
+        told = {str(name).lower(): str(value) for name, value in (headers or {}).items()}
+        return refusal(self.name, str(error), status, told, self.clock.now())
+
+
+def _usage(response: Any) -> Usage | None:
+    """The tokens that an answer took, where the provider told."""
+    told = getattr(response, "usage", None)
+    if told is None or not told.prompt_tokens:
+        return None
+    sent, made = told.prompt_tokens_details, told.completion_tokens_details
+    return Usage(
+        input=told.prompt_tokens,
+        cached=getattr(sent, "cached_tokens", None) or 0,
+        written=getattr(sent, "cache_creation_tokens", None) or getattr(told, "cache_creation_input_tokens", None) or 0,
+        output=told.completion_tokens,
+        reasoning=getattr(made, "reasoning_tokens", None) or 0,
+    )

@@ -117,6 +117,7 @@ RuntimeName = Literal[
     "goose",
     "amp",
     "jsonl",
+    "builtin",
 ]
 """The kinds of agents; ``roles/runtimes`` has a file for each."""
 
@@ -228,6 +229,11 @@ class Agent(Fact):
         resume: whether an attempt goes on with the conversation of the one before, instead of a fresh one.
         prices: what its tokens cost, where it does not say so itself and LiteLLM's list does not know it.
         events: of runtime ``jsonl``: what its lines mean.
+        models: for ``builtin``: those to ask in their order when ``model`` is unavailable or out of quota.
+        api_base: for ``builtin``: the address of the server that has ``model``, and those of ``models`` that begin
+            with the same provider's name; empty for where each provider has them.
+        window: for ``builtin``: tokens that a conversation may have; when not given, what LiteLLM knows of the model.
+        steps: for ``builtin``: how often a model may be asked in one attempt.
     """
 
     runtime: RuntimeName = "command"
@@ -249,6 +255,10 @@ class Agent(Fact):
     resume: bool = False
     prices: Prices | None = None
     events: EventsTable | None = None
+    models: tuple[str, ...] = ()
+    api_base: str = Field(default="", pattern=r"^(https?://\S+)?$")
+    window: int | None = Field(None, ge=2_000)
+    steps: int = Field(default=150, gt=0)
 
     def on(self, terms: Terms) -> Agent:
         """The same agent on the terms of a step."""
@@ -261,6 +271,8 @@ class Agent(Fact):
             raise ValueError(f"runtime {self.runtime!r} needs a 'command', a list of the program and its arguments")
         if (self.runtime == "jsonl") != (self.events is not None):
             raise ValueError("runtime 'jsonl' needs a table 'events', and only that one has it")
+        if self.runtime == "builtin" and not self.model:
+            raise ValueError("runtime 'builtin' needs a 'model', as LiteLLM names it, such as 'ollama_chat/qwen3'")
         return self
 
 

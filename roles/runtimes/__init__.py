@@ -13,6 +13,7 @@ from refinery.sandbox import secrets
 from roles.runtimes import (
     aider,
     amp,
+    builtin,
     claude,
     codex,
     command,
@@ -28,7 +29,7 @@ from roles.runtimes import (
 from roles.settings import Agent, Settings
 from roles.task import Runtime
 
-_ALL = (command, plain, claude, codex, gemini, opencode, copilot, aider, mini, cursor, goose, amp, jsonl)
+_ALL = (command, plain, claude, codex, gemini, opencode, copilot, aider, mini, cursor, goose, amp, jsonl, builtin)
 
 RUNTIMES: dict[str, Runtime] = {one.RUNTIME.name: one.RUNTIME for one in _ALL}
 """Every kind there is, by name."""

@@ -1,0 +1,77 @@
+"""What the built-in agent's process is asked, and how it tells what it does: one line of JSON for each event."""
+
+from __future__ import annotations
+
+import json
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from beads.model import Fact
+from roles.events import Acted, Began, Ended, Event, Said, Troubled, Used
+
+_KINDS: dict[str, TypeAdapter[Event]] = {
+    kind.__name__.lower(): TypeAdapter(kind) for kind in (Began, Said, Acted, Used, Troubled, Ended)
+}
+
+
+class Named(Fact):
+    """A model, as LiteLLM names it, and the address of its server; empty for where its provider has it."""
+
+    name: str
+    api_base: str = ""
+
+
+class Request(Fact):
+    """One run of the built-in agent.
+
+    Attributes:
+        session: the name of the conversation.
+        trajectory: the file that keeps it.
+        resume: whether to go on with what is in that file.
+        prompt: what it is told.
+        directory: the work tree.
+        scratch: a directory of this run's own.
+        models: the one to ask, and those to ask when it does not answer.
+        window: tokens that a conversation may have; None for what is known of the model.
+        steps: how often a model may be asked.
+        budget: US dollars.
+        tokens: sent and generated together.
+        seconds: how long it may take.
+        keys: names of variables that are for asking the model, and that no command sees.
+    """
+
+    session: str
+    trajectory: str
+    resume: bool = False
+    prompt: str
+    directory: str
+    scratch: str
+    models: tuple[Named, ...] = Field(min_length=1)
+    window: int | None = None
+    steps: int
+    budget: float | None = None
+    tokens: int | None = None
+    seconds: float
+    keys: tuple[str, ...] = ()
+
+
+def as_text(event: Event) -> str:
+    """An event as one line, without its line feed."""
+    kind = type(event).__name__.lower()
+    values = _KINDS[kind].dump_python(event, mode="json")
+    return json.dumps({"event": kind, **values}, ensure_ascii=False)
+
+
+def as_event(line: str) -> Event | None:
+    """The event that a line is; None when it is none, such as a warning that a library printed."""
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    adapter = _KINDS.get(str(found.pop("event", ""))) if isinstance(found, dict) else None
+    if adapter is None:
+        return None
+    try:
+        return adapter.validate_python(found, strict=False)
+    except ValidationError:
+        return None

@@ -81,6 +81,7 @@ class Agent:
                 turn = self._ask()
             except NotServed as error:
                 if error.ending != "context_exhausted":
+                    self.tell(self._sum())
                     return Ended(error.ending, error.message, error.until)
                 # It has less room than we thought: what was just too much is now known to be.
                 self._windows[self._talker.name] = int(self.trajectory.tokens(self._talker.name) * 0.9)
@@ -171,7 +172,10 @@ class Agent:
         self.trajectory.add(turn.entry, self._talker.name)
         if turn.text:
             self.tell(Said(turn.text))
-        self.tell(Used(None if self._untold else self._used, self._cost))
+        self.tell(self._sum())
+
+    def _sum(self) -> Used:
+        return Used(None if self._untold else self._used, self._cost)
 
     def _follow(self, turn: Turn) -> Ended | None:
         """Do what the model wishes; how the run ended, if that was its last wish."""

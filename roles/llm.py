@@ -213,16 +213,18 @@ class LiteTalker:
                 max_retries=0,
                 **self._extras(),
             )
+            return self._turn(response)
         except Exception as error:
             raise self._refusal(error) from error
-        choice = response.choices[0]
+
+    def _turn(self, response: Any) -> Turn:
+        choice, usage = response.choices[0], _usage(response)
         calls = [call for call in choice.message.tool_calls or [] if call.function]
         for number, call in enumerate(calls):
             # Some local servers do not name them.
             call.id = call.id or f"call-{number}"
-        usage = _usage(response)
         return Turn(
-            entry={**choice.message.model_dump(mode="json", exclude_none=True), "content": choice.message.content},
+            entry={**_pruned(choice.message.model_dump(mode="json")), "content": choice.message.content},
             text=str(choice.message.content or ""),
             calls=tuple(Call(call.id, str(call.function.name), str(call.function.arguments)) for call in calls),
             usage=usage,
@@ -272,7 +274,16 @@ class LiteTalker:
             said = f"{' or '.join(missing)} is not set: name it in the agent's `environment`, and set it"
             return refusal(self.name, said, None, {}, self.clock.now())
         told = {str(name).lower(): str(value) for name, value in (headers or {}).items()}
-        return refusal(self.name, str(error), status, told, self.clock.now())
+        said = str(error) or type(error).__name__
+        return refusal(self.name, said, status, told, self.clock.now())
+
+
+def _pruned(value: Any) -> Any:
+    """A value without what is empty in it: OpenAI refuses what LiteLLM adds to its answers when it comes back."""
+    if isinstance(value, dict):
+        pruned = {name: _pruned(inner) for name, inner in value.items()}
+        return {name: inner for name, inner in pruned.items() if inner not in (None, {}, [])}
+    return [_pruned(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _usage(response: Any) -> Usage | None:

@@ -36,7 +36,7 @@ _WORTH = 200
 _PER_CHARACTER = 1 / 3
 """Tokens, before a provider has told how many it counted; rather too many than too few."""
 
-_OWN = {"role", "content", "tool_calls", "tool_call_id"}
+_SHARED = {"role", "content", "tool_calls", "tool_call_id"}
 """What every provider understands of a turn. The rest is from a model to itself, such as signed thoughts."""
 
 
@@ -160,7 +160,13 @@ def _without(entry: Entry) -> Entry:
 
 
 def _for(entry: Entry, by: str, model: str) -> Entry:
-    return entry if by in ("", model) else {name: value for name, value in entry.items() if name in _OWN}
+    if by in ("", model):
+        return entry
+    shared = {name: value for name, value in entry.items() if name in _SHARED}
+    calls = shared.get("tool_calls")
+    if isinstance(calls, list):
+        shared["tool_calls"] = [{name: call[name] for name in ("id", "type", "function")} for call in calls]
+    return shared
 
 
 def _size(entries: Sequence[Entry]) -> int:

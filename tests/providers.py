@@ -112,6 +112,9 @@ class _Handler(BaseHTTPRequestHandler):
             error = {"message": said.message, "type": "scripted", "code": said.code}
             self._send(said.status, {"error": error}, said.headers)
             return
+        if unknown := _unknown(self.path, asked):
+            self._send(400, {"error": {"message": f"Unknown parameter: {unknown}", "type": "invalid_request_error"}})
+            return
         uses = Uses((), said, finish="stop") if isinstance(said, str) else said
         form = {"/v1/messages": _message, "/api/chat": _ollama}.get(self.path, _completion)
         self._send(200, form(asked["model"], uses, len(self.server.requests)))
@@ -128,6 +131,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing on standard error."""
+
+
+def _unknown(path: str, asked: Mapping[str, Any]) -> set[str]:
+    """What OpenAI would not take: it is strict with what a message has."""
+    known = {"role", "content", "name", "tool_calls", "tool_call_id", "refusal", "audio"}
+    inner = {"id", "type", "function"}
+    if path != "/v1/chat/completions":
+        return set()
+    messages = asked["messages"]
+    calls = [call for message in messages for call in message.get("tool_calls", [])]
+    return {key for message in messages for key in message} - known | {key for call in calls for key in call} - inner
 
 
 def _completion(model: str, said: Uses, number: int) -> dict[str, Any]:

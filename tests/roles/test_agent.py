@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -123,9 +124,9 @@ def test_work_from_the_first_look_to_the_last_word(desk: Desk) -> None:
         Used(Usage(input=200, output=20), 0.02),
         Acted("str_replace", "a.txt", True),
         Acted("create", "deep/b.txt", True),
-        Used(Usage(input=300, output=30), pytest.approx(0.03)),
+        Used(Usage(input=300, output=30), 0.03),
         Acted("bash", "cat a.txt deep/b.txt; exit 3", False),
-        Used(Usage(input=400, output=40), pytest.approx(0.04)),
+        Used(Usage(input=400, output=40), 0.04),
         Acted("submit", "It is so.", True),
         Ended("finished", "It is so."),
     ]
@@ -156,7 +157,8 @@ def test_a_limit_ends_it_before_the_model_is_asked_again(
     desk: Desk, limit: str, value: float, asked: int, said: str
 ) -> None:
     model = Scripted(bash(f"echo {number}") for number in range(9))
-    assert desk.run(model, **{limit: value}) == Ended("limits", said)
+    limits: dict[str, Any] = {limit: value}
+    assert desk.run(model, **limits) == Ended("limits", said)
     assert len(model.heard) == asked
 
 
@@ -325,12 +327,15 @@ def test_no_pause_is_longer_than_the_time_that_is_left(desk: Desk) -> None:
 
 @pytest.mark.parametrize("trouble", [[AWAY] * 4, [spent(3600)]])
 def test_the_next_model_goes_on_and_stays(desk: Desk, trouble: list[NotServed]) -> None:
-    signed = Turn({**bash("echo 1").entry, "thinking_blocks": ["signed"]}, calls=bash("echo 1").calls, cost=0.01)
+    calls = scripted_turn("", ("bash", '{"command": "echo 1"}')).entry["tool_calls"]
+    assert isinstance(calls, list)
+    private = {"thinking_blocks": ["signed"], "tool_calls": [{**calls[0], "index": 0}]}
+    signed = Turn({**bash("echo 1").entry, **private}, calls=bash("echo 1").calls, cost=0.01)
     first, second = Scripted([signed, *trouble], "first"), Scripted([bash("echo 2"), DONE], "second")
     assert desk.run(first, second).ending == "finished"
     assert desk.told(Began) == [Began("s", "first"), Began("s", "second")]
     assert "thinking_blocks" in first.heard[-1][2]
-    assert "thinking_blocks" not in second.heard[-1][2]
+    assert second.heard[-1][2] == bash("echo 1").entry
     assert [entry["role"] for entry in second.heard[-1]] == ["system", "user", *["assistant", "tool"] * 2]
 
 

@@ -7,6 +7,7 @@ Events only wake it sooner; whatever it misses it sees at the next look.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import signal
@@ -89,6 +90,7 @@ class Town:
     _counter: int = 0
     _held: bool = False
     _soon: bool = False
+    _wakes: float = math.inf
 
     def run(self, until_idle: bool, stopping: Callable[[], bool]) -> list[Need]:
         """Tick until asked to stop, or with ``until_idle`` until nothing can be done without a person.
@@ -106,7 +108,8 @@ class Town:
                         break
                     if not self._tick_or_stop(stopping) and until_idle:
                         break
-                    waker.wait(_BUSY_RESYNC_SECONDS if self._busy() else _RESYNC_SECONDS, self._ended)
+                    pause = _BUSY_RESYNC_SECONDS if self._busy() else _RESYNC_SECONDS
+                    waker.wait(min(pause, self._wakes), self._ended)
                     self.site.clock.sleep(_PAUSE_SECONDS)
             finally:
                 self.stop()
@@ -181,6 +184,7 @@ class Town:
         ledger = books(snapshot, moment)
         soon = moment + timedelta(seconds=PATIENCE_SECONDS)
         self._soon = any(park.until <= soon for park in ledger.parked.values())
+        self._wakes = min(((park.until - moment).total_seconds() for park in ledger.parked.values()), default=math.inf)
         for bead in self._candidates(snapshot):
             if self._soon and len(names) >= self.polecats:
                 break

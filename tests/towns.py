@@ -77,7 +77,7 @@ def run(
 
 
 def molecule(
-    name: str, line: str, *criteria: str, needs: Sequence[str] = (), limits: str = "", **more: str | int
+    name: str, line: str, *criteria: str, needs: Sequence[str] = (), limits: str = "", **more: str | float
 ) -> str:
     """One molecule of one step as TOML; ``limits`` are criteria in TOML that come after those commands."""
     values: Mapping[str, object] = {

@@ -317,6 +317,7 @@ def _molecule(item: Item, ids: Mapping[str, str]) -> Iterator[str]:
     yield f"priority: {wanted.priority}"
     yield from _text("labels", ", ".join(item.molecule.labels) if wanted.labels else "")
     yield from _text("agent", wanted.agent)
+    yield from _text("budget", f"${wanted.budget:.2f} in all" if wanted.budget else "")
     yield from _text("rework", wanted.rework)
     order = wanted.order()
     for step, bead in zip(wanted.work(), item.steps, strict=True):

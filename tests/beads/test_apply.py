@@ -1140,6 +1140,20 @@ def test_a_budget_that_is_spent_lets_nobody_begin() -> None:
     assert graph.state(world.view, world["m"], NOW).kind == "ready"
 
 
+def test_the_budget_of_a_molecule_is_for_all_its_steps() -> None:
+    world = held()
+    world.do(Update(id="m", terms=Terms(budget=1.0)))
+    world.do(Begin(id="m.1", worker="nux", epoch=1, runtime="x", cost=0.75, budget=0.9, tokens=7))
+    assert (world["m.1"].attempts[-1].budget, world["m.1"].attempts[-1].tokens) == (0.9, 7)
+    world.do(Finish(id="m.1", worker="nux", epoch=1, end="unmet", evidence=(proof(TESTS, verdict="fail", cost=0.25),)))
+    with pytest.raises(Refused, match=r"^m has cost \$1\.00 of its budget of \$1\.00$") as error:
+        world.do(Begin(id="m.1", worker="nux", epoch=1, runtime="x"))
+    assert error.value.hint == "`bead update m --budget N` allows more."
+    world.do(Release(id="m", worker="nux", epoch=1))
+    state = graph.state(world.view, world["m"], NOW)
+    assert (state.kind, state.reason) == ("needs_person", "m has cost $1.00 of its budget of $1.00")
+
+
 def test_terms_may_be_changed_under_a_seal() -> None:
     world = molecule()
     changed = world.do(Update(id="m.1", terms=Terms(model="x", timeout=5.0, capabilities=("ui",))))

@@ -105,9 +105,11 @@ def test_a_formula_becomes_a_plan_of_one_molecule() -> None:
 
 def test_everything_a_plan_has_may_be_in_a_formula_with_values() -> None:
     text = changed(
-        HEAD, "goal =", 'priority = 0\nlabels = ["x-{{area}}"]\nagent = "claude"\nrework = "redo {{what}}"\ngoal ='
+        HEAD,
+        "goal =",
+        'priority = 0\nlabels = ["x-{{area}}"]\nagent = "claude"\nbudget = 9.5\nrework = "redo {{what}}"\ngoal =',
     )
-    more = 'description = "See {{what}}."\nrun = "make {{what}}"\nagent = "nux"\nattempts = 9\n'
+    more = 'description = "See {{what}}."\nrun = "make {{what}}"\nagent = "nux"\nattempts = 9\nbest_of = 2\n'
     criteria = (
         'criteria = [{ run = "test {{what}}", exit = 1, timeout = 60 }, '
         '{ file = "{{area}}/x", matches = "^{{what}}$" }, { diff = ["{{area}}/**", "{{files}}"], lines = 9 }]\n'
@@ -120,6 +122,7 @@ def test_everything_a_plan_has_may_be_in_a_formula_with_values() -> None:
         "redo 'a.b c'",
     )
     (one,) = molecule.steps
+    assert (molecule.budget, one.best_of) == (9.5, 2)
     assert (one.id, one.description, one.run, one.agent, one.attempts) == (
         "core-one",
         "See a.b c.",

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from beads import graph, indexing, spending
 from beads.git import Repository
+from beads.history import undoing
 from beads.index import Choice, Reader, connect, micros
 from beads.indexing import SCHEMA, Update, advance_by
 from beads.model import (
@@ -37,6 +38,7 @@ from beads.ops import Update as UpdateBead
 from beads.recent import Recent
 from beads.store import Store
 from tests.beads.clocks import Virtual
+from tests.beads.clones import Clone, make_hub
 from tests.beads.strategies import NOW, OUTCOMES, STATUSES, Beads, bead, needs, part_of
 
 # --- kept up to date -------------------------------------------------------------------------------------------
@@ -365,6 +367,35 @@ def test_it_is_the_same_made_anew_kept_up_to_date_and_brought_up_to_date(
     index_of(store).unlink()
     assert Store.open(store.repository.common).snapshot().need("e.3").closed
     assert _content(index_of(store)) == kept
+
+
+def test_what_two_clones_have_spent_is_known_in_both_once_they_have_met(tmp_path: Path) -> None:
+    hub = make_hub(tmp_path)
+    ada, bob = (Clone.make(hub, name, tmp_path) for name in ("ada", "bob"))
+    ada.begin()
+    ada.sync()
+    bob.sync()
+    for clone, bead_id, cost in ((ada, "bt-1", 0.25), (bob, "bt-2", 0.5)):
+        clone.do(Claim(id=bead_id, worker=clone.name, site=clone.name))
+        clone.do(Begin(id=bead_id, worker=clone.name, epoch=1, runtime="claude", cost=cost))
+    for clone in (ada, bob, ada):
+        clone.sync()
+    for clone in (ada, bob):
+        (found,) = spending.costs(clone.store.snapshot(), "agent")
+        assert (found.what, found.attempts, found.cost) == ("claude", 2, 0.75)
+        assert [one.molecule for one in spending.books(clone.store.snapshot(), NOW).running] == ["bt-1", "bt-2"]
+
+
+def test_undoing_what_was_done_with_a_bead_takes_back_no_cost(store: Store) -> None:
+    store.commit("nux", [Claim(id="e.1", worker="nux")])
+    store.commit("nux", [Begin(id="e.1", worker="nux", epoch=1, runtime="claude", cost=0.5)])
+    store.commit("nux", [Release(id="e.1", worker="nux", epoch=1)])
+    closed = store.commit("ada", [Close(id="e.1", outcome="cancelled", reason="no")]).snapshot
+    back = undoing(store.repository, closed.commit, closed, closed.commit)
+    assert back is not None
+    store.commit("ada", [back])
+    assert not store.snapshot().need("e.1").closed
+    assert [one.cost for one in spending.costs(store.snapshot(), "molecule")] == [0.5]
 
 
 def test_an_index_that_says_less_than_git_has_loses_nothing(store: Store) -> None:

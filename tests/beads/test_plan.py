@@ -19,7 +19,7 @@ import beads.plan
 from beads import Bead, Criterion, Dependency, Store, graph
 from beads.apply import Context, Draft, apply
 from beads.errors import InvalidDocument
-from beads.model import derived_id, read_bead, write_bead
+from beads.model import Terms, derived_id, read_bead, write_bead
 from beads.ops import Create
 from beads.plan import Plan, nearest, pour, read_plan, source_of
 from beads.toml import dumps
@@ -555,6 +555,17 @@ def test_everything_a_molecule_says_is_kept() -> None:
     assert (step.run, step.agent, step.rework) == ("make a", "", "")
 
 
+def test_terms_of_steps_are_their_own_and_the_budget_of_a_molecule_is_its() -> None:
+    text = changed(CHAIN, 'goal = "a is done."', 'goal = "a is done."\nbudget = 2.5')
+    text = changed(text, 'title = "Second"', 'title = "Second"\n  best_of = 4\n  budget = 1.0')
+    root, one, two, *_ = (create.bead for create in pour(read_plan(text.encode(), "p"), "bt", "ada", NOW, NOTHING.get))
+    assert root.terms == Terms(budget=2.5)
+    assert one.terms is None
+    assert two.terms == Terms(budget=1.0, best_of=4)
+    # Each of those that the best one is taken of may fail.
+    assert (one.attempts_max, two.attempts_max) == (3, 4)
+
+
 def test_the_ready_queue_follows_the_file() -> None:
     names = [f"m{n:02}" for n in range(30)]
     text = 'plan = "p"\n' + "".join(
@@ -616,6 +627,8 @@ def test_other_needs_are_other_work() -> None:
         ('goal = "a is done."', 'goal = "a is done."\npriority = 0\nlabels = ["x"]\nagent = "claude"'),
         ('title = "Second"', 'title = "Second"\n  needs = ["one"]\n  attempts = 9\n  agent = "claude"'),
         ('file = "two"', 'file = "two"\n    absent = false\n    timeout = 600'),
+        ('goal = "a is done."', 'goal = "a is done."\nbudget = 2.5'),
+        ('title = "Second"', 'title = "Second"\n  best_of = 4\n  budget = 1.0'),
         ('plan = "p"', '# A comment.\nplan = "p"\ntitle = "P"\ndescription = "d"'),
     ],
 )

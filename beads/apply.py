@@ -133,9 +133,9 @@ def _say(op: Say, draft: Draft, context: Context) -> Bead:
 
 def _claim(op: Claim, draft: Draft, context: Context) -> Bead | None:
     if op.id is None:
-        free = (b for b in draft.ready(context.now) if b.lease is None or not _held(b, b.lease, context))
+        unheld = (b for b in draft.ready(context.now) if b.lease is None or not _held(b, b.lease, context))
         # What an index takes for ready is looked at again before anybody works on it.
-        sure = (b for b in free if graph.is_ready(draft, b, context.now))
+        sure = (b for b in unheld if graph.is_ready(draft, b, context.now))
         best = next((b for b in sure if not op.workable or graph.workable(draft, b)), None)
         return None if best is None else _lease(best, op, draft, context)
     bead = draft.need(op.id)
@@ -145,7 +145,8 @@ def _claim(op: Claim, draft: Draft, context: Context) -> Bead | None:
     if lease and _held(bead, lease, context):
         raise LostRace(f"{bead.id} is held by {lease.worker} since {lease.since:%H:%M:%S} UTC, epoch {lease.epoch}")
     seen = graph.state(draft, bead, context.now)
-    if graph.molecule_of(draft, bead).id != bead.id or seen.kind != "ready":
+    free = ("ready", "needs_person", "deferred") if op.hand else ("ready",)
+    if graph.molecule_of(draft, bead).id != bead.id or seen.kind not in free:
         raise Refused(f"{bead.id} cannot be claimed: {seen.reason}", f"`bead why {bead.id}` says more.")
     return _lease(bead, op, draft, context)
 

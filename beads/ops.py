@@ -91,7 +91,8 @@ class Say(Fact):
 class Claim(Fact):
     """Take the lease of a molecule under the next epoch; without ``id``, of the best one that is ready.
 
-    ``workable`` restricts the choice to beads with criteria, which is what polecats can work on.
+    ``workable`` restricts the choice to beads with criteria, which is what polecats can work on. ``hand`` says that a
+    person takes it, who may also have what waits for a person or for a date.
     """
 
     op: Literal["claim"] = "claim"
@@ -100,6 +101,7 @@ class Claim(Fact):
     site: str = ""
     seconds: float = Field(LEASE_SECONDS, gt=0, le=LEASE_SECONDS_MAX)
     workable: bool = False
+    hand: bool = False
 
 
 class Held(Fact):

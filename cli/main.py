@@ -75,6 +75,7 @@ TOWN_COMMANDS: Sections = {
         "mayor": "cli.town:mayor",
         "up": "cli.town:up",
         "stop": "cli.town:stop",
+        "attach": "cli.town_attach:attach",
         "approve": "cli.town_decide:approve",
         "reject": "cli.town_decide:reject",
         "retry": "cli.town_decide:retry",

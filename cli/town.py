@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from refinery.refinery import Refinery
     from roles.events import Event
+    from roles.polecat import Result
     from roles.site import Site
     from roles.status import Need
 
@@ -105,7 +106,7 @@ def up(session: Session, polecats: int | None, until_idle: bool) -> None:
     from beads.liveness import Presence
     from roles.town import Town
 
-    site = _site(session)
+    site = site_of(session)
     stopping = _on_signals()
     with Presence(site.store.directory, "town"), Presence(site.workers, _refinery_name()):
         refinery = _refinery(site)
@@ -118,7 +119,7 @@ def up(session: Session, polecats: int | None, until_idle: bool) -> None:
             _finish(town.needs(), town.put_off())
 
 
-def _site(session: Session) -> Site:
+def site_of(session: Session) -> Site:
     """The site, after the checks that a role needs to hold before it starts."""
     from cli.config import open_site
     from refinery.gate import gate_of
@@ -379,14 +380,25 @@ def polecat_run(session: Session, bead_id: str | None, name: str | None) -> None
     """
     import os
 
-    from beads.errors import Fenced, NeedsPerson
     from roles.polecat import Polecat
     from roles.station import nobody
 
-    site = _site(session)
+    site = site_of(session)
     tell = _progress if sys.stdout.isatty() and not session.json else nobody
     result = Polecat(site, name or f"hand-{os.getpid()}", _on_signals(), tell).run(bead_id)
     click.echo(f"{result.bead} {result.end}: {result.reason}".strip())
+    end_of(result)
+
+
+def end_of(result: Result) -> None:
+    """End as a worker that came to this does.
+
+    Raises:
+        Fenced: it was somebody else's by then.
+        NeedsPerson: it waits for one.
+    """
+    from beads.errors import Fenced, NeedsPerson
+
     if result.end == "fenced":
         raise Fenced(result.reason)
     if result.end == "asked":
@@ -449,7 +461,7 @@ def refinery_tick(session: Session) -> None:
     from beads.liveness import Presence
     from roles.status import Need
 
-    site = _site(session)
+    site = site_of(session)
     stopping = _on_signals()
     with Presence(site.store.directory, "town"), Presence(site.workers, _refinery_name()):
         role = _refinery(site)

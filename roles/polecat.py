@@ -118,9 +118,12 @@ class Polecat:
                 return self._claim(bead.id)
         return Result("", "idle", why or "others were first")
 
+    def _wanted(self, bead_id: str | None) -> Claim:
+        return Claim(id=bead_id, worker=self.name, site=self.site.name, workable=bead_id is None)
+
     def _claim(self, bead_id: str | None) -> Bead | None:
         """Claim; where the store is shared, it counts only because the remote has accepted it."""
-        claim = Claim(id=bead_id, worker=self.name, site=self.site.name, workable=bead_id is None)
+        claim = self._wanted(bead_id)
         if self.site.remote is None:
             return self.site.store.commit(self._actor, [claim]).beads[-1]
         return sync.claim(self.site.store, self.site.remote, self._actor, claim, self._chance).beads[0]

@@ -114,18 +114,19 @@ _NO_TESTS = re.compile(
     r"|^collected 0 items\s*$"
     r"|^Ran 0 tests in "  # unittest
     r"|^\?\s+\S+\s+\[no test files\]"  # go
+    r"|^ok\s+\S+\s+\S+\s+\[no tests to run\]"
     r"|^running 0 tests$"  # cargo
     r"|^No tests found"  # jest
-    r"|^# tests 0$"  # node
+    r"|^[#\u2139] tests 0$"  # node
 )
 _SOME_TESTS = re.compile(
     r"(?m)\b[1-9]\d* (?:passed|failed)\b"
     r"|^collected [1-9]"
     r"|^Ran [1-9]\d* tests? in "
-    r"|^(?:ok|FAIL|---)\s+\S+"
+    r"|^(?:ok|FAIL|---)\s+\S+(?!.*\[no tests to run\])"
     r"|^running [1-9]\d* tests?$"
     r"|^Tests:\s+.*[1-9]\d* total"
-    r"|^# tests [1-9]"
+    r"|^[#\u2139] tests [1-9]"
 )
 
 
@@ -138,7 +139,7 @@ _RUNNERS = (
     # Very quiet, pytest says no more than how far it is.
     _runner(r"pytest|py\.test", r"\b[1-9]\d* passed\b|^[sFExX]*\.[.sFExX]* +\[ *\d+%\]"),
     _runner(r"-m\s+unittest", r"^Ran [1-9]\d* tests? in "),
-    _runner(r"go\s+test", r"^ok\s+\S+"),
+    _runner(r"go\s+test", r"^ok\s+\S+\s(?!.*\[no tests to run\])"),
     _runner(r"cargo\s+test", r"^test result: ok\. [1-9]\d* passed\b"),
     _runner(r"jest", r"^Tests:.*\b[1-9]\d* passed\b"),
     _runner(r"node\s+--test", r"^(?:#|\u2139) pass [1-9]"),

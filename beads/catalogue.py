@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from beads.errors import NotFound, Unreadable
+from beads.errors import InvalidInput, NotFound, Unreadable
 from beads.formula import Formula, read_formula
 from beads.interchange.gastown import is_foreign, read_foreign
 from beads.plan import Plan, check_name, nearest, read_plan
 from beads.toml import Document
 
-ENDINGS = (".toml", ".formula.toml")
-"""What a formula's file may be called after its name."""
+ENDINGS = (".toml", ".formula.toml", ".formula.json")
+"""What a formula's file may be called after its name. The last is how they were written before; it is only told of."""
 
 
 class Shelf(NamedTuple):
@@ -99,7 +99,7 @@ class Catalogue:
         """The plan or the formula in a file; what it says tells which.
 
         Raises:
-            InvalidDocument: it is neither.
+            InvalidInput: it is neither; names the line, but of one in JSON.
             NotFound: there is no such file.
             Unreadable: it cannot be read.
         """
@@ -117,6 +117,10 @@ class Catalogue:
 
 
 def _document(path: Path) -> Document:
+    if path.suffix == ".json":
+        raise InvalidInput(
+            f"{path} is JSON, and a formula is written in TOML", "`bd formula convert` writes the same formula so."
+        )
     try:
         return Document(path.read_bytes(), str(path))
     except FileNotFoundError as error:

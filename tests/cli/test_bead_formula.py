@@ -182,6 +182,15 @@ def test_what_is_wrong_and_what_is_in_the_way_is_below_each(
     assert "bugfix: ok\nnothing: wrong\n  error: there is no formula 'nothing'" in said
 
 
+def test_one_in_json_is_listed_and_refused_by_name(beads: Beads, hotfix: Path) -> None:
+    old = hotfix.with_name("old.formula.json")
+    old.write_text('{"formula": "old", "version": 1, "steps": [{"id": "a", "title": "A"}]}')
+    (row,) = [row for row in beads.json("formula", "list") if row["name"] == "old"]
+    assert "is JSON" in row["error"]
+    for what in ("old", str(old)):
+        assert "is JSON, and a formula is written in TOML" in beads.run("formula", "show", what, code=2)
+
+
 def test_checks_are_answered_in_json(beads: Beads, hotfix: Path, environ: dict[str, str]) -> None:
     (fine,) = beads.json("formula", "check", "hotfix")
     assert fine == {"name": "hotfix", "path": str(hotfix), "verdict": "ok", "error": None, "warnings": []}

@@ -173,7 +173,7 @@ class Evidence(Fact):
     what could not be judged (``error``: exit status 126 or 127, a signal, a time-out, zero tests collected). An
     error is never a pass and convicts nobody. ``asked`` says that a person was asked about this tree; the answer is
     evidence of its own, ``by`` that person. ``exit`` is None where no command came to an end by itself, and ``cost``,
-    in US dollars, where nobody knows.
+    in US dollars, where nobody knows. ``model`` is the one that reviewed, as far as that is known.
     """
 
     id: str
@@ -189,6 +189,7 @@ class Evidence(Fact):
     output: str = ""
     digest: str = ""
     cost: float | None = None
+    model: str = ""
     by: str = ""
     at: Moment
 

@@ -118,7 +118,9 @@ def _attempt(molecule: str, bead_id: str, attempt: Attempt) -> Item:
 def _review(molecule: str, bead_id: str, evidence: Evidence) -> Item:
     at = micros(evidence.at)
     nothing = (None,) * 4
-    return Item(molecule, bead_id, True, REVIEWS, "", at, at, None, None, evidence.cost, None, None, *nothing)
+    return Item(
+        molecule, bead_id, True, REVIEWS, evidence.model, at, at, None, None, evidence.cost, None, None, *nothing
+    )
 
 
 def _is_review(evidence: Evidence) -> bool:

@@ -104,9 +104,11 @@ def up(session: Session, polecats: int | None, until_idle: bool) -> None:
       town up --polecats 4 --until-idle
     """
     from beads.liveness import Presence
+    from roles.routing import check
     from roles.town import Town
 
     site = site_of(session)
+    check(site.settings)
     stopping = _on_signals()
     with Presence(site.store.directory, "town"), Presence(site.workers, _refinery_name()):
         refinery = _refinery(site)
@@ -123,11 +125,9 @@ def site_of(session: Session) -> Site:
     """The site, after the checks that a role needs to hold before it starts."""
     from cli.config import open_site
     from refinery.gate import gate_of
-    from roles.routing import check
 
     site = open_site(session.start)
     gate_of(site.git, site.main_head())
-    check(site.settings)
     site.sandbox.need()
     return site
 
@@ -381,9 +381,11 @@ def polecat_run(session: Session, bead_id: str | None, name: str | None) -> None
     import os
 
     from roles.polecat import Polecat
+    from roles.routing import check
     from roles.station import nobody
 
     site = site_of(session)
+    check(site.settings)
     tell = _progress if sys.stdout.isatty() and not session.json else nobody
     result = Polecat(site, name or f"hand-{os.getpid()}", _on_signals(), tell).run(bead_id)
     click.echo(f"{result.bead} {result.end}: {result.reason}".strip())

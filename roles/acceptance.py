@@ -61,6 +61,7 @@ class Finding(NamedTuple):
     digest: str = ""
     cost: float | None = None
     exit: int | None = None
+    model: str = ""
 
 
 # A person is asked last, and only about what nothing else is to be said against.
@@ -201,6 +202,7 @@ def _evidence(subject: str, finding: Finding, bench: Bench) -> Evidence:
         output=finding.output,
         digest=finding.digest,
         cost=finding.cost,
+        model=finding.model,
         by=bench.by,
         at=at,
     )

@@ -128,7 +128,7 @@ class Effort:
             return Halt("unmet", f"step {step.id}: {route.reason}")
         if isinstance(route, Wait):
             put_off = graph.parked(step)
-            return Halt("parked", route.reason, route.until if put_off and put_off.until else None)
+            return Halt("parked", route.reason, route.until if put_off and put_off.until == route.until else None)
         step = self._snapshot.need(step.id)
         agent = routing.agent_of(self._site.settings, self.hold.molecule, step, route.agent)
         if contestant:

@@ -51,6 +51,7 @@ class Verdict(BaseModel):
     summary: str = Field(min_length=1, max_length=2000, description="The reason in a sentence or two.")
     remarks: tuple[Remark, ...] = Field((), description="Empty when approving.")
     cost: SkipJsonSchema[float | None] = Field(None, ge=0, description="In US dollars; filled in by us.")
+    model: SkipJsonSchema[str] = Field("", description="Who says it; filled in by us.")
 
     @model_validator(mode="after")
     def _says_what_is_wrong(self) -> Self:
@@ -89,7 +90,7 @@ def main() -> None:
         verdict, cost = llm.ask(model, request["prompt"], Verdict)
     except TownError as error:
         sys.exit(f"{error.message}. {error.hint}".strip())
-    sys.stdout.write(verdict.model_copy(update={"cost": cost}).model_dump_json() + "\n")
+    sys.stdout.write(verdict.model_copy(update={"cost": cost, "model": request["model"]}).model_dump_json() + "\n")
 
 
 @dataclass(frozen=True)

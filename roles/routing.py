@@ -77,6 +77,8 @@ def route(
     if spent:
         return Ask(f"{spent} {graph.over_budget(view, view.get(spent) or step)}", f"bead update {spent} --budget N")
     rest = [left for bead in {step.id: step, molecule.id: molecule}.values() if (left := graph.left(view, bead))]
+    # Its own attempts that seem to run are of workers that are gone: whoever asks holds it, or nobody does.
+    books = books._replace(running=tuple(one for one in books.running if one.molecule != molecule.id))
     turn = whose_turn(settings, names, step)
     # Where the plan has named nobody, whoever comes later in the chain stands in for one that is not served.
     able = names[turn : turn + 1] if step.agent or molecule.agent else names[turn:]

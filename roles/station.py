@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 from uuid import NAMESPACE_OID, uuid5
 
 from beads import graph
@@ -250,8 +251,9 @@ class Station:
             keep(exit, self.site.logs(self.molecule.id))
         good = verdict.verdict == "approve"
         words = "" if good else verdict.in_words()
-        cost = cost if agent else verdict.cost
-        return Finding("pass" if good else "fail", verdict.summary, exit.seconds, words, exit.digest, cost)
+        cost, model = (cost, found.model or agent.model) if agent else (verdict.cost, verdict.model)
+        how: Literal["pass", "fail"] = "pass" if good else "fail"
+        return Finding(how, verdict.summary, exit.seconds, words, exit.digest, cost, model=model)
 
     def _overspent(self, step: Bead) -> str:
         """In words, that no money is left for a review; empty while there is some."""

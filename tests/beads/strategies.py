@@ -74,6 +74,7 @@ EVIDENCE = st.builds(
     digest=WORDS,
     exit=st.none() | st.integers(-255, 255),
     cost=st.none() | st.floats(0, 1e6),
+    model=WORDS,
     by=WORDS,
     at=MOMENTS,
 )

@@ -293,3 +293,19 @@ def test_more_money_by_hand_counts_at_once(tmp_path: Path) -> None:
     assert work(repository).end == "submitted"
     assert ends(repository) == [("unmet", 1.0, 1.0), ("satisfied", 0.5, 1.0)]
     assert [one.cost for one in costs(snapshot(repository), "day")] == [1.5]
+
+
+def test_no_review_is_begun_that_there_is_no_money_for_and_that_is_no_failure(tmp_path: Path) -> None:
+    critic = (
+        f'[review]\nagent = "critic"\n[agents.critic]\nruntime = "plain"\ncommand = ["touch", "{tmp_path}/asked"]\n'
+    )
+    repository = with_script(tmp_path, done(1.0), town="budget_day = 1.0", more=critic)
+    pour(repository, molecule("agent", "", "grep ok parts/agent", limits='{ review = "Is it kind?" }'))
+    assert work(repository).end == "parked"
+    step = only(repository, "step")
+    assert [(a.end, a.cost) for a in step.attempts] == [("parked", 1.0)]
+    assert "nobody was asked: the town's budget a day of $1.00 is used up" in step.evidence[-1].detail
+    # When it is taken up all the same, what was done is looked at again, and waits for its review.
+    assert work(repository, only(repository, "molecule").id).end == "parked"
+    assert len(only(repository, "step").attempts) == 1
+    assert not (tmp_path / "asked").exists()

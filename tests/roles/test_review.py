@@ -164,6 +164,7 @@ def test_a_model_is_asked_again_when_its_answer_does_not_fit(tmp_path: Path, mon
     said = next(e for e in step_of(repository).evidence if e.subject.startswith("review"))
     # Two answers that were paid for, at the price that LiteLLM's own table has; the failure cost nothing.
     assert said.cost == pytest.approx(2 * (1000 * 0.15 + 100 * 0.6) / 1e6)
+    assert said.model == "openai/gpt-4o-mini"
     assert "planted-key" not in git(repository, "log", "-p", "refs/beads/main")
 
 

@@ -168,6 +168,13 @@ def spent(agent: str, cost: float = 0.0, tokens: int = 0) -> Books:
             {},
             Wait("agent local is at work on 1 of 1 at once"),
         ),
+        # Whoever asks holds the molecule: what seems to run on it is what a worker left that is gone.
+        (
+            squad(local=agent(at_once=1, budget_day=5.0)),
+            Books(running=(Running("local", "m", 5.0),)),
+            {},
+            Go("local", 5.0),
+        ),
         (squad(local=agent(at_once=2)), Books(running=(Running("local", "n"),)), {}, Go("local")),
         (squad("command", 5.0), spent("claude", 9.0), {}, Go("command")),
     ],

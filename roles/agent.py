@@ -15,11 +15,12 @@ from pathlib import Path
 from beads.clock import Clock, SystemClock
 from beads.errors import TownError
 from beads.model import Usage
-from refinery.sandbox import environment, redact
+from refinery.sandbox import environment, secrets
 from roles import tools
 from roles.circles import Step, stuck
 from roles.events import Acted, Began, Ended, Event, Said, Troubled, Used
 from roles.llm import LiteTalker
+from roles.prices import price
 from roles.prompts.builtin import CUT_OFF, HAND_OFF, INSTRUCTIONS_MAX, NO_TOOL, SYSTEM, opening
 from roles.talk import Call, NotServed, Talker, Turn
 from roles.tools import QUIET, ROOM_MAX, Hands, Misused, Submit
@@ -35,7 +36,7 @@ PATIENCE = 60.0
 CALL_SECONDS = 600.0
 """How long one answer may take; a model on one's own machine can be slow."""
 
-BUDGET_UNHELD = "what this model costs is not known, so that the budget cannot be held; `tokens` can"
+BUDGET_UNHELD = "what this model costs is not known, and no budget can be held: say its `prices`, or limit its `tokens`"
 
 
 @dataclass
@@ -166,13 +167,20 @@ class Agent:
             self._used += turn.usage
             self.trajectory.learn(self._talker.name, turn.usage.input)
         self._untold = self._untold or turn.usage is None
-        if self._cost is not None and turn.cost is None and self.request.budget is not None:
+        cost = self._priced(turn)
+        if self._cost is not None and cost is None and self.request.budget is not None:
             self.tell(Troubled(BUDGET_UNHELD))
-        self._cost = None if self._cost is None or turn.cost is None else self._cost + turn.cost
+        self._cost = None if self._cost is None or cost is None else self._cost + cost
         self.trajectory.add(turn.entry, self._talker.name)
         if turn.text:
             self.tell(Said(turn.text))
         self.tell(self._sum())
+
+    def _priced(self, turn: Turn) -> float | None:
+        """What an answer cost: what LiteLLM says, or by the prices that `town.toml` has where it does not know."""
+        if turn.cost is None and turn.usage and self.request.prices:
+            return price(self._talker.name, turn.usage, self.request.prices)
+        return turn.cost
 
     def _sum(self) -> Used:
         return Used(None if self._untold else self._used, self._cost)
@@ -218,11 +226,10 @@ class Agent:
 def main(environ: Mapping[str, str]) -> None:
     """The program: the request is on standard input, events go to standard output, a line each."""
     request, clock = Request.model_validate_json(sys.stdin.read()), SystemClock()
-    plain = environment(environ, (), {})
-    secrets = [value for name, value in environment(environ, request.keys, {}).items() if name not in plain]
+    plain, hidden = environment(environ, (), {}), secrets(environ, request.keys)
 
     def tell(event: Event) -> None:
-        sys.stdout.write(redact(as_text(event), secrets) + "\n")
+        sys.stdout.write(hidden.text(as_text(event)) + "\n")
         sys.stdout.flush()
 
     try:
@@ -232,6 +239,6 @@ def main(environ: Mapping[str, str]) -> None:
         talkers = [LiteTalker(model.name, clock, model.api_base, request.window) for model in request.models]
         room = min(ROOM_MAX, talkers[0].window // 3)
         hands = Hands(Path(request.directory), Path(request.scratch), {**plain, **QUIET}, room, clock)
-        tell(Agent(request, talkers, Trajectory(path, secrets), hands, clock, tell).run())
+        tell(Agent(request, talkers, Trajectory(path, hidden), hands, clock, tell).run())
     except (TownError, OSError) as error:
         tell(Ended("environment", str(error)))

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from beads.errors import Unreadable
-from refinery.sandbox import redact
+from refinery.redaction import Secrets
 from roles.talk import Entry
 
 TRIM_AT = 0.7
@@ -33,6 +33,8 @@ KEPT = 2
 _WORTH = 200
 """Characters of a result that are not worth leaving out."""
 
+_NONE = Secrets()
+
 _PER_CHARACTER = 1 / 3
 """Tokens, before a provider has told how many it counted; rather too many than too few."""
 
@@ -48,8 +50,8 @@ class Trajectory:
         secrets: values that must not get into it; they are replaced.
     """
 
-    def __init__(self, path: Path, secrets: Iterable[str] = ()) -> None:
-        self._secrets = tuple(secrets)
+    def __init__(self, path: Path, secrets: Secrets = _NONE) -> None:
+        self._secrets = secrets
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = _whole(path)
         self._path = path
@@ -110,7 +112,7 @@ class Trajectory:
         return self.tokens(model) <= window * FULL_AT
 
     def _write(self, record: dict[str, object]) -> None:
-        line = redact(json.dumps(record, ensure_ascii=False), self._secrets)
+        line = self._secrets.text(json.dumps(record, ensure_ascii=False))
         with self._path.open("ab") as file:
             file.write(line.encode("utf-8", "replace") + b"\n")
             file.flush()

@@ -8,6 +8,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from beads.model import Fact
 from roles.events import Acted, Began, Ended, Event, Said, Troubled, Used
+from roles.settings import Prices
 
 _KINDS: dict[str, TypeAdapter[Event]] = {
     kind.__name__.lower(): TypeAdapter(kind) for kind in (Began, Said, Acted, Used, Troubled, Ended)
@@ -35,6 +36,7 @@ class Request(Fact):
         window: tokens that a conversation may have; None for what is known of the model.
         steps: how often a model may be asked.
         budget: US dollars.
+        prices: what tokens cost where LiteLLM does not know it.
         tokens: sent and generated together.
         seconds: how long it may take.
         keys: names of variables that are for asking the model, and that no command sees.
@@ -50,6 +52,7 @@ class Request(Fact):
     window: int | None = None
     steps: int
     budget: float | None = None
+    prices: Prices | None = None
     tokens: int | None = None
     seconds: float
     keys: tuple[str, ...] = ()

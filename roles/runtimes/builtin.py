@@ -43,6 +43,7 @@ def launch(order: Order) -> Launch:
         window=agent.window,
         steps=agent.steps,
         budget=order.budget,
+        prices=agent.prices,
         tokens=agent.tokens,
         seconds=agent.timeout * SHARE,
         keys=agent.environment or (),

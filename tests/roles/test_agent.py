@@ -14,14 +14,17 @@ import pytest
 
 from beads.clock import SystemClock
 from beads.model import Ending, Usage
+from refinery.redaction import Secrets
 from roles.agent import BUDGET_UNHELD, Agent
 from roles.events import Acted, Began, Ended, Event, Said, Troubled, Used
 from roles.prompts.builtin import CUT_OFF, HAND_OFF, NO_TOOL
+from roles.settings import Prices
 from roles.talk import Entry, NotServed, Scripted, Talker, Turn, scripted_turn
 from roles.tools import Hands
 from roles.trajectory import Trajectory
 from roles.wire import Named, Request
 
+NONE = Secrets()
 NOON = datetime(2026, 11, 28, 12, tzinfo=UTC)
 
 
@@ -54,9 +57,7 @@ class Desk:
         self.watch = Watch()
         self.events: list[Event] = []
 
-    def run(
-        self, *talkers: Talker, kept: Trajectory | None = None, secrets: Sequence[str] = (), **more: object
-    ) -> Ended:
+    def run(self, *talkers: Talker, kept: Trajectory | None = None, secrets: Secrets = NONE, **more: object) -> Ended:
         values = {
             "session": "s",
             "trajectory": str(self.file),
@@ -177,6 +178,13 @@ def test_what_is_not_known_stays_so_and_a_budget_that_cannot_be_held_is_said(des
     desk.run(model, budget=0.001)
     assert desk.told(Used) == [Used(Usage(input=100, output=10), None), Used(Usage(input=200, output=20), None)]
     assert desk.told(Troubled) == [Troubled(BUDGET_UNHELD)]
+
+
+def test_prices_of_ones_own_count_where_litellm_has_none(desk: Desk) -> None:
+    model = Scripted([scripted_turn("", ("bash", '{"command": "true"}'), cost=None), DONE])
+    end = desk.run(model, budget=0.0001, prices=Prices(input=1.0, output=5.0))
+    assert end.ending == "limits"
+    assert desk.told(Used) == [Used(Usage(input=100, output=10), 150 / 1e6)]
 
 
 def test_a_provider_that_counts_nothing_makes_the_sum_unknown(desk: Desk) -> None:
@@ -421,7 +429,7 @@ def test_a_file_that_is_no_conversation_is_said(desk: Desk) -> None:
 def test_a_secret_gets_neither_into_the_file_nor_to_the_model(desk: Desk) -> None:
     (desk.tree / "key").write_text('planted-"key"\n')
     model = Scripted([bash("cat key"), wish("view", path="key"), DONE])
-    desk.run(model, secrets=['planted-"key"'])
+    desk.run(model, secrets=Secrets.among({"MY_KEY": 'planted-"key"'}))
     assert "planted" not in desk.file.read_text()
     assert "planted" not in json.dumps(model.heard)
     assert last_words(model).endswith("1\t[redacted]")

@@ -14,7 +14,7 @@ from beads import Bead
 from beads.model import Usage
 from roles.llm import SURROUNDINGS
 from tests.providers import Answer, Fails, Provider, Uses, provider, uses
-from tests.towns import SETTINGS, assert_settled, make_town, molecule, pour, run, snapshot
+from tests.towns import SETTINGS, TOWN, assert_settled, make_town, molecule, pour, run, snapshot, until
 from tests.world import ROOT, git
 
 BUSY = Fails(429, headers={"retry-after": "3600"})
@@ -127,7 +127,7 @@ def test_a_molecule_is_worked_to_main_through_a_kill_and_what_it_took_is_right(
     # The same conversation, with a word about what was being done, and what did not hold.
     assert [message["role"] for message in second] == ["system", "user", "assistant", "tool", "user"]
     assert "It may have had its effect" in second[3]["content"]
-    assert "mine is done." in second[4]["content"]
+    assert second[4]["content"].startswith("# Go on\n")
     assert set(second[2]) <= {"role", "content", "tool_calls"}
     assert third[-1]["content"].startswith("exit 0\nonce\n")
     assert "PAGER=cat" in third[-1]["content"]
@@ -154,3 +154,31 @@ def test_a_provider_without_quota_has_the_work_wait_until_it_has_some(
     assert attempt.until
     assert 3500 < (attempt.until - attempt.started_at).total_seconds() < 3700
     assert len(server.requests) == 1
+
+
+@pytest.mark.slow
+def test_after_a_kill_of_everything_the_conversation_is_gone_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "planted")
+    answers: list[Answer] = [
+        uses("bash", command=f"echo once >> parts/log; sleep 63.{os.getpid()}"),
+        uses("bash", command="cat parts/log; mv parts/log parts/mine; echo ok > parts/mine"),
+        uses("submit", summary="It is so."),
+    ]
+    with provider(*answers) as server:
+        repository = town(tmp_path, server, 'environment = ["OPENAI_API_KEY"]\nresume = true\n')
+        pour(repository, molecule("mine", ""))
+        first = subprocess.Popen([*TOWN, "polecat", "run"], cwd=repository)
+        until(lambda: [*tmp_path.glob("worktrees/*/parts/log")])
+        first.kill()
+        first.wait()
+        run(repository, "up", "--until-idle")
+    assert_settled(repository, landed=1)
+    died, good = step_of(repository).attempts
+    assert (died.end, good.end, good.ending) == ("died", "satisfied", "finished")
+    second, third = (request["messages"] for request in server.requests[1:])
+    assert [message["role"] for message in second] == ["system", "user", "assistant", "tool", "user"]
+    assert third[-1]["content"].startswith("exit 0\nonce\n")
+    # What the answer before the kill took is known to nobody any more; the second attempt has its own.
+    assert good.usage == Usage(input=2000, output=200)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -10,9 +11,13 @@ from beads.model import Fact
 from roles.events import Acted, Began, Ended, Event, Said, Troubled, Used
 from roles.settings import Prices
 
-_KINDS: dict[str, TypeAdapter[Event]] = {
-    kind.__name__.lower(): TypeAdapter(kind) for kind in (Began, Said, Acted, Used, Troubled, Ended)
-}
+_KINDS: dict[str, type[Event]] = {kind.__name__.lower(): kind for kind in (Began, Said, Acted, Used, Troubled, Ended)}
+
+
+@cache
+def _adapter(kind: str) -> TypeAdapter[Event]:
+    """What knows the form of a kind of event; made when it is needed, as every command of ours imports this."""
+    return TypeAdapter(_KINDS[kind])
 
 
 class Named(Fact):
@@ -61,7 +66,7 @@ class Request(Fact):
 def as_text(event: Event) -> str:
     """An event as one line, without its line feed."""
     kind = type(event).__name__.lower()
-    values = _KINDS[kind].dump_python(event, mode="json")
+    values = _adapter(kind).dump_python(event, mode="json")
     return json.dumps({"event": kind, **values}, ensure_ascii=False)
 
 
@@ -71,10 +76,10 @@ def as_event(line: str) -> Event | None:
         found = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    adapter = _KINDS.get(str(found.pop("event", ""))) if isinstance(found, dict) else None
-    if adapter is None:
+    kind = str(found.pop("event", "")) if isinstance(found, dict) else ""
+    if kind not in _KINDS:
         return None
     try:
-        return adapter.validate_python(found, strict=False)
+        return _adapter(kind).validate_python(found, strict=False)
     except ValidationError:
         return None

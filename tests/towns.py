@@ -189,9 +189,9 @@ def processes(repository: Path) -> list[str]:
     return found
 
 
-def until(condition: Callable[[], object]) -> None:
+def until(condition: Callable[[], object], seconds: float = 30) -> None:
     """Wait for something another process brings about."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.01)

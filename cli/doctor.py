@@ -9,8 +9,9 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from beads.errors import TownError
+from beads.errors import Refused, TownError
 from cli.config import open_site
+from refinery import landlock
 from refinery.checkouts import checkouts
 from refinery.gate import gate_of
 from refinery.git import Git
@@ -36,6 +37,7 @@ def examine(directory: Path) -> Iterator[tuple[bool, str]]:
         yield False, f"{error.message}. {error.hint}".strip()
         return
     yield True, f"store: {len(site.store.snapshot())} beads at {site.store.ref}"
+    yield from _sandbox(site)
     yield from _gate(site)
     yield from _agents(site)
     yield from _checkouts(site)
@@ -50,6 +52,27 @@ def _git(directory: Path) -> tuple[bool, str]:
     version = (int(found.group(1)), int(found.group(2))) if found else (0, 0)
     need = ".".join(map(str, GIT_MIN))
     return version >= GIT_MIN, said if version >= GIT_MIN else f"{said}; {need} or newer is needed"
+
+
+def _sandbox(site: Site) -> Iterator[tuple[bool, str]]:
+    box = site.sandbox
+    if box.choice == "none":
+        yield True, "sandbox: none, as [sandbox] says: what runs here can touch all that you can"
+        return
+    try:
+        kind = box.kind
+    except Refused as error:
+        yield False, f"sandbox: {error.message}. {error.hint}"
+        return
+    yield True, f"sandbox: {kind}" + (" (chosen)" if box.choice == kind else "")
+    if kind == "landlock":
+        gaps = ", ".join(landlock.gaps())
+        yield True, f"sandbox: landlock, version {landlock.version()}, leaves something open: {gaps}"
+        for trial in box.trials():
+            if trial.reason:
+                yield True, f"sandbox: {trial.kind} would be better: {trial.reason}; see docs/sandbox.md"
+    if os.getuid() == 0 and box.bounds.processes:
+        yield True, "sandbox: the kernel does not count root's processes: [sandbox] processes has no effect"
 
 
 def _gate(site: Site) -> Iterator[tuple[bool, str]]:

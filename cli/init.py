@@ -115,6 +115,11 @@ agent = "command"   # who does a step that names nobody: one of [agents], or "co
 
 # [worktree]
 # setup = "make deps"   # run once in each new work tree
+# network = true        # ... with the network, which criteria and the gate have not, unless they are given it
+
+# [sandbox]
+# write = ["~/.cache/pip"]   # what may be changed besides the work tree; of your home, nothing else is seen
+# kind = "none"              # no sandbox, where there can be none
 
 # [agents.claude]
 # runtime = "plain"     # any program that takes a prompt and edits the files where it is started

@@ -32,6 +32,16 @@ def version() -> int:
     return confine.version()
 
 
+def gaps() -> list[str]:
+    """What stays open here, each in a few words."""
+    found = ["other processes are seen", "UDP is open", "/dev/shm is shared"]
+    if version() < 4:
+        found.append("TCP is open")
+    if version() < 6:
+        found.append("other processes of yours can be sent signals")
+    return found
+
+
 @functools.cache
 def refusal() -> str:
     """Why it does not work here; empty when it does. Tried once in the life of a process."""

@@ -120,6 +120,7 @@ def places(
     _put(found, "write", write)
     secrets = [host.home / name for name in SECRETS]
     for secret in filter(None, map(_real, [*secrets, *map(Path, SYSTEM_SECRETS)])):
+        found = {path: mode for path, mode in found.items() if not path.is_relative_to(secret)}
         if os.access(secret, os.R_OK) and _seen(found, secret):
             found[secret] = "hide" if secret.is_dir() else "mask"
     for file in filter(None, map(_real, credentials)):

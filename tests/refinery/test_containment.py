@@ -55,10 +55,8 @@ class Box:
         host = Host(self.home, search, (Path(sys.prefix), Path(sys.base_prefix)))
         return Sandbox(self.kind, host, self.common, self.private, self.repository, bounds=self.bounds)
 
-    def start(self, line: str, within: list[str] | None = None, **reach: object) -> Job:
-        if within is None:
-            given = {"write": (self.tree,), **reach}
-            within = self.sandbox.around(Reach(**given), self.tree)  # type: ignore[arg-type]
+    def start(self, line: str, reach: Reach | None = None, within: list[str] | None = None) -> Job:
+        reach = reach or Reach((self.tree,))
         return start(
             shell(line),
             cwd=self.tree,
@@ -67,11 +65,11 @@ class Box:
             timeout=60,
             marker=self.marker,
             clock=SystemClock(),
-            within=within,
+            within=self.sandbox.around(reach, self.tree) if within is None else within,
         )
 
-    def run(self, line: str, **reach: object) -> Exit:
-        return self.start(line, **reach).wait()  # type: ignore[arg-type]
+    def run(self, line: str, reach: Reach | None = None) -> Exit:
+        return self.start(line, reach).wait()
 
 
 def make_box(directory: Path, kind: Choice, environ: dict[str, str]) -> Box:
@@ -147,7 +145,7 @@ def test_files_to_sign_in_with_can_be_used_and_nothing_beside_them(box: Box) -> 
     (key.parent / "history").write_text("planted")
     (own / "credentials.json").symlink_to(key)
     line = f"cat {own}/credentials.json; printf new > {own}/credentials.json; cat {key.parent}/history"
-    done = box.run(line, write=(box.tree, own), credentials=(key,))
+    done = box.run(line, Reach((box.tree, own), credentials=(key,)))
     assert done.output.startswith("old")
     assert key.read_text() == "new"
     assert "planted" not in done.output
@@ -190,7 +188,7 @@ def test_the_network_is_there_only_when_it_is_given(box: Box) -> None:
     try:
         line = f"{PYTHON} -c \"import socket; socket.create_connection(('127.0.0.1', {server.server_port}))\""
         assert box.run(line).code == 1
-        assert box.run(line, network=True).code == 0
+        assert box.run(line, Reach(network=True)).code == 0
     finally:
         server.shutdown()
         server.server_close()
@@ -289,12 +287,12 @@ def test_somebody_who_is_not_root_is_contained_too(environ: dict[str, str]) -> N
         sandbox = Sandbox("bubblewrap", host, box.common, box.private, box.repository, bounds=Bounds(processes=20))
         nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
         within = [*nobody, *sandbox.around(Reach((box.tree,)), box.tree)]
-        done = box.start(f"id -u; echo in > inside; cat {box.home}/.ssh/id; git log --oneline", within).wait()
+        done = box.start(f"id -u; echo in > inside; cat {box.home}/.ssh/id; git log --oneline", within=within).wait()
         assert done.output.startswith("65534\n")
         assert "Begin\n" in done.output
         assert "planted" not in done.output
         assert (box.tree / "inside").exists()
-        many = box.start("for n in $(seq 40); do sleep 5 & done; wait", within).wait()
+        many = box.start("for n in $(seq 40); do sleep 5 & done; wait", within=within).wait()
         assert many.code != 0
         assert "fork" in many.output
 
@@ -314,7 +312,7 @@ def test_a_sandbox_that_cannot_begin_is_no_failure_of_the_command(box: Box) -> N
     broken = [part.replace(str(box.tree), "/nowhere") if part == str(box.tree) else part for part in within]
     if box.kind == "landlock":
         broken = [part.replace('"limits": {', '"limits": {"NONESUCH": 1, ') for part in within]
-    done = box.start("echo begun", broken).wait()
+    done = box.start("echo begun", within=broken).wait()
     assert done.kind == "unrunnable"
     assert "begun" not in done.output
 
@@ -368,8 +366,12 @@ def test_the_innermost_place_decides(tmp_path: Path) -> None:
 def test_who_opens_the_home_does_not_open_what_is_secret_in_it(tmp_path: Path) -> None:
     for name in (".ssh", "work"):
         (tmp_path / name).mkdir()
-    found = dict(places(Host(tmp_path), [], [tmp_path], []))
+    key = tmp_path / ".ssh/key"
+    key.touch()
+    found = dict(places(Host(tmp_path), [], [tmp_path, key], [key]))
     assert (found[tmp_path], found[tmp_path / ".ssh"]) == ("read", "hide")
+    assert key not in found
+    assert dict(places(Host(tmp_path), [], [], [], [key]))[key] == "write"
 
 
 def test_tools_in_the_home_come_with_what_they_need(tmp_path: Path) -> None:

@@ -50,9 +50,9 @@ def with_reviewer(path: Path, *answers: str, more: str = "") -> Path:
         (path / f"answer-{number}").write_text(answer)
     (path / "reviewer.py").write_text(REVIEWER)
     command = json.dumps([sys.executable, str(path / "reviewer.py"), str(path)])
-    tables = f'[sandbox]\nwrite = ["{path}"]\n[review]\nagent = "critic"\n'
-    table = f'{tables}[agents.critic]\nruntime = "plain"\ncommand = {command}\n'
-    return make_town(path, SETTINGS + table + more)
+    sandbox = f'[sandbox]\nwrite = ["{path}"]\n'
+    table = f'[review]\nagent = "critic"\n[agents.critic]\nruntime = "plain"\ncommand = {command}\n'
+    return make_town(path, SETTINGS + sandbox + table + more)
 
 
 def with_model(path: Path, base: str, table: str) -> Path:

@@ -10,7 +10,7 @@ import json
 from argparse import ArgumentParser
 from types import ModuleType
 
-from benchmarks import contention, growth, hanoi, million, processes, steps, store, town
+from benchmarks import contention, growth, hanoi, million, processes, sandbox, steps, store, town
 from benchmarks.common import add_common, report, rows, workplace
 
 ALL: dict[str, ModuleType] = {
@@ -19,6 +19,7 @@ ALL: dict[str, ModuleType] = {
     "contention": contention,
     "growth": growth,
     "hanoi": hanoi,
+    "sandbox": sandbox,
     "town": town,
     "steps": steps,
     "million": million,

@@ -99,7 +99,7 @@ class Sandbox:
         """
         if self.choice == "none":
             return "none"
-        tried = self.trials() if self.choice == "auto" else [self._try(self.choice)]
+        tried = self.trials() if self.choice == "auto" else [_try(self.choice, self.host)]
         works = next((trial.kind for trial in tried if not trial.reason), None)
         if works is None:
             reasons = "; ".join(f"{trial.kind}: {trial.reason}" for trial in tried)
@@ -121,7 +121,7 @@ class Sandbox:
 
     def trials(self) -> list[Trial]:
         """What works here, and what does not, best first."""
-        return [self._try(kind) for kind in PREFERRED]
+        return trials(self.host)
 
     def around(self, reach: Reach, directory: Path) -> list[str]:
         """What goes before a command that starts in ``directory`` and may touch no more than that; see `start`.
@@ -138,22 +138,28 @@ class Sandbox:
         pinned = _pinned(reach.write) if boxed else ()
         seen = places(self.host, hidden, (*read, *pinned), (*self.write, *reach.write), reach.credentials)
         if boxed:
-            program, limits = self._bwrap or "bwrap", _for_shells(self.bounds)
+            program, limits = _bwrap(self.host) or "bwrap", _for_shells(self.bounds)
             return bubblewrap.around(program, seen, directory, network=reach.network, limits=limits)
         private = self.private / "private" / directory.name
         removal.delete(private)
         private.mkdir(parents=True)
         return landlock.around(seen, private, network=reach.network, limits=_for_resource(self.bounds))
 
-    @property
-    def _bwrap(self) -> str | None:
-        return shutil.which("bwrap", path=":".join(map(str, self.host.search)))
 
-    def _try(self, kind: Kind) -> Trial:
-        if kind == "landlock":
-            return Trial(kind, landlock.refusal())
-        program = self._bwrap
-        return Trial(kind, bubblewrap.refusal(program) if program else "bwrap is not on the PATH")
+def trials(host: Host) -> list[Trial]:
+    """What works on a machine, and what does not, best first."""
+    return [_try(kind, host) for kind in PREFERRED]
+
+
+def _try(kind: Kind, host: Host) -> Trial:
+    if kind == "landlock":
+        return Trial(kind, landlock.refusal())
+    program = _bwrap(host)
+    return Trial(kind, bubblewrap.refusal(program) if program else "bwrap is not on the PATH")
+
+
+def _bwrap(host: Host) -> str | None:
+    return shutil.which("bwrap", path=":".join(map(str, host.search)))
 
 
 INSTALL = 'Install bubblewrap, or set kind = "none" in [sandbox] of town.toml to do without; `town doctor` says more.'

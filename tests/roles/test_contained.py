@@ -9,7 +9,18 @@ from pathlib import Path
 import pytest
 
 from refinery import landlock
-from tests.towns import SETTINGS, assert_settled, make_town, molecule, pour, prepare, run, settings_with, snapshot
+from tests.towns import (
+    UNCONTAINED,
+    assert_settled,
+    make_town,
+    molecule,
+    pour,
+    prepare,
+    run,
+    sandboxed,
+    settings_with,
+    snapshot,
+)
 from tests.world import git
 
 # Tries, and says what came of it.
@@ -50,7 +61,7 @@ def test_an_agent_that_tries_to_get_out(tmp_path: Path, home: Path, kind: str, m
     agent.write_text(AGENT.replace("PLACES", repr([str(tmp_path), str(secret)])))
     settings = settings_with(["python3", str(agent)], ["AGENT_KEY"])
     gate = f'commands = ["sh check.sh", {json.dumps(WITHOUT_KEYS)}, "! cat {secret}"]'
-    settings = settings.replace('commands = ["sh check.sh"]', gate) + f'[sandbox]\nkind = "{kind}"\n'
+    settings = sandboxed(f'kind = "{kind}"', settings.replace('commands = ["sh check.sh"]', gate))
     repository = make_town(tmp_path, settings)
     pour(repository, molecule("agent", "", "grep ok parts/agent", WITHOUT_KEYS, f"! cat {secret}", "! git tag mine"))
     run(repository, "up", "--until-idle")
@@ -75,7 +86,7 @@ def test_an_agent_that_tries_to_get_out(tmp_path: Path, home: Path, kind: str, m
 
 
 def test_nothing_is_begun_where_nothing_can_contain_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    repository = make_town(tmp_path, SETTINGS + '[sandbox]\nkind = "bubblewrap"\n')
+    repository = make_town(tmp_path, sandboxed('kind = "bubblewrap"'))
     pour(repository, molecule("m", "echo ok > parts/m"))
     programs = tmp_path / "programs"
     programs.mkdir()
@@ -88,6 +99,6 @@ def test_nothing_is_begun_where_nothing_can_contain_it(tmp_path: Path, monkeypat
         assert "Install bubblewrap, or set kind" in done.stderr
     assert not [bead for bead in snapshot(repository) if bead.lease or bead.attempts]
     assert "BAD sandbox" in " ".join(run(repository, "doctor", ok=[7]).stdout.split())
-    (repository / "town.toml").write_text(SETTINGS + '[sandbox]\nkind = "none"\n')
+    (repository / "town.toml").write_text(UNCONTAINED)
     assert "can touch all that you can" in run(repository, "doctor").stdout
     prepare(repository, "polecat", "run")

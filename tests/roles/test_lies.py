@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.towns import BEAD, make_town, pour, run, settings_with, snapshot
+from tests.towns import BEAD, make_town, pour, run, sandboxed, settings_with, snapshot
 from tests.world import git
 
 STEP = """
@@ -102,7 +102,7 @@ def town_of(path: Path, work: str) -> Path:
     """A town with a test that fails, and an agent that does this; returns its path."""
     agent = path / "agent.py"
     agent.write_text(f"{BEGIN}\n{work}\nprint('Done. All tests pass.')\n")
-    repository = make_town(path, settings_with([sys.executable, str(agent)]) + '[sandbox]\nkind = "none"\n')
+    repository = make_town(path, sandboxed('kind = "none"', settings_with([sys.executable, str(agent)])))
     (repository / "tests").mkdir()
     (repository / "tests" / "test_text.py").write_text(TEST)
     (repository / "text.py").write_text("def shout(text):\n    return text\n")

@@ -15,7 +15,7 @@ from roles import llm
 from roles.review import Verdict, launch
 from roles.settings import Agent, ReviewTable, Settings, read_settings
 from tests.providers import provider
-from tests.towns import BEAD, SETTINGS, assert_settled, make_town, molecule, pour, run, snapshot
+from tests.towns import BEAD, SETTINGS, assert_settled, make_town, molecule, pour, run, sandboxed, snapshot
 from tests.world import git
 
 GOOD = json.dumps({"verdict": "approve", "summary": "It is kind."})
@@ -50,9 +50,8 @@ def with_reviewer(path: Path, *answers: str, more: str = "") -> Path:
         (path / f"answer-{number}").write_text(answer)
     (path / "reviewer.py").write_text(REVIEWER)
     command = json.dumps([sys.executable, str(path / "reviewer.py"), str(path)])
-    sandbox = f'[sandbox]\nwrite = ["{path}"]\n'
     table = f'[review]\nagent = "critic"\n[agents.critic]\nruntime = "plain"\ncommand = {command}\n'
-    return make_town(path, SETTINGS + sandbox + table + more)
+    return make_town(path, sandboxed(f'write = ["{path}"]') + table + more)
 
 
 def with_model(path: Path, base: str, table: str) -> Path:

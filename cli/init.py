@@ -122,7 +122,10 @@ agent = "command"   # who does a step that names nobody: one of [agents], or "co
 # kind = "none"              # no sandbox, where there can be none
 
 # [agents.claude]
+# runtime = "claude"    # or codex, gemini, opencode, copilot, aider, mini, cursor, goose, amp
+
+# [agents.other]
 # runtime = "plain"     # any program that takes a prompt and edits the files where it is started
-# command = ["claude", "-p", "{{prompt}}", "--permission-mode", "acceptEdits"]
-# environment = ["ANTHROPIC_API_KEY"]   # names only; the value stays in your environment
+# command = ["other-agent", "--yes", "{{prompt}}"]
+# environment = ["OTHER_API_KEY"]   # names only; the value stays in your environment
 """.encode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -18,9 +19,10 @@ from beads.model import Usage
 from refinery.processes import Exit
 from roles.events import Acted, Began, Ended, Event, Said, Troubled, Used
 from roles.runtimes import RUNTIMES
-from roles.runtimes.stream import ARGUMENT_MAX
+from roles.runtimes.stream import ARGUMENT_MAX, NET
 from roles.settings import Agent, RuntimeName, read_settings
 from roles.task import Order
+from tests.world import ROOT
 
 NOW = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
 TRANSCRIPTS = Path(__file__).with_name("transcripts")
@@ -688,3 +690,26 @@ def test_a_runtime_alone_is_enough() -> None:
         read_settings(b'[agents.x]\nruntime = "cluade"\n')
     with pytest.raises(InvalidDocument, match="agents"):
         read_settings(b'[agents."../x"]\nruntime = "claude"\n')
+
+
+# ── The page about them ──────────────────────────────────────────────────────────────────────────────────────
+
+PAGE = (ROOT / "docs/agents.md").read_text("utf-8")
+
+
+def test_every_example_on_the_page_can_be_read() -> None:
+    examples = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    assert len(examples) == 4
+    for example in examples:
+        read_settings(example.encode())
+
+
+def test_the_page_has_every_runtime_as_it_is() -> None:
+    rows = {row.split("|")[1].strip(" `"): row for row in PAGE.splitlines() if row.startswith("| `")}
+    for name, runtime in RUNTIMES.items():
+        if runtime.program:
+            (first,) = (row for row in PAGE.splitlines() if row.startswith(f"| `{name}` | `{runtime.program}`"))
+            assert (runtime.tried or "**not run for real**") in first
+            assert ("| yes" in first) == runtime.resumes
+            assert all(f"`{part}`" in rows[name] for part in runtime.credentials)
+            assert all(f"`{part}`" in rows[name] for part in runtime.environment if part not in NET)

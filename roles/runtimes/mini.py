@@ -46,6 +46,9 @@ def launch(order: Order) -> Launch:
         # Ten times take it ten minutes; the town waits better.
         "MSWEA_MODEL_RETRY_STOP_AFTER_ATTEMPT": "4",
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        # Its own way to show a traceback takes minutes.
+        "TYPER_STANDARD_TRACEBACK": "1",
+        "_TYPER_STANDARD_TRACEBACK": "1",
         "COLUMNS": "200",
     }
     # JSON is YAML, too, whatever is in it. Its own sandbox would show the work tree only where it is named.

@@ -18,6 +18,9 @@ from roles.task import Launch, Order, Runtime
 
 _EDITING = dict.fromkeys(("read", "edit", "glob", "grep", "list", "todowrite", "todoread"), "allow")
 
+FULL_MAX = 3
+"""How often its context may be full in a row, before that is taken for the end."""
+
 _QUIET = (
     *("AUTOUPDATE", "CLAUDE_CODE", "DEFAULT_PLUGINS", "EXTERNAL_SKILLS", "LSP_DOWNLOAD", "PROJECT_CONFIG", "SHARE"),
     *("TERMINAL_TITLE",),
@@ -56,27 +59,31 @@ class Reader(stream.JsonReader):
     Attributes:
         usage: what all steps used so far.
         cost: what they cost; a price that it does not know is 0 to it.
-        wrong: the last error, after which it does not go on.
+        wrong: the last error, unless it has gone on since.
+        full: how often it was told that its context is full, since it last did something.
     """
 
     usage: Usage = field(default_factory=Usage)
     cost: float = 0.0
     wrong: Ended | None = None
+    full: int = 0
 
     def take(self, found: Mapping[str, object]) -> Iterator[Event]:
         """One line."""
         if not self.named:
             yield Began(stream.name(found, "sessionID"))
         match stream.text(found, "type"):
-            case "text":
+            case "text" if stream.at(found, "part.synthetic") is not True:
                 self.said = stream.text(found, "part.text") or self.said
                 yield Said(stream.text(found, "part.text"))
             case "tool_use":
                 # It comes once, when the tool is done.
                 use, state = stream.text(found, "part.callID"), stream.at(found, "part.state")
+                self.full = 0
                 self.began(use, stream.text(found, "part.tool"), stream.brief(stream.at(state, "input")))
                 yield self.done(use, stream.text(state, "status") == "completed")
             case "step_finish":
+                self.wrong = None
                 self.usage += _tokens(stream.at(found, "part.tokens"))
                 self.cost += stream.money(found, "part.cost") or 0.0
                 yield Used(self.usage, self.cost or None)
@@ -85,6 +92,10 @@ class Reader(stream.JsonReader):
                 status = stream.count(found, "error.data.statusCode") or None
                 self.wrong = failed(said, self.order.now, status)
                 yield Troubled(said)
+                # It makes what it knows shorter and asks again, for ever, where that does not help.
+                self.full += self.wrong.ending == "context_exhausted"
+                if self.full >= FULL_MAX:
+                    yield self.wrong
             case _:
                 pass
 

@@ -289,6 +289,16 @@ def test_a_conversation_that_is_gone_is_not_named_again(runtime: str, words: str
     assert [event.ending for event in away if isinstance(event, Ended)] == ["provider_unavailable"]
 
 
+def test_opencode_goes_on_after_a_context_that_was_full() -> None:
+    full = {"type": "error", "error": {"name": "ContextOverflowError", "data": {"message": "maximum context length"}}}
+    shortened = {"type": "step_finish", "part": {"reason": "stop", "tokens": {"input": 7, "output": 3}}}
+    made_up = {"type": "text", "part": {"synthetic": True, "text": "Continue if you have next steps."}}
+    once = lines(full, shortened, made_up)
+    assert told(order("opencode"), [*once, *once], exited())[-1] == Ended("finished")
+    ends = [event for event in told(order("opencode"), once * 3, exited()) if isinstance(event, Ended)]
+    assert [end.ending for end in ends] == ["context_exhausted"]
+
+
 def test_cursor_tells_its_tools() -> None:
     call = {"shellToolCall": {"args": {"command": "make"}, "result": {"success": {"exitCode": 0}}}}
     printed = lines(

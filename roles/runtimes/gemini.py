@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from beads.model import Ending
 from roles.events import Began, Ended, Event, Said, Troubled, Used
 from roles.runtimes import stream
 from roles.runtimes.trouble import failed
+from roles.runtimes.until import until
 from roles.task import Launch, Order, Runtime
 
 _KEYS = ("GEMINI_API_KEY", "GOOGLE_API_KEY", "GOOGLE_GEMINI_BASE_URL", "GOOGLE_VERTEX_BASE_URL")
@@ -100,7 +101,10 @@ class Reader(stream.JsonReader):
         else:
             kind, wrong = stream.text(found, "error.type"), stream.text(found, "error.message")
             ending: Ending | None = "limits" if "TurnLimit" in kind else None
-            yield Ended(ending, wrong) if ending else failed(wrong or kind, self.order.now)
+            end = Ended(ending, wrong) if ending else failed(wrong or kind, self.order.now)
+            # The moment at which a quota is over is only in what it writes beside its lines.
+            beside = until("\n".join(self.words), self.order.now) if end.ending == "quota" else None
+            yield replace(end, until=end.until or beside)
 
 
 RUNTIME = Runtime(

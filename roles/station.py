@@ -133,6 +133,7 @@ class Station:
             scratch=self.site.scratch(self.molecule.id, label),
             session=session,
             now=self.site.clock.now(),
+            clock=self.site.clock.now,
             resume=last is not None,
             budget=attempt.budget,
             confined=self.site.sandbox.confines,
@@ -151,6 +152,7 @@ class Station:
             scratch=self.site.scratch(self.molecule.id, label),
             session=str(uuid5(NAMESPACE_OID, f"{label}/{self.site.clock.now().timestamp()}")),
             now=self.site.clock.now(),
+            clock=self.site.clock.now,
             budget=agent.budget,
             confined=self.site.sandbox.confines,
         )

@@ -79,6 +79,7 @@ class Order:
         now: when it starts.
         run: the step's shell line, for the runtime that runs it.
         feedback: what did not hold the last time, which that line finds on its standard input.
+        clock: what time it is, for what is said while it runs; without one, it is always when it started.
     """
 
     agent: Agent
@@ -94,6 +95,12 @@ class Order:
     before: Usage = field(default_factory=Usage)
     run: str = ""
     feedback: str = ""
+    clock: Callable[[], datetime] | None = None
+
+    @property
+    def present(self) -> datetime:
+        """What time it is."""
+        return self.clock() if self.clock else self.now
 
 
 @dataclass(frozen=True)

@@ -93,9 +93,9 @@ class Reader:
         """How it ended, and what it used in all."""
         used = list(self._used())
         if exit.kind == "exited" and self.trouble:
-            return [*used, failed("\n".join(self.trouble), self.order.now)]
+            return [*used, failed("\n".join(self.trouble), self.order.present)]
         words = "\n".join(self.block[-40:])
-        return [*used, after(exit, words, self.order.now, self.said)]
+        return [*used, after(exit, words, self.order.present, self.said)]
 
     def _used(self) -> Iterator[Used]:
         """The sum over all messages; a price that it does not know is 0 to it."""

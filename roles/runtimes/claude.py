@@ -7,13 +7,12 @@ the whole conversation since it keeps them with it (2.1.332), and were those of 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from beads.model import Usage
 from roles.events import Began, Ended, Event, Said, Troubled, Used
 from roles.runtimes import stream
 from roles.runtimes.trouble import failed
-from roles.runtimes.until import until
 from roles.task import Launch, Order, Runtime
 
 _NOWHERE_ELSE = "EnterWorktree,ExitWorktree,CronCreate,CronDelete,ScheduleWakeup,AskUserQuestion"
@@ -59,12 +58,10 @@ class Reader(stream.JsonReader):
     """Reads ``--output-format=stream-json``.
 
     Attributes:
-        reset: when a limit that was reached is no more, in words.
         cost: what the conversation had cost before, by its own books; they are carried on from there.
         before: what it had used before, by the same.
     """
 
-    reset: str = ""
     cost: float = 0.0
     before: Usage = field(default_factory=Usage)
 
@@ -119,7 +116,7 @@ class Reader(stream.JsonReader):
     def _limited(self, found: Mapping[str, object]) -> Iterator[Event]:
         """A limit was reached, and its reset is told here alone; it may go on all the same, as on another account."""
         if stream.text(found, "rate_limit_info.status") == "rejected":
-            self.reset = f"resets at {stream.count(found, 'rate_limit_info.resetsAt')}"
+            self.words.append(f"resets at {stream.count(found, 'rate_limit_info.resetsAt')}")
             yield Troubled("a usage limit is reached")
 
     def _ended(self, found: Mapping[str, object], subtype: str) -> Ended:
@@ -129,8 +126,7 @@ class Reader(stream.JsonReader):
             return Ended("limits", errors or subtype)
         if subtype == "success" and stream.at(found, "is_error") is not True:
             return Ended("finished", said)
-        end = failed(errors or said or subtype, self.order.now, stream.count(found, "api_error_status") or None)
-        return replace(end, until=end.until or until(self.reset, self.order.now)) if end.ending == "quota" else end
+        return failed(errors or said or subtype, self.order.present, stream.count(found, "api_error_status") or None)
 
 
 def _models(found: object) -> Usage:

@@ -69,7 +69,7 @@ class Reader(stream.JsonReader):
                 if stream.at(found, "exitCode") == 0:
                     yield Ended("finished", self.said)
                 else:
-                    yield failed(self.wrong or "\n".join(self.words), self.order.now)
+                    yield failed(self.wrong or "\n".join(self.words), self.order.present)
             case _:
                 pass
 

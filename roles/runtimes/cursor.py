@@ -47,7 +47,7 @@ class Reader(stream.JsonReader):
             case "result", "success" if stream.at(found, "is_error") is not True:
                 yield Ended("finished", stream.text(found, "result") or self.said)
             case "result", subtype:
-                yield failed(stream.text(found, "result") or subtype, self.order.now)
+                yield failed(stream.text(found, "result") or subtype, self.order.present)
             case _:
                 pass
 

@@ -101,9 +101,9 @@ class Reader(stream.JsonReader):
         else:
             kind, wrong = stream.text(found, "error.type"), stream.text(found, "error.message")
             ending: Ending | None = "limits" if "TurnLimit" in kind else None
-            end = Ended(ending, wrong) if ending else failed(wrong or kind, self.order.now)
+            end = Ended(ending, wrong) if ending else failed(wrong or kind, self.order.present)
             # The moment at which a quota is over is only in what it writes beside its lines.
-            beside = until("\n".join(self.words), self.order.now) if end.ending == "quota" else None
+            beside = until("\n".join(self.words), self.order.present) if end.ending == "quota" else None
             yield replace(end, until=end.until or beside)
 
 

@@ -54,7 +54,7 @@ class Reader(stream.JsonReader):
             case "error":
                 # It says so and goes on to `complete`, as if nothing had been.
                 yield Troubled(stream.text(found, "error"))
-                yield failed(stream.text(found, "error"), self.order.now)
+                yield failed(stream.text(found, "error"), self.order.present)
             case "complete" if not self.over:
                 yield Ended("finished", self.said)
             case _:

@@ -54,7 +54,7 @@ class Reader(stream.JsonReader):
         yield from self._used(found, table)
         if table.error and _holds(table.error, found):
             wrong = _text(found, table.error.text) or "it says that it failed"
-            yield failed(wrong, self.order.now) if table.error.final else Troubled(wrong)
+            yield failed(wrong, self.order.present) if table.error.final else Troubled(wrong)
         elif table.done and _holds(table.done, found):
             yield Ended("finished", _text(found, table.done.text) or self.said)
 

@@ -120,9 +120,9 @@ class Reader:
             case "RepeatedFormatError":
                 return Ended("stuck", status)
             case "" | "UserInterruption":
-                return after(exit, "\n".join(self.words), self.order.now, self.said)
+                return after(exit, "\n".join(self.words), self.order.present, self.said)
             case _:
-                return failed(f"{status}: {wrong}", self.order.now)
+                return failed(f"{status}: {wrong}", self.order.present)
 
 
 def _tokens(found: object) -> Usage:

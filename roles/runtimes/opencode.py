@@ -90,7 +90,7 @@ class Reader(stream.JsonReader):
             case "error":
                 said = stream.text(found, "error.data.message") or stream.text(found, "error.name")
                 status = stream.count(found, "error.data.statusCode") or None
-                self.wrong = failed(said, self.order.now, status)
+                self.wrong = failed(said, self.order.present, status)
                 yield Troubled(said)
                 # It makes what it knows shorter and asks again, for ever, where that does not help.
                 self.full += self.wrong.ending == "context_exhausted"

@@ -10,13 +10,14 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from beads.model import Usage
 from refinery.processes import Exit
 from roles.events import Acted, Began, Ended, Event
 from roles.runtimes.trouble import after, gone
+from roles.runtimes.until import until
 from roles.task import Order
 
 WHAT_MAX = 200
@@ -153,7 +154,7 @@ class JsonReader:
         words = "\n".join(self.words)
         events = self._noted(self.left())
         if not self.over:
-            events += self._noted([after(exit, words, self.order.now, self.said)])
+            events += self._noted([after(exit, words, self.order.present, self.said)])
         if self.order.resume and not self.named and not gone(words):
             events.append(Began(self.order.session))
         return events
@@ -177,13 +178,19 @@ class JsonReader:
         return Acted(acted.tool, acted.what, ok)
 
     def _noted(self, events: Iterable[Event]) -> list[Event]:
-        found = list(events)
+        found = [self._until(event) if isinstance(event, Ended) else event for event in events]
         for event in found:
             self.named = self.named or (isinstance(event, Began) and bool(event.session))
             if isinstance(event, Ended):
                 self.over = True
                 self.words.append(event.text if event.ending == "environment" else "")
         return found
+
+    def _until(self, end: Ended) -> Ended:
+        """The end of a quota, where only what the provider said besides has it."""
+        if end.ending != "quota" or end.until is not None:
+            return end
+        return replace(end, until=until("\n".join(self.words), self.order.present))
 
 
 def usage(value: object, sent: str, cached: str, written: str, generated: str, *, apart: bool = True) -> Usage:

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, get_args
 
@@ -287,6 +287,37 @@ def test_a_conversation_that_is_gone_is_not_named_again(runtime: str, words: str
     away = told(order(runtime, resume=True), ["connect ECONNREFUSED 127.0.0.1:9"], exited(1))
     assert Began(SESSION) in away
     assert [event.ending for event in away if isinstance(event, Ended)] == ["provider_unavailable"]
+
+
+def test_codex_is_read_in_its_own_record_where_it_does_not_get_to_say(tmp_path: Path) -> None:
+    record = tmp_path / f".codex/sessions/2026/11/28/rollout-2026-11-28T10-00-00-{SESSION}.jsonl"
+    record.parent.mkdir(parents=True)
+
+    def counted(sent: int) -> str:
+        total = {"input_tokens": sent, "cached_input_tokens": 20, "output_tokens": 5}
+        return json.dumps({"payload": {"type": "token_count", "info": {"total_token_usage": total}}}) + "\n"
+
+    reader = RUNTIMES["codex"].reader(order("codex", tmp_path, resume=True, before=Usage(input=40, cached=20)))
+    list(reader.read(json.dumps({"type": "thread.started", "thread_id": SESSION})))
+    record.write_text(counted(100) + counted(200)[:30])
+    done = json.dumps({"type": "item.completed", "item": {"type": "reasoning"}})
+    assert list(reader.read(done)) == [Used(Usage(input=60, output=5))]
+    assert list(reader.read(done)) == []
+    record.write_text(counted(100) + counted(200) + counted(0))
+    (failed,) = reader.read(json.dumps({"type": "turn.failed", "error": {"message": "connection refused"}}))
+    assert failed == Ended("provider_unavailable", "connection refused")
+    record.write_text(counted(100) + counted(200))
+    assert list(reader.end(exited(1))) == [Used(Usage(input=160, output=5))]
+
+
+def test_the_end_of_a_quota_counts_from_when_it_was_told() -> None:
+    later = NOW + timedelta(hours=1)
+    given = order("gemini", clock=lambda: later)
+    wrong = {"type": "unknown", "message": "[API Error: You have exhausted your daily quota on this model.]"}
+    printed = ["  message: 'Please retry in 600s.',", *lines({"type": "result", "status": "error", "error": wrong})]
+    (end,) = told(given, printed, exited(1))
+    assert isinstance(end, Ended)
+    assert (end.ending, end.until) == ("quota", later + timedelta(seconds=600))
 
 
 def test_opencode_goes_on_after_a_context_that_was_full() -> None:

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from beads import Bead, Store, graph
+from beads.errors import Unreadable
 from beads.model import Usage
 from beads.ops import Begin, Claim, Finish, Operation, Release, Report, Spend, Update
 from beads.spending import costs
 from cli.config import open_site
 from refinery.processes import Exit
-from roles import runtimes
+from roles import runtimes, witness
 from roles.events import Ended, Event, Used
 from roles.polecat import Polecat, Result
 from roles.runtimes import plain
@@ -309,3 +310,47 @@ def test_no_review_is_begun_that_there_is_no_money_for_and_that_is_no_failure(tm
     assert work(repository, only(repository, "molecule").id).end == "parked"
     assert len(only(repository, "step").attempts) == 1
     assert not (tmp_path / "asked").exists()
+
+
+class Died(BaseException):
+    """What takes the place of a kill: nothing is written any more."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("last", range(1, 12))
+def test_a_contest_is_gone_on_with_after_each_write_that_can_be_the_last_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: int
+) -> None:
+    # The first good one is the smallest; every other attempt is larger, however many there are.
+    says = [done(0.1, lines(1)), *(done(0.1, lines(n)) for n in range(3, 9))]
+    repository = with_script(tmp_path, *says)
+    pour(repository, CONTEST.replace("APPROVAL", ""))
+    commit, written = Store.commit, list[int]()
+
+    def dying(self: Store, *args: Any) -> object:
+        if len(written) >= last:
+            raise Died
+        written.append(1)
+        return commit(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "commit", dying)
+        # Its work tree is gone before it submits, so that it cannot save it on its way out.
+        with pytest.raises((Died, Unreadable)):
+            Polecat(open_site(repository), "nux", lambda: False).run()
+    witness.tick(open_site(repository))
+    if not any(bead.merge for bead in snapshot(repository)):
+        assert work(repository).end == "submitted"
+    step, root = only(repository, "step"), only(repository, "molecule")
+    ended = [a.end for a in step.attempts]
+    assert ended.count("satisfied") == 3
+    assert set(ended) <= {"satisfied", "died"}
+    smallest = min(number for number, end in enumerate(ended) if end == "satisfied")
+    assert git(repository, "show", f"polecat/{root.id}:parts/agent") == str(says[smallest]["write"]).rstrip()
+
+
+def test_a_town_with_a_cap_that_cannot_be_held_does_not_start(tmp_path: Path) -> None:
+    repository = with_script(tmp_path, town="budget_day = 5.0")
+    said = run(repository, "up", "--until-idle", ok=[2]).stderr
+    assert "[town] budget_day cannot be held: what agent fake costs is not known (runtime 'plain')" in said
+    assert "[town] budget_day cannot be held" in run(repository, "doctor", ok=[7]).stdout

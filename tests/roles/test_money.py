@@ -23,7 +23,7 @@ from roles.events import Ended, Event, Used
 from roles.polecat import Polecat, Result
 from roles.runtimes import plain
 from roles.task import Order, Runtime
-from tests.towns import BEAD, SETTINGS, make_town, molecule, pour, run, snapshot
+from tests.towns import BEAD, SETTINGS, make_town, molecule, pour, run, settings_with, snapshot
 from tests.world import git
 
 # Does what a line of a file says, one for each attempt: writes a part, prints what it used and how it ended.
@@ -354,3 +354,31 @@ def test_a_town_with_a_cap_that_cannot_be_held_does_not_start(tmp_path: Path) ->
     said = run(repository, "up", "--until-idle", ok=[2]).stderr
     assert "[town] budget_day cannot be held: what agent fake costs is not known (runtime 'plain')" in said
     assert "[town] budget_day cannot be held" in run(repository, "doctor", ok=[7]).stdout
+
+
+ALONE = """\
+import re, sys, time
+from pathlib import Path
+
+lock = Path(sys.argv[1]) / "at-work"
+try:
+    lock.mkdir()
+except FileExistsError:
+    (Path(sys.argv[1]) / "two-at-once").touch()
+name = re.search(r"(\\w+) is done", sys.stdin.read())[1]
+Path("parts", name).write_text("ok\\n")
+time.sleep(0.2)
+lock.rmdir()
+"""
+
+
+def test_no_more_of_an_agent_work_at_once_than_may(tmp_path: Path) -> None:
+    (tmp_path / "alone.py").write_text(ALONE)
+    repository = make_town(
+        tmp_path, settings_with([sys.executable, f"{tmp_path}/alone.py", str(tmp_path)]) + "at_once = 1\n"
+    )
+    pour(repository, *(molecule(name, "") for name in "abc"))
+    run(repository, "up", "--until-idle")
+    assert all(bead.closed for bead in snapshot(repository))
+    assert not (tmp_path / "two-at-once").exists()
+    assert [len(b.attempts) for b in snapshot(repository) if b.issue_type == "step"] == [1] * 3

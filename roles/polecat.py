@@ -38,7 +38,7 @@ from refinery.queue import REWORK
 from refinery.workshop import Worktree
 from roles import routing
 from roles.drive import Running
-from roles.effort import PARKED_SECONDS_MAX, Effort, Halt, why
+from roles.effort import PARKED_SECONDS, PARKED_SECONDS_MAX, Effort, Halt, why
 from roles.events import Event
 from roles.hold import Hold
 from roles.readiness import Unready
@@ -178,6 +178,9 @@ class Polecat:
         """The molecule's work tree: as a predecessor left it, or new from main with what was salvaged."""
         site, branch = self.site, branch_of(self._molecule)
         there = site.workshop.find(branch)
+        cramped = site.shortage() if there is None else ""
+        if cramped:
+            raise Unready("[worktree] disk", cramped)
         worktree = site.workshop.open(self._molecule.id, branch, site.main_head())
         if there is None:
             self._freshen(worktree)
@@ -195,13 +198,15 @@ class Polecat:
     def _put_off(self, worktree: Worktree | None, error: Unready) -> Result:
         """Store why nothing can be done in the work tree, and put the molecule off: no attempt at it has failed."""
         step = graph.next_step(self.site.store.snapshot(), self._molecule)
-        assert step is not None, "without work to do nothing is made ready"
-        assert worktree is not None, "it is there before it is made ready"
+        if step is None:
+            # Nothing is left but to submit it, for which there is no room.
+            until = milliseconds(self.site.clock.now() + timedelta(seconds=PARKED_SECONDS))
+            return self._leave(worktree, "parked", str(error), until)
         settings, now = self.site.settings, self.site.clock.now()
         names = routing.chain(settings, step.agent or self._molecule.agent, step)
         pause = min(UNREADY_SECONDS * 2 ** len(graph.unready(step)), PARKED_SECONDS_MAX)
         until = milliseconds(now + timedelta(seconds=pause))
-        found = error.evidence(worktree.tree(), self.name, now)
+        found = error.evidence(worktree.tree() if worktree else "", self.name, now)
         name = names[routing.whose_turn(settings, names, step)]
         self._hold.write(Begin, step, runtime=name, cost=0.0)
         self._hold.write(Spend, step, report=Report(ending="environment", until=until))

@@ -16,6 +16,7 @@ from beads.model import Fact, Terms
 from beads.toml import loads, validate
 from refinery.containment import Bounds, Choice
 from refinery.gate import SETTINGS_FILE, Gate
+from refinery.space import size_of
 
 
 class TownTable(Fact):
@@ -41,6 +42,8 @@ class WorktreeTable(Fact):
         ready: a shell line that ends well when a work tree can be worked in.
         ready_timeout: seconds for it.
         network: whether the set-up line and the check have the network.
+        disk_max: bytes that all work trees may take together, also written as ``"20G"``.
+        disk_free: bytes that have to stay free where they are.
     """
 
     root: str = ""
@@ -49,6 +52,17 @@ class WorktreeTable(Fact):
     setup_timeout: float = Field(default=600.0, gt=0)
     ready: str = ""
     ready_timeout: float = Field(default=60.0, gt=0, le=86_400)
+    network: bool = False
+    disk_max: int | None = Field(None, gt=0)
+    disk_free: int = Field(256 << 20, ge=0)
+
+    @field_validator("disk_max", "disk_free", mode="before")
+    @classmethod
+    def _in_bytes(cls, size: object) -> object:
+        try:
+            return size_of(size) if isinstance(size, str) else size
+        except InvalidInput as error:
+            raise ValueError(f"{error.message}; {error.hint}") from error
 
     @field_validator("copies")
     @classmethod
@@ -58,8 +72,6 @@ class WorktreeTable(Fact):
             if not path.strip() or not path.isprintable() or path.startswith("/") or {"..", ".git"} & {*parts}:
                 raise ValueError(f"{path!r} must be a path inside the repository, and none of Git's own")
         return paths
-
-    network: bool = False
 
 
 class StoreTable(Fact):

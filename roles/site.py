@@ -20,6 +20,7 @@ from refinery.git import Git, Identity
 from refinery.processes import Exit
 from refinery.redaction import NO_SECRETS, Secrets, redact_below
 from refinery.sandbox import environment
+from refinery.space import shortage
 from refinery.workshop import Workshop, Worktree
 from roles.drive import Running
 from roles.settings import Settings
@@ -128,6 +129,11 @@ class Site:
             branch = self.settings.town.branch
             raise NotFound(f"there is no branch {branch!r}", "Create it, or set [town] branch to yours.")
         return head
+
+    def shortage(self) -> str:
+        """Why there is no room on the disk for one more work tree, in words; empty when there is."""
+        table = self.settings.worktree
+        return shortage(self.workshop, self.git, self.main_head(), table.disk_max, table.disk_free)
 
     def surroundings(self, allow: Iterable[str], **extra: str) -> dict[str, str]:
         """The environment of a process we start: the usual variables, those allowed by name, and ``extra``."""

@@ -27,7 +27,7 @@ from refinery.processes import Job, start
 from refinery.refinery import Refinery
 from roles import routing, witness
 from roles.routing import Go, Wait
-from roles.site import Site
+from roles.site import Site, branch_of
 from roles.status import Need, needs, put_off, rows
 
 NAMES = (
@@ -91,6 +91,8 @@ class Town:
     _held: bool = False
     _soon: bool = False
     _wakes: float = math.inf
+    _cramped: str = ""
+    _look_at: float = 0.0
 
     def run(self, until_idle: bool, stopping: Callable[[], bool]) -> list[Need]:
         """Tick until asked to stop, or with ``until_idle`` until nothing can be done without a person.
@@ -121,6 +123,8 @@ class Town:
         found = needs(snapshot, rows(snapshot, self.site.clock.now(), self.site.settings))
         if self.refinery.halted:
             found.append(Need("queue", self.refinery.halted, self.refinery.remedy))
+        if self._cramped and not self._busy():
+            found.append(Need("disk", self._cramped, "make room there, or change [worktree] in town.toml"))
         return found
 
     def put_off(self) -> list[Need]:
@@ -190,10 +194,22 @@ class Town:
                 break
             about = [Running(s.route.agent, s.bead_id, s.route.budget, s.route.tokens) for s in self._spawned]
             found = routing.of(self.site.settings, routing.with_spawned(ledger, about), snapshot, bead, moment)
-            self._soon |= isinstance(found, Go) or (isinstance(found, Wait) and (found.until or moment) <= soon)
+            self._soon |= (isinstance(found, Go) and not self._cramped) or (
+                isinstance(found, Wait) and (found.until or moment) <= soon
+            )
             due = bead.id not in taken and self._failures.get(bead.id, (0, 0.0))[1] <= now
-            if isinstance(found, Go) and due and len(names) < self.polecats:
+            if isinstance(found, Go) and due and len(names) < self.polecats and self._has_room(bead):
                 names.add(self._spawn(bead, found))
+
+    def _has_room(self, bead: Bead) -> bool:
+        """Whether there is room for a molecule's work tree, or it has one. To look at a full disk takes a while."""
+        now = self.site.clock.monotonic()
+        if now >= self._look_at:
+            before, self._cramped = self._cramped, self.site.shortage()
+            self._look_at = now + _RESYNC_SECONDS if self._cramped else now
+            if self._cramped and not before:
+                self.say(f"waiting for room on the disk: {self._cramped}")
+        return not self._cramped or self.site.workshop.find(branch_of(bead)) is not None
 
     def _spawn(self, bead: Bead, route: Go) -> str:
         """Start a polecat for a molecule; its name."""

@@ -10,7 +10,7 @@ import json
 from argparse import ArgumentParser
 from types import ModuleType
 
-from benchmarks import contention, growth, hanoi, million, processes, sandbox, steps, store, town
+from benchmarks import contention, growth, hanoi, million, processes, sandbox, steps, store, town, worktrees
 from benchmarks.common import add_common, report, rows, workplace
 
 ALL: dict[str, ModuleType] = {
@@ -22,6 +22,7 @@ ALL: dict[str, ModuleType] = {
     "sandbox": sandbox,
     "town": town,
     "steps": steps,
+    "worktrees": worktrees,
     "million": million,
 }
 LONG = ("million",)

@@ -50,7 +50,7 @@ def open_site(directory: Path) -> Site:
     return Site(
         store=store,
         git=git,
-        workshop=Workshop(git, root.resolve(), secrets),
+        workshop=Workshop(git, root.resolve(), secrets, keep=settings.worktree.keep),
         settings=settings,
         environ=dict(os.environ),
         sandbox=_sandbox(git, store, settings),

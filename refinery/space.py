@@ -38,7 +38,7 @@ def in_words(size: float) -> str:
 def shortage(workshop: Workshop, git: Git, commit: str, most: int | None, least: int) -> str:
     """Why there is no room for one more work tree, in words; empty when there is.
 
-    What is in the trash is deleted before it is said that there is none.
+    What is in the trash, and work trees that wait to be used again, are deleted before it is said that there is none.
 
     Args:
         workshop: the work trees that there are.
@@ -49,7 +49,7 @@ def shortage(workshop: Workshop, git: Git, commit: str, most: int | None, least:
     """
     found = _shortage(workshop.root, git, commit, most, least)
     if found:
-        workshop.prune()
+        workshop.prune(idle=True)
         found = _shortage(workshop.root, git, commit, most, least)
     return found
 

@@ -16,9 +16,9 @@ from functools import cached_property
 from pathlib import Path
 
 from beads.errors import InvalidInput, NotFound, Refused
-from refinery import removal
+from refinery import removal, reuse
 from refinery.git import ABSENT, Git
-from refinery.pinned import configured
+from refinery.pinned import PinnedGit, configured
 from refinery.redaction import NO_SECRETS, Secrets
 from refinery.registry import Record, common_directory, linked_work_trees, own_work_tree
 from refinery.worktree import BRANCH_FILE, Worktree
@@ -39,13 +39,16 @@ class Workshop:
         root: the directory for the work trees; made when needed. It must not be inside a ``.git`` directory,
             because test runners and other tools pass over those.
         secrets: what is taken out of the files of a work tree before they are put into Git.
+        keep: paths that Git ignores and that survive in a work tree from one branch to the next; see
+            :mod:`refinery.reuse`. With none, each branch has a new one.
 
     Raises:
         InvalidInput: ``root`` is inside a ``.git`` directory.
     """
 
-    def __init__(self, git: Git, root: Path, secrets: Secrets = NO_SECRETS) -> None:
+    def __init__(self, git: Git, root: Path, secrets: Secrets = NO_SECRETS, *, keep: Sequence[str] = ()) -> None:
         self.root = root.resolve()
+        self.keep = keep
         self._git = git
         self._secrets = secrets
         if ".git" in self.root.parts:
@@ -54,6 +57,7 @@ class Workshop:
     def open(self, name: str, branch: str, start: str) -> Worktree:
         """The work tree of a branch: the one that exists, wherever it is, else a new one at ``root/name``.
 
+        Where something is kept, a new one has a number for its name, and may be one that another branch had before.
         An existing one is handed out with its files as they are. What is at ``root/name`` and is no work tree is
         moved to ``.aside`` in the root.
 
@@ -72,6 +76,7 @@ class Workshop:
             found = self._records()
             record = _of(found, branch)
             if record is None:
+                path = reuse.slot(self.root, [other.path for other in found]) if self.keep else path
                 self._make_room(found, path, branch)
                 self._ensure(branch, start)
                 return self._add(path, branch, start)
@@ -110,9 +115,14 @@ class Workshop:
         """The work trees under the root, in order of their paths; half-made ones and vanished ones left out."""
         return [self._worktree(record) for record in sorted(self._ours()) if _usable(record)]
 
-    def prune(self) -> None:
-        """Forget work trees under the root whose directories are gone or half made, and empty the trash."""
+    def prune(self, *, idle: bool = False) -> None:
+        """Forget work trees under the root whose directories are gone or half made, and empty the trash.
+
+        With ``idle``, those that wait to be used again are deleted as well.
+        """
         with self._locked():
+            for path in reuse.shelved(self.root) if idle or not self.keep else ():
+                removal.discard(self.root, path)
             for record in self._ours():
                 if not _usable(record):
                     self._clear(record)
@@ -163,7 +173,9 @@ class Workshop:
         self._git.run("worktree", "add", *options, *place, extra=configured())
         record = next(record for record in self._records() if record.path == path)
         worktree = self._worktree(record)
-        worktree.fill()
+        git = PinnedGit(self._git, path, record.admin)
+        if branch is None or not self.keep or not reuse.adopt(git, self.root, path, self.keep):
+            worktree.fill()
         worktree.begin()
         (record.admin / "locked").unlink()
         return worktree

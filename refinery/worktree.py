@@ -19,7 +19,7 @@ from datetime import datetime
 from pathlib import Path
 
 from beads.errors import LostRace, NotFound, Refused, Unreadable
-from refinery import removal
+from refinery import removal, reuse
 from refinery.disk import Disk
 from refinery.git import ABSENT, Git, Identity
 from refinery.pinned import PinnedGit
@@ -293,7 +293,7 @@ class Worktree:
 
     # ── Coming and going ─────────────────────────────────────────────────────────────────────────────────────
 
-    def remove(self, saved: str | None = None, *, discard: bool = False) -> None:
+    def remove(self, saved: str | None = None, *, discard: bool = False, shelve: bool = False) -> None:
         """Remove the directory and its registration. A work tree outside the workshop's root is left alone.
 
         When something in it can be in no snapshot, the whole directory moves to ``.aside`` in the root instead:
@@ -302,6 +302,7 @@ class Worktree:
         Args:
             saved: a :meth:`snapshot` of what is on disk, when the branch does not have it.
             discard: do not ask whether anything would be lost.
+            shelve: let it be used again; see :mod:`refinery.reuse`.
 
         Raises:
             Refused: something would be lost.
@@ -311,7 +312,7 @@ class Worktree:
             return
         if self.path.is_dir() and not self.path.is_symlink():
             if discard or self._is_saved(saved):
-                removal.discard(self._root, self.path)
+                (reuse.shelve if shelve else removal.discard)(self._root, self.path)
             else:
                 self._set_aside()
         removal.forget(self._admin)

@@ -164,7 +164,8 @@ class Polecat:
         molecule, reason = self._molecule, self.site.secrets.text(reason)
         if worktree:
             # Before the molecule is anybody else's: two must never be at work in one directory.
-            worktree.remove(self.site.salvage(worktree, molecule, molecule.epoch, reason))
+            saved = self.site.salvage(worktree, molecule, molecule.epoch, reason)
+            worktree.remove(saved, shelve=end != "died" and bool(self.site.workshop.keep))
         ended: AttemptEnd = "died" if end == "died" else "stopped"
         self._hold.write(Release, molecule, end=ended, reason=reason, until=until)
         return Result(molecule.id, end, reason)
@@ -331,6 +332,6 @@ class Polecat:
         git.swap(f"{REQUESTS}{molecule.id}/{head[:16]}", head, ABSENT, "submitted")
         self.site.offer(molecule, head)
         # All of it is committed, and once the request is in, the Witness may sweep.
-        worktree.remove()
+        worktree.remove(shelve=bool(self.site.workshop.keep))
         self._hold.write(Submit, molecule, branch=branch_of(molecule), head=head, base=base)
         return Result(molecule.id, "submitted" if head != base else "done", f"head {head[:12]}")

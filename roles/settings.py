@@ -42,6 +42,7 @@ class WorktreeTable(Fact):
         ready: a shell line that ends well when a work tree can be worked in.
         ready_timeout: seconds for it.
         network: whether the set-up line and the check have the network.
+        keep: paths that Git ignores, such as ``.venv``, and that the next molecule finds in its work tree.
         disk_max: bytes that all work trees may take together, also written as ``"20G"``.
         disk_free: bytes that have to stay free where they are.
     """
@@ -53,6 +54,7 @@ class WorktreeTable(Fact):
     ready: str = ""
     ready_timeout: float = Field(default=60.0, gt=0, le=86_400)
     network: bool = False
+    keep: tuple[str, ...] = ()
     disk_max: int | None = Field(None, gt=0)
     disk_free: int = Field(256 << 20, ge=0)
 
@@ -64,7 +66,7 @@ class WorktreeTable(Fact):
         except InvalidInput as error:
             raise ValueError(f"{error.message}; {error.hint}") from error
 
-    @field_validator("copies")
+    @field_validator("copies", "keep")
     @classmethod
     def _inside(cls, paths: tuple[str, ...]) -> tuple[str, ...]:
         for path in paths:

@@ -167,8 +167,12 @@ class Station:
         return launched
 
     def _was_here(self, step: Bead) -> Callable[[Attempt], bool]:
-        """Whether an attempt was made in this clone, which then has its log."""
-        return lambda attempt: self._log(attempt_label(step, attempt)).exists()
+        """Whether an attempt was made in this clone, which then has its log, and in this place."""
+        # Some programs find a conversation only where it began, and a work tree that is used again is anywhere.
+        return lambda attempt: (
+            self._log(attempt_label(step, attempt)).exists()
+            and (not self.site.workshop.keep or attempt.epoch == self.molecule.epoch)
+        )
 
     def _failing(self, step: Bead, attempt: Attempt, evidence: Sequence[Evidence]) -> str:
         return feedback(evidence) if attempt.number > 1 or step.evidence or REWORK in step.labels else ""

@@ -16,7 +16,7 @@ import pytest
 from beads import Dependency, Store
 from beads.model import write_bead
 from beads.ops import Reopen
-from benchmarks import contention, graph, growth, hanoi, million, processes, steps, store, town
+from benchmarks import contention, graph, growth, hanoi, million, processes, steps, store, town, worktrees
 from benchmarks.common import Figure, Launcher, environment, repository, timed
 from tests.world import ROOT
 
@@ -200,6 +200,11 @@ def test_a_target_is_of_the_ratio_where_there_is_a_floor() -> None:
     assert timed("a", [3.0], [2.0], at_most=2.0).holds is True
     assert Figure("a", 3.0, at_least=2.0).holds is True
     assert Figure("a", 3.0).holds is None
+
+
+def test_work_trees_are_measured(tmp_path: Path) -> None:
+    found = measured(worktrees, tmp_path, "--files 20 --times 1")
+    assert {name.split(",")[0] for name in found} == {"a work tree anew", "a work tree again", "given up"}
 
 
 def test_a_benchmark_prints_a_table_or_json(tmp_path: Path) -> None:

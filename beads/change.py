@@ -14,7 +14,7 @@ def put(draft: Draft, context: Context, old: Bead | None, new: Bead) -> Bead:
     """Write ``new`` when it says anything that ``old`` does not."""
     if new == old:
         return new
-    stamped = new.evolve(updated_at=max(context.now, new.updated_at))
+    stamped = new if new.updated_at >= context.now else new.evolve(updated_at=context.now)
     draft.put(stamped)
     return stamped
 

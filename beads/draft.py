@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 from beads import graph
@@ -11,20 +11,23 @@ from beads.errors import NotFound
 from beads.model import BLOCKING, Bead, check_id
 
 
-def related(bead: Bead) -> Iterator[tuple[bool, str]]:
-    """The beads that this one is related to, each once: whether as its child, and the other's id."""
+def related(bead: Bead) -> frozenset[tuple[bool, str]]:
+    """The beads that this one is related to: whether as its child, and the other's id."""
     parent = bead.parent
-    if parent is not None:
-        yield True, parent
-    others = dict.fromkeys(d.on for d in bead.dependencies if (d.type, d.on) != ("parent-child", parent))
-    yield from ((False, on) for on in others)
+    return frozenset([(d.type == "parent-child" and d.on == parent, d.on) for d in bead.dependencies])
 
 
 class Draft:
-    """A view with changes on top. Costs what changed, however much of that there is already."""
+    """A view with changes on top. Costs what changed, however much of that there is already.
 
-    def __init__(self, base: graph.View) -> None:
+    Args:
+        base: what is under the changes.
+        strangers: ids that it has no bead of, and that none of its beads names.
+    """
+
+    def __init__(self, base: graph.View, strangers: Collection[str] = ()) -> None:
         self._base = base
+        self._strangers = strangers
         self._changed: dict[str, Bead] = {}
         # Who was ever put in a relation, and in which each is now: one that waits for many is asked by each of them.
         self._related: dict[tuple[bool, str], set[str]] = {}
@@ -39,7 +42,15 @@ class Draft:
 
     def get(self, bead_id: str) -> Bead | None:
         """The bead as changed so far."""
-        return self._changed.get(bead_id) or self._base.get(bead_id)
+        return self._changed.get(bead_id) or self.before(bead_id)
+
+    def before(self, bead_id: str) -> Bead | None:
+        """The bead as it was before all changes."""
+        return None if self.is_new(bead_id) else self._base.get(bead_id)
+
+    def is_new(self, bead_id: str) -> bool:
+        """Whether it is known, without a look, that there was no such bead, and none that names it."""
+        return bead_id in self._strangers
 
     def need(self, bead_id: str) -> Bead:
         """The bead as changed so far.
@@ -61,7 +72,7 @@ class Draft:
         before = self._changed.get(bead.id)
         self._changed[bead.id] = bead
         if before is None or before.dependencies is not bead.dependencies:
-            self._relations[bead.id] = frozenset(related(bead))
+            self._relations[bead.id] = related(bead)
             for relation in self._relations[bead.id]:
                 self._related.setdefault(relation, set()).add(bead.id)
 
@@ -88,11 +99,13 @@ class Draft:
 
     def children(self, bead_id: str) -> Sequence[Bead]:
         """As :meth:`graph.View.children`."""
-        return self._merged(self._base.children(bead_id), list(self._put((True, bead_id))))
+        base = () if self.is_new(bead_id) else self._base.children(bead_id)
+        return self._merged(base, list(self._put((True, bead_id))))
 
     def steps(self, bead_id: str, *, unclosed: bool = False) -> Iterator[Bead]:
         """As :meth:`graph.View.steps`."""
-        base = (bead for bead in self._base.steps(bead_id, unclosed=unclosed) if bead.id not in self._changed)
+        there = () if self.is_new(bead_id) else self._base.steps(bead_id, unclosed=unclosed)
+        base = (bead for bead in there if bead.id not in self._changed)
         if (True, bead_id) not in self._related:
             return base
         steps = (bead for bead in self._put((True, bead_id)) if bead.issue_type == "step")
@@ -102,11 +115,12 @@ class Draft:
     def merges(self, bead_id: str) -> Sequence[Bead]:
         """As :meth:`graph.View.merges`."""
         put = [bead for bead in self._put((True, bead_id)) if bead.merge is not None]
-        return self._merged(self._base.merges(bead_id), put)
+        return self._merged(() if self.is_new(bead_id) else self._base.merges(bead_id), put)
 
     def dependents(self, bead_id: str) -> Sequence[Bead]:
         """As :meth:`graph.View.dependents`."""
-        return self._merged(self._base.dependents(bead_id), list(self._put((False, bead_id))))
+        base = () if self.is_new(bead_id) else self._base.dependents(bead_id)
+        return self._merged(base, list(self._put((False, bead_id))))
 
     def unclosed(self) -> Iterable[Bead]:
         """As :meth:`graph.View.unclosed`."""
@@ -120,7 +134,7 @@ class Draft:
 
     def ready(self, now: datetime) -> Iterator[Bead]:
         """As :meth:`graph.View.ready`."""
-        moved = graph.affected(self, ((self._base.get(bead_id), bead) for bead_id, bead in self._changed.items()))
+        moved = graph.affected(self, ((self.before(bead_id), bead) for bead_id, bead in self._changed.items()))
         news = (bead for bead_id in moved if (bead := self.get(bead_id)) is not None)
         fresh = sorted((bead for bead in news if graph.is_ready(self, bead, now)), key=graph.rank)
         rest = (bead for bead in self._base.ready(now) if bead.id not in moved)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import json
 import os
 import re
 import sqlite3
@@ -286,6 +287,13 @@ class Reader:
     def select(self, sql: str, values: Mapping[str, object]) -> list[Any]:
         """All rows of an answer, for what knows tables of its own (``beads/spending.py``)."""
         return self._all(sql, values)
+
+    def strangers(self, ids: Sequence[str]) -> frozenset[str]:
+        """Those of the ids that no bead has, and that no bead names; asked of many at once."""
+        sql = """SELECT value FROM json_each(?) WHERE NOT EXISTS (SELECT 1 FROM beads WHERE id = value)
+        AND NOT EXISTS (SELECT 1 FROM beads WHERE parent = value)
+        AND NOT EXISTS (SELECT 1 FROM edges WHERE target = value)"""
+        return frozenset(row[0] for row in self._stream(sql, (json.dumps(ids),)))
 
     def _beads(self, sql: str, values: Any = ()) -> Iterator[Bead]:
         return (self._bead(*row) for row in self._stream(sql, values))

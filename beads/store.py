@@ -32,6 +32,7 @@ from beads.git import Oid, Replaced, Repository, Stale, blob_id
 from beads.ids import derived_id, path_of
 from beads.index import Index, Reader
 from beads.recent import Recent
+from beads.sweeping import unswept
 
 if TYPE_CHECKING:
     from beads.draft import Draft
@@ -51,6 +52,7 @@ PACKS_MAX = 50
 _TRIES_MAX = 200
 _TOLD_MAX = 100
 _CATCH_UP_MAX = 50
+_MANY = 10
 _WRITER_WAIT_SECONDS = 10.0
 
 Decision = Callable[["Snapshot"], "Sequence[Operation]"]
@@ -312,7 +314,7 @@ class Store:
             TownError: a precondition does not hold on the newest state; nothing was written.
             LostRace: other writers were first, every time.
         """
-        with self.turn():
+        with self.turn(), unswept():
             for _ in range(_TRIES_MAX):
                 written = self._try(actor, operations, reason)
                 if written is not None:
@@ -348,7 +350,9 @@ class Store:
         snapshot = self.snapshot()
         decided = operations(snapshot) if callable(operations) else operations
         context = Context(actor, milliseconds(self.clock.now()), self.site, self.renewed)
-        draft = Draft(snapshot)
+        new = [operation.bead.id for operation in decided if operation.op == "create"]
+        # Of one or two it is not worth a question of its own.
+        draft = Draft(snapshot, snapshot.strangers(new) if len(new) >= _MANY else ())
         beads = tuple(apply(operation, draft, context) for operation in decided)
         if not draft.changed:
             return Written(self, beads, changed=False)
@@ -380,7 +384,7 @@ class Store:
                     author=author_of(actor),
                     when=now,
                     message=message,
-                    was={path: snapshot.blob(bead_id) for bead_id, path in paths.items()},
+                    was={path: None if draft.is_new(i) else snapshot.blob(i) for i, path in paths.items()},
                     trees=trees,
                 )
         except Stale:
@@ -389,7 +393,7 @@ class Store:
             return None
         if not self.repository.swap(self.ref, snapshot.commit, commit):
             return None
-        updates = [Update(i, snapshot.get(i), draft.changed[i], blob_id(data), data) for i, data in files.items()]
+        updates = [Update(i, draft.before(i), draft.changed[i], blob_id(data), data) for i, data in files.items()]
         found: Standings | None = None
         with contextlib.suppress(sqlite3.Error, Unreadable):
             found = standings(draft, updates)

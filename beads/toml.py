@@ -7,11 +7,12 @@ read from a person and does not fit is refused with the file, the line, the key 
 from __future__ import annotations
 
 import functools
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Mapping
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from beads.errors import InvalidDocument, InvalidInput
+from beads.writing import written
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -67,13 +68,9 @@ def dumps(data: dict[str, Any]) -> bytes:
         InvalidInput: a string holds lone surrogates, which no encoding of Unicode text can carry, or a value is
             of a kind that TOML does not have, such as null.
     """
-    import tomli_w
-
     # TOML folds CR LF inside multi-line strings to LF, so text with a CR goes on one escaped line instead.
     try:
-        # To look into each string takes as long as writing it, so that only what may hold one is looked at.
-        multiline = "\\r" not in repr(data) or not any("\r" in s for s in _strings(data))
-        text = tomli_w.dumps(data, multiline_strings=multiline)
+        text = written(data)
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"this cannot be written as TOML: {error}") from error
     except RecursionError as error:
@@ -172,17 +169,6 @@ def line_of(text: bytes, place: Place) -> int:
 
 def _nearest(lines: Mapping[Place, int], place: Place) -> int:
     return next((lines[place[:length]] for length in range(len(place), 0, -1) if place[:length] in lines), 0)
-
-
-def _strings(value: object) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for inner in value.values():
-            yield from _strings(inner)
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _strings(inner)
 
 
 def _written(location: Place, data: Any, missing: bool) -> Place:

@@ -26,9 +26,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-import tomli_w
-
 from beads import Store
+from beads.toml import dumps
 
 TOWN = (sys.executable, "-P", "-c", "from cli.main import town; town()")
 """How ``town`` is started: by this Python, never through something that the package's directory could provide."""
@@ -202,7 +201,7 @@ def make_plan(name: str, paths: Sequence[str], files: Sequence[str], rules: Rule
         )
     title = f"Write {name} for Python 3.{rules.minor} and later"
     plan = {"plan": slug(f"modernize-{name}"), "title": title, "molecules": molecules}
-    return tomli_w.dumps(plan, multiline_strings=True)
+    return dumps(plan).decode()
 
 
 def molecule_id(path: str, taken: set[str]) -> str:

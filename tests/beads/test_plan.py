@@ -875,10 +875,10 @@ def test_ten_thousand_steps_are_poured_without_looking_for_lines(monkeypatch: py
     steps = [{"id": f"s{n}", "title": f"Step {n}", "run": "make", "criteria": [criterion]} for n in range(100)]
     names = [f"m{n}" for n in range(100)]
     text = dumps({"plan": "big", "molecules": [{"id": n, "title": n, "goal": n, "steps": steps} for n in names]})
-    started = time.perf_counter()
+    started = time.process_time()
     creates: list[Create] = pour(read_plan(text, "big.toml"), "bt", "mayor", NOW, NOTHING.get)
     # About one second; the bound says only that it does not grow with the square.
-    assert time.perf_counter() - started < 20
+    assert time.process_time() - started < 20
     assert len(creates) == 10_100
     assert not asked
 

@@ -13,6 +13,7 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from json.encoder import encode_basestring
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -69,15 +70,38 @@ _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud8
 _UNSAFE_IN_JSON = re.compile("[\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
+_SCALARS = frozenset({bool, int, float, type(None)})
+
+
 def echo_json(value: object) -> None:
     """Print a value as JSON, models and moments included."""
-    click.echo(json_text(value, indent=2))
+    click.echo(_safe(_indented(value, "")))
 
 
-def json_text(value: object, indent: int | None = None) -> str:
-    """The JSON of a value. Text stays readable, but for what a terminal would obey; that is escaped."""
-    text = json.dumps(plain(value), ensure_ascii=False, indent=indent)
+def json_text(value: object) -> str:
+    """The JSON of a value on one line. Text stays readable, but for what a terminal would obey; that is escaped."""
+    return _safe(json.dumps(plain(value), ensure_ascii=False))
+
+
+def _safe(text: str) -> str:
     return _UNSAFE_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _indented(value: object, margin: str) -> str:
+    """As ``json.dumps`` with an indent, which has no compiled form and takes a second for ten thousand steps."""
+    inner, kind = f"{margin}  ", type(value)
+    if isinstance(value, str):
+        return encode_basestring(value)
+    if isinstance(value, dict) and value:
+        pairs = [f"{encode_basestring(str(key))}: {_indented(one, inner)}" for key, one in value.items()]
+        return f"{{\n{inner}" + f",\n{inner}".join(pairs) + f"\n{margin}}}"
+    if isinstance(value, list) and value:
+        return f"[\n{inner}" + f",\n{inner}".join([_indented(one, inner) for one in value]) + f"\n{margin}]"
+    if kind in _SCALARS:
+        return json.dumps(value)
+    simple = plain(value)
+    # What is plain already, and was not met above, is empty.
+    return _indented(simple, margin) if type(simple) is not kind else json.dumps(simple)
 
 
 def plain(value: object) -> Any:

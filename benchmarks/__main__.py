@@ -10,7 +10,7 @@ import json
 from argparse import ArgumentParser
 from types import ModuleType
 
-from benchmarks import contention, growth, hanoi, million, processes, sandbox, steps, store, town, worktrees
+from benchmarks import contention, growth, hanoi, million, pour, processes, sandbox, steps, store, town, worktrees
 from benchmarks.common import add_common, report, rows, workplace
 
 ALL: dict[str, ModuleType] = {
@@ -20,6 +20,7 @@ ALL: dict[str, ModuleType] = {
     "growth": growth,
     "hanoi": hanoi,
     "sandbox": sandbox,
+    "pour": pour,
     "town": town,
     "steps": steps,
     "worktrees": worktrees,

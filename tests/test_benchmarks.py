@@ -16,7 +16,19 @@ import pytest
 from beads import Dependency, Store
 from beads.model import write_bead
 from beads.ops import Reopen
-from benchmarks import contention, graph, growth, hanoi, million, processes, steps, store, town, worktrees
+from benchmarks import (
+    contention,
+    graph,
+    growth,
+    hanoi,
+    million,
+    pour,
+    processes,
+    steps,
+    store,
+    town,
+    worktrees,
+)
 from benchmarks.common import Figure, Launcher, environment, repository, timed
 from tests.world import ROOT
 
@@ -65,6 +77,13 @@ def test_growth_is_measured(tmp_path: Path, packer: str) -> None:
     total = found[f"a change, 50 beads, packed by {packer}"]
     parts = [figure.ours for name, figure in found.items() if name.startswith("of that")]
     assert total.ours == pytest.approx(sum(parts))
+
+
+def test_a_long_molecule_is_poured_worked_off_and_shown(tmp_path: Path) -> None:
+    found = measured(pour, tmp_path, "--steps 12 --times 1")
+    assert {"pour 12 steps", "pour 12 steps again", "show 12 steps as JSON, all worked on"} <= found.keys()
+    steps = [bead for bead in Store.open(tmp_path / "pour").snapshot() if bead.issue_type == "step"]
+    assert all(bead.outcome == "done" and bead.attempts and bead.evidence for bead in steps)
 
 
 @pytest.mark.slow

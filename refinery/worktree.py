@@ -99,9 +99,9 @@ class Worktree:
         """
         return self._look()[1]
 
-    def redacted(self) -> list[Redacted]:
-        """The secrets that were taken out of the files since this was asked last; each look at them does that."""
-        found, self._disk.redacted = self._disk.redacted, []
+    def redacted(self, *, keep: bool = False) -> list[Redacted]:
+        """The secrets that looks took out of the files since this was asked last, where those were not to be kept."""
+        found, self._disk.redacted = self._disk.redacted, [*self._disk.redacted] if keep else []
         return found
 
     def changed(self, since: str) -> list[str]:

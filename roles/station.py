@@ -28,7 +28,7 @@ from refinery.workshop import Worktree
 from roles import context, review, routing
 from roles.acceptance import Bench, Finding, evaluate, feedback
 from roles.drive import Drive, Limits, Running, as_line
-from roles.events import Event
+from roles.events import Event, Troubled
 from roles.housing import link, put, sweep
 from roles.llm import SURROUNDINGS
 from roles.logs import attempt_label, keep
@@ -110,8 +110,10 @@ class Station:
                 raise
             finally:
                 self.site.clear_scratch(self.molecule.id)
-        sweep(self.worktree.path, runtime.litter)
-        self.salvage(f"{step.id} after attempt {attempt.number}")
+            sweep(self.worktree.path, runtime.litter)
+            self.salvage(f"{step.id} after attempt {attempt.number}")
+            for redacted in self.worktree.redacted(keep=True):
+                tell(Troubled(f"took out {redacted}"))
         return drive.report(exit)
 
     def salvage(self, why: str) -> str | None:

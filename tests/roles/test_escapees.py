@@ -16,7 +16,7 @@ from cli.config import open_site
 from refinery.processes import start
 from roles.site import wait
 from tests.roles.scripted import agent
-from tests.towns import TOWN, make_town, molecule, pour, processes, run, settings_with, snapshot, until
+from tests.towns import TOWN, make_town, molecule, pour, processes, run, sandboxed, settings_with, snapshot, until
 from tests.world import git
 
 # It writes on and on, and notes which state of the store it has seen last.
@@ -35,10 +35,10 @@ wait_for("{pid}.began")
 
 
 def town_with(path: Path, work: str, *criteria: str) -> Path:
-    """A town whose agent leaves such a child behind and then does this."""
+    """A town whose agent leaves such a child behind and then does this; out of a sandbox it could not."""
     store = path / "project" / ".git" / "refs" / "beads" / "main"
     begin = ESCAPEE.format(pid=path / "pid", store=store)
-    repository = make_town(path, settings_with(agent(begin + work)))
+    repository = make_town(path, sandboxed('kind = "none"', settings_with(agent(begin + work))))
     pour(repository, molecule("agent", "", *criteria))
     return repository
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from tests.towns import (
     part,
     pour,
     run,
+    sandboxed,
     settings_with,
     snapshot,
     until,
@@ -70,10 +72,10 @@ goal = "It works."
 
 
 def town_with(path: Path, work: str, criterion: str = "test -f parts/agent", terms: str = "") -> Path:
-    """A town with an agent that knows the key and does this."""
+    """A town with an agent that knows the key and does this. No sandbox keeps it from anything."""
     (path / "agent.py").write_text(AGENT + work)
     command = [sys.executable, "-I", "-S", str(path / "agent.py")]
-    repository = make_town(path, settings_with(command, ["FAKE_KEY"]))
+    repository = make_town(path, sandboxed('kind = "none"', settings_with(command, ["FAKE_KEY"])))
     pour(repository, STEP.format(criterion=criterion, terms=terms))
     return repository
 
@@ -106,7 +108,7 @@ elif attempt == "3":
 else:
     Path("parts/agent").write_text("ok\\n")
 """
-    repository = town_with(tmp_path, work, "cat cache; grep ok parts/agent", "timeout = 4.0\n  attempts = 4")
+    repository = town_with(tmp_path, work, "cat cache; grep ok parts/agent", "timeout = 8.0\n  attempts = 4")
     run(repository, "up", "--until-idle")
     assert_settled(repository, landed=1)
     assert leaks(tmp_path, KEY) == []
@@ -123,6 +125,8 @@ else:
     assert "; run: cat cache; " in third.reason
     assert last.end == "satisfied"
     assert "the value of FAKE_KEY in config.json" in (repository / "prompts").read_text()
+    events = next((repository / ".git/beads/logs").rglob("*attempt-1.events")).read_text().splitlines()
+    assert "took out the value of FAKE_KEY in config.json" in [json.loads(line).get("text") for line in events]
     log = next(path for path in (repository / ".git/beads/logs").rglob("*attempt-1.log"))
     assert log.read_text() == f'key: {REDACTED}\n{{"key": "{REDACTED}"}} {REDACTED}I=\n' * 2
 

@@ -136,7 +136,7 @@ class Sandbox:
         hidden = [path for path in (self.main, self.private if boxed else None) if path]
         read = (self.common, *self.read, *reach.read, *(_resolvers() if reach.network else ()))
         pinned = _pinned(reach.write) if boxed else ()
-        seen = places(self.host, hidden, (*read, *pinned), (*self.write, *reach.write), reach.credentials)
+        seen = places(self.host, hidden, read, (*self.write, *reach.write), reach.credentials, pinned)
         if boxed:
             program, limits = _bwrap(self.host) or "bwrap", _for_shells(self.bounds)
             return bubblewrap.around(program, seen, directory, network=reach.network, limits=limits)

@@ -7,7 +7,7 @@ tools that the PATH leads to, and what the process is given by name.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -97,16 +97,22 @@ def _led_to(directory: Path, home: Path) -> Iterator[Path]:
 
 
 def places(
-    host: Host, hidden: Iterable[Path], read: Iterable[Path], write: Iterable[Path], credentials: Iterable[Path] = ()
+    host: Host,
+    hidden: Iterable[Path],
+    read: Iterable[Path],
+    write: Iterable[Path],
+    credentials: Iterable[Path] = (),
+    pinned: Iterable[Path] = (),
 ) -> list[Place]:
     """Where what is to be had, outermost first, so that what comes later lies over what came before.
 
     Args:
         host: the machine.
         hidden: directories to hide besides those of :data:`PRIVATE` and the home.
-        read: what is seen in there nevertheless.
+        read: what is seen in there nevertheless. What is in a place that may be written stays so.
         write: what may be written.
         credentials: files to be written although they are, or are in, a place of :data:`SECRETS`.
+        pinned: what may not be written although it is in a place that may.
     """
     private = [host.home, *map(Path, PRIVATE), *hidden]
     away = {path for path in map(_real, private) if path and path.is_dir() and path != path.parent}
@@ -116,12 +122,13 @@ def places(
         for path in (_real(tool), tool if tool.exists() else None):
             if path and any(path != there and path.is_relative_to(there) for there in away):
                 found[path] = "read"
-    _put(found, "read", read)
     _put(found, "write", write)
+    _put(found, "read", (path for path in read if _mode(found, _real(path) or path) != "write"))
+    found.update(dict.fromkeys(filter(None, map(_real, pinned)), "read"))
     secrets = [host.home / name for name in SECRETS]
     for secret in filter(None, map(_real, [*secrets, *map(Path, SYSTEM_SECRETS)])):
         found = {path: mode for path, mode in found.items() if not path.is_relative_to(secret)}
-        if os.access(secret, os.R_OK) and _seen(found, secret):
+        if os.access(secret, os.R_OK) and _mode(found, secret) != "hide":
             found[secret] = "hide" if secret.is_dir() else "mask"
     for file in filter(None, map(_real, credentials)):
         found[file] = "write"
@@ -135,10 +142,9 @@ def _put(found: dict[Path, Mode], mode: Mode, paths: Iterable[Path]) -> None:
             found[real] = mode
 
 
-def _seen(found: dict[Path, Mode], path: Path) -> bool:
-    """Whether a path that is in no list of its own would be seen."""
-    above = next((parent for parent in (path, *path.parents) if parent in found), None)
-    return above is None or found[above] != "hide"
+def _mode(found: Mapping[Path, Mode], path: Path) -> Mode:
+    """What is to be had of a path, by the innermost place around it."""
+    return next((found[parent] for parent in (path, *path.parents) if parent in found), "read")
 
 
 def _real(path: Path) -> Path | None:

@@ -24,6 +24,7 @@ from benchmarks import (
     million,
     pour,
     processes,
+    sandbox,
     steps,
     store,
     town,
@@ -98,6 +99,11 @@ def test_what_a_step_takes_is_measured(tmp_path: Path) -> None:
     parts = [f.ours for name, f in found.items() if name.startswith("of that: ") and f.unit == "s"]
     assert whole.ours == pytest.approx(sum(parts))
     assert found["of that: transactions on the store, how often"].ours >= 2
+
+
+@pytest.mark.slow
+def test_what_a_sandbox_adds_is_measured(tmp_path: Path) -> None:
+    assert all(figure.ratio for figure in measured(sandbox, tmp_path, "--times 2").values())
 
 
 @pytest.mark.slow

@@ -188,7 +188,7 @@ def test_the_network_is_there_only_when_it_is_given(box: Box) -> None:
     try:
         line = f"{PYTHON} -c \"import socket; socket.create_connection(('127.0.0.1', {server.server_port}))\""
         assert box.run(line).code == 1
-        assert box.run(line, Reach(network=True)).code == 0
+        assert box.run(line, Reach((box.tree,), network=True)).code == 0
     finally:
         server.shutdown()
         server.server_close()
@@ -361,6 +361,15 @@ def test_the_innermost_place_decides(tmp_path: Path) -> None:
     # What is hidden with all around it needs no place of its own.
     assert home / ".ssh" not in found
     assert list(found).index(home) < list(found).index(tree)
+
+
+def test_what_may_be_written_is_not_taken_back_by_what_may_be_read(tmp_path: Path) -> None:
+    pin, file = tmp_path / "pin", tmp_path / "file"
+    for path in (pin, file):
+        path.touch()
+    found = dict(places(Host(tmp_path / "home"), [], [file], [tmp_path], pinned=[pin]))
+    assert (found[tmp_path], found[pin]) == ("write", "read")
+    assert file not in found
 
 
 def test_who_opens_the_home_does_not_open_what_is_secret_in_it(tmp_path: Path) -> None:

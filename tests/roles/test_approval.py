@@ -9,7 +9,18 @@ from pathlib import Path
 import pytest
 
 from beads import Bead, graph
-from tests.towns import BEAD, SETTINGS, assert_settled, make_town, molecule, pour, run, settings_with, snapshot
+from tests.towns import (
+    BEAD,
+    SETTINGS,
+    assert_settled,
+    make_town,
+    molecule,
+    pour,
+    run,
+    sandboxed,
+    settings_with,
+    snapshot,
+)
 from tests.world import commit, git
 
 ASKED = '{ approval = "is it loud enough?" }'
@@ -77,6 +88,7 @@ def test_work_waits_for_an_approval_and_then_lands(tmp_path: Path) -> None:
 def test_what_is_rejected_is_worked_on_with_the_reason_and_asked_again(tmp_path: Path) -> None:
     (tmp_path / "agent.py").write_text(AGENT)
     settings = settings_with([sys.executable, str(tmp_path / "agent.py"), str(tmp_path / "prompt")])
+    settings = sandboxed(f'write = ["{tmp_path}"]', settings)
     repository = make_town(tmp_path, settings)
     pour(repository, molecule("voice", "", "test -f parts/voice", limits=ASKED))
     work(repository)
@@ -148,7 +160,9 @@ Path(sys.argv[1]).write_text(f"{{done.returncode}} {{done.stderr}}")
 """
     )
     said = tmp_path / "said"
-    repository = make_town(tmp_path, settings_with([sys.executable, str(tmp_path / "agent.py"), str(said)]))
+    settings = settings_with([sys.executable, str(tmp_path / "agent.py"), str(said)])
+    # The sandbox would not let it get that far.
+    repository = make_town(tmp_path, sandboxed('kind = "none"', settings))
     pour(repository, molecule("voice", "", "test -f parts/voice", limits=ASKED))
     work(repository)
     assert said.read_text().startswith("5 error: only a person can")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -61,13 +62,13 @@ def around(places: Sequence[Place], private: Path, *, network: bool, limits: Map
         network: whether it may use TCP.
         limits: names in Python's ``resource`` without ``RLIMIT_``, and values.
     """
-    away = [Path("/dev"), Path("/proc"), *(place.path for place in places if place.mode in ("hide", "mask"))]
-    given = [Path("/"), *(place.path for place in places if place.mode == "read")]
-    write = [place.path for place in places if place.mode == "write"]
+    away = ["/dev", "/proc", *(str(place.path) for place in places if place.mode in ("hide", "mask"))]
+    given = ["/", *(str(place.path) for place in places if place.mode == "read")]
+    write = [str(place.path) for place in places if place.mode == "write"]
     read = (path for top in given for path in _rest(top, [path for path in away if path != top]))
     rules: dict[str, object] = {
-        "read": [*map(str, read), *_SOURCES],
-        "write": [*map(str, (*write, private)), *_DEVICES],
+        "read": [*read, *_SOURCES],
+        "write": [*write, str(private), *_DEVICES],
         "private": str(private),
         "network": network,
         "limits": dict(limits),
@@ -79,13 +80,15 @@ def _program(rules: Mapping[str, object]) -> list[str]:
     return [sys.executable, "-I", "-S", str(_CONFINE), json.dumps(rules), "--"]
 
 
-def _rest(directory: Path, away: Sequence[Path]) -> Iterator[Path]:
+def _rest(directory: str, away: Sequence[str]) -> Iterator[str]:
     """What is in a directory besides those places, in as few paths as that can be said in: rules can only add."""
+    within = [path for path in away if path.startswith(f"{directory.rstrip('/')}/")]
     if directory in away:
         return
-    if not any(path.is_relative_to(directory) for path in away):
+    if not within:
         yield directory
         return
-    for path in sorted(directory.iterdir()):
-        if not path.is_symlink():
-            yield from _rest(path, away)
+    with os.scandir(directory) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if not entry.is_symlink():
+                yield from _rest(entry.path, away)

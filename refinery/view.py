@@ -7,15 +7,13 @@ tools that the PATH leads to, and what the process is given by name.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 Mode = Literal["hide", "mask", "read", "write"]
 """``hide`` shows an empty directory in its place, which is the process's own; ``mask`` an empty file."""
-
-_PRECEDENCE: Sequence[Mode] = ("hide", "read", "write", "mask")
 
 
 class Place(NamedTuple):
@@ -54,7 +52,7 @@ SECRETS = (
 SYSTEM_SECRETS = ("/etc/shadow", "/etc/shadow-", "/etc/gshadow", "/etc/gshadow-", "/etc/sudoers", "/etc/ssl/private")
 """What only root can read, and a process of root's need not."""
 
-_BINARIES = ("bin", "sbin", "shims", "scripts", "Scripts")
+_BINARIES = ("bin", ".bin", "sbin", "shims", "scripts", "Scripts")
 
 _SHARED = ("uv", "pipx", "mise", "pnpm", "claude", "fnm", "cursor-agent", "goose", "virtualenvs")
 """Programs that keep under ``.local/share`` what they have installed."""
@@ -76,24 +74,31 @@ def toolchains(host: Host) -> Iterator[Path]:
             yield from (around / "lib", *(around / "share" / name for name in _SHARED))
         if entry.name not in _BINARIES or around in (home, home / ".local", Path(around.anchor)):
             yield entry
-            yield from _led_to(entry, home)
         else:
             yield around
+        yield from _led_to(entry, home)
         for first, others in _COMPANIONS.items():
             if entry.is_relative_to(home / first):
                 yield from (home / other for other in others)
     yield from host.tools
 
 
+def installation(program: Path, home: Path) -> Path:
+    """What a program brings along: all that is around the directory of programs it is in, or else itself."""
+    around = program.parent
+    whole = around.name in _BINARIES and around.parent not in (home, home / ".local", Path(around.anchor))
+    return around.parent if whole else program
+
+
 def _led_to(directory: Path, home: Path) -> Iterator[Path]:
-    """Where the links in a directory of programs lead, if that is elsewhere in the home."""
-    if not directory.is_relative_to(home) or not directory.is_dir():
+    """Where the links in somebody's own directory of programs lead, if that is to another one's own place."""
+    private = (str(home), *PRIVATE)
+    if not any(_below(str(directory), place) for place in private) or not directory.is_dir():
         return
     for link in directory.iterdir():
-        target = _real(link) if link.is_symlink() else None
-        if target and target.is_relative_to(home):
-            around = target.parent
-            yield around.parent if around.name in _BINARIES and around.parent != home else target
+        target = _real(link) if link.is_symlink() else ""
+        if any(_below(target, place) for place in private):
+            yield installation(Path(target), home)
 
 
 def places(
@@ -114,42 +119,45 @@ def places(
         credentials: files to be written although they are, or are in, a place of :data:`SECRETS`.
         pinned: what may not be written although it is in a place that may.
     """
-    private = [host.home, *map(Path, PRIVATE), *hidden]
-    away = {path for path in map(_real, private) if path and path.is_dir() and path != path.parent}
-    found: dict[Path, Mode] = dict.fromkeys(away, "hide")
-    for tool in toolchains(host):
+    found: dict[str, Mode] = {}
+    for there in map(_real, [str(host.home), *PRIVATE, *map(str, hidden)]):
+        if there not in ("", "/") and Path(there).is_dir():
+            found[there] = "hide"
+    away = list(found)
+    for tool in map(str, toolchains(host)):
         # Also under the name by which it is known, where a link would be hidden.
-        for path in (_real(tool), tool if tool.exists() else None):
-            if path and any(path != there and path.is_relative_to(there) for there in away):
+        for path in (_real(tool), tool if Path(tool).exists() else ""):
+            if path not in away and any(_below(path, there) for there in away):
                 found[path] = "read"
-    _put(found, "write", write)
-    _put(found, "read", (path for path in read if _mode(found, _real(path) or path) != "write"))
-    found.update(dict.fromkeys(filter(None, map(_real, pinned)), "read"))
-    secrets = [host.home / name for name in SECRETS]
-    for secret in filter(None, map(_real, [*secrets, *map(Path, SYSTEM_SECRETS)])):
-        found = {path: mode for path, mode in found.items() if not path.is_relative_to(secret)}
-        if os.access(secret, os.R_OK) and _mode(found, secret) != "hide":
-            found[secret] = "hide" if secret.is_dir() else "mask"
-    for file in filter(None, map(_real, credentials)):
-        found[file] = "write"
-    return [Place(path, found[path]) for path in sorted(found, key=lambda path: (len(path.parts), path))]
+    found.update(dict.fromkeys(map(_real, write), "write"))
+    found.update(dict.fromkeys((path for path in map(_real, read) if _mode(found, path) != "write"), "read"))
+    found.update(dict.fromkeys(map(_real, pinned), "read"))
+    for secret in (*(f"{host.home}/{name}" for name in SECRETS), *SYSTEM_SECRETS):
+        real = _real(secret) if os.access(secret, os.R_OK) else ""
+        if real:
+            found = {path: mode for path, mode in found.items() if not _below(path, real)}
+            if _mode(found, real) != "hide":
+                found[real] = "hide" if Path(real).is_dir() else "mask"
+    found.update(dict.fromkeys(map(_real, credentials), "write"))
+    found.pop("", None)
+    return [Place(Path(path), found[path]) for path in sorted(found, key=lambda path: (path.count("/"), path))]
 
 
-def _put(found: dict[Path, Mode], mode: Mode, paths: Iterable[Path]) -> None:
-    for path in paths:
-        real = _real(path)
-        if real and _PRECEDENCE.index(mode) >= _PRECEDENCE.index(found.get(real, "hide")):
-            found[real] = mode
-
-
-def _mode(found: Mapping[Path, Mode], path: Path) -> Mode:
+def _mode(found: Mapping[str, Mode], path: str) -> Mode:
     """What is to be had of a path, by the innermost place around it."""
-    return next((found[parent] for parent in (path, *path.parents) if parent in found), "read")
+    while path and path not in found:
+        path = path.rpartition("/")[0]
+    return found.get(path, "read")
 
 
-def _real(path: Path) -> Path | None:
-    """The path without symbolic links; None when there is nothing."""
+def _below(path: str, directory: str) -> bool:
+    """Whether a path is that directory, or in it."""
+    return path == directory or path.startswith(f"{directory}/")
+
+
+def _real(path: str | Path) -> str:
+    """The path without symbolic links; empty when there is nothing."""
     try:
-        return path.resolve(strict=True)
-    except (OSError, RuntimeError):
-        return None
+        return os.path.realpath(path, strict=True)
+    except OSError:
+        return ""

@@ -24,6 +24,7 @@ from refinery.gate import gate_of
 from refinery.processes import Exit, Job, start
 from refinery.queue import REWORK
 from refinery.redaction import HANDED
+from refinery.view import installation
 from refinery.workshop import Worktree
 from roles import context, review, routing
 from roles.acceptance import Bench, Finding, evaluate, feedback
@@ -243,7 +244,7 @@ class Station:
             return Finding("error", f"{error.message}. {error.hint}")
         allow = names_for(agent) if agent else table.environment
         network = agent is None or network_for(agent)
-        named = _paths(agent) if agent else ()
+        named = _paths(agent, self.site.sandbox.host.home) if agent else ()
         own = (order.home, order.scratch) if order else ()
         reach = Reach(own, (self.worktree.path, *named), self._credentials(agent) if agent else (), network=network)
         reader = runtime_of(agent).reader(order) if agent and order else None
@@ -314,7 +315,7 @@ class Station:
         """What an agent may touch: the work tree, what is its own, and what it signs in with."""
         agent = order.agent
         write = (self.worktree.path, order.home, order.scratch)
-        return Reach(write, _paths(agent), self._credentials(agent), network_for(agent))
+        return Reach(write, _paths(agent, self.site.sandbox.host.home), self._credentials(agent), network_for(agent))
 
     def _credentials(self, agent: Agent) -> tuple[Path, ...]:
         """The files that an agent's program signs in with."""
@@ -324,9 +325,10 @@ class Station:
         return self.site.logs(self.molecule.id) / f"{label}.{kind}"
 
 
-def _paths(agent: Agent) -> tuple[Path, ...]:
+def _paths(agent: Agent, home: Path) -> tuple[Path, ...]:
     """The files that an agent's settings name, such as a script: whoever names them means them to be read."""
-    return tuple(Path(part) for part in (*agent.command, *agent.arguments) if part.startswith("/"))
+    named = tuple(Path(part) for part in (*agent.command, *agent.arguments) if part.startswith("/"))
+    return (*(installation(path, home) for path in named[:1]), *named)
 
 
 def _cost(agent: Agent, found: review.Heard) -> float | None:

@@ -28,9 +28,7 @@ _ALONE = (
     ),
 )
 
-_TROUBLE = re.compile(
-    r"litellm\.\w+(Error|Exception)\b|^The API provider|^Retrying in |^Model .{1,200} has hit a token limit"
-)
+_TROUBLE = re.compile(r"litellm\.\w+(Error|Exception)\b|^The API provider|^Model .{1,200} has hit a token limit")
 _KEYS = ("API_KEY", "API_BASE", "BASE_URL")
 
 _HEADINGS = ("Aider v", "Main model:", "Model:", "Weak model:", "Git repo:", "Repo-map:", "Restored previous", "Added ")
@@ -83,6 +81,9 @@ class Reader:
         if line.startswith("Tokens:"):
             self.said, self.block, self.trouble = "\n".join(self.block).strip() or self.said, [], []
             return [Said(self.said), *self._used()]
+        if line.startswith("Retrying in "):
+            # Its own patience: no word of the provider's.
+            return [Troubled(line)]
         if _TROUBLE.search(line):
             self.trouble = [*self.trouble, line][-20:]
             return [Troubled(line)]

@@ -6,6 +6,7 @@ It ends well, too, when it was not allowed to do something, and prints nothing w
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -13,13 +14,21 @@ from beads.model import Usage
 from refinery.processes import Exit
 from roles.events import Began, Ended, Event, Said, Troubled, Used
 from roles.runtimes import stream
-from roles.runtimes.trouble import failed
+from roles.runtimes.trouble import failed, known
 from roles.task import Launch, Order, Runtime
 
 _EDITING = dict.fromkeys(("read", "edit", "glob", "grep", "list", "todowrite", "todoread"), "allow")
 
 FULL_MAX = 3
 """How often its context may be full in a row, before that is taken for the end."""
+
+REFUSED_MAX = 5
+"""How often a provider may refuse it in a row, before that is taken for the end: it would ask for ever."""
+
+_REFUSED = re.compile(r'^timestamp=\S+ level=ERROR .*message="stream error" .*error="((?:[^"\\]|\\.)*)"')
+
+# There is nothing to be had by asking again soon.
+_SPENT = re.compile(r"quota|credit|billing|usage limit", re.IGNORECASE)
 
 _QUIET = (
     *("AUTOUPDATE", "CLAUDE_CODE", "DEFAULT_PLUGINS", "EXTERNAL_SKILLS", "LSP_DOWNLOAD", "PROJECT_CONFIG", "SHARE"),
@@ -35,6 +44,9 @@ def launch(order: Order) -> Launch:
         "--format=json",
         "--pure",
         "--title=beadtown",
+        # Else it says nothing while it asks a provider again and again that refuses it.
+        "--print-logs",
+        "--log-level=ERROR",
         *stream.option("--session", order.session if order.resume else ""),
         *stream.option("--model", order.agent.model),
         *order.agent.arguments,
@@ -61,12 +73,27 @@ class Reader(stream.JsonReader):
         cost: what they cost; a price that it does not know is 0 to it.
         wrong: the last error, unless it has gone on since.
         full: how often it was told that its context is full, since it last did something.
+        refused: how often it was refused, since it last got an answer.
     """
 
     usage: Usage = field(default_factory=Usage)
     cost: float = 0.0
     wrong: Ended | None = None
     full: int = 0
+    refused: int = 0
+
+    def read(self, line: str) -> Iterable[Event]:
+        """One line; among those of its log are the provider's refusals, after which it asks again by itself."""
+        found = _REFUSED.search(line)
+        return self._noted(self._refused(stream.plain(found[1]))) if found else super().read(line)
+
+    def _refused(self, said: str) -> Iterator[Event]:
+        yield Troubled(said)
+        wrong = known(said, self.order.present)
+        if wrong is not None and wrong.ending in ("quota", "provider_unavailable"):
+            self.refused += 1
+            if self.refused >= REFUSED_MAX or (wrong.ending == "quota" and _SPENT.search(said)):
+                yield wrong
 
     def take(self, found: Mapping[str, object]) -> Iterator[Event]:
         """One line."""
@@ -83,7 +110,7 @@ class Reader(stream.JsonReader):
                 self.began(use, stream.text(found, "part.tool"), stream.brief(stream.at(state, "input")))
                 yield self.done(use, stream.text(state, "status") == "completed")
             case "step_finish":
-                self.wrong = None
+                self.wrong, self.refused = None, 0
                 self.usage += _tokens(stream.at(found, "part.tokens"))
                 self.cost += stream.money(found, "part.cost") or 0.0
                 yield Used(self.usage, self.cost or None)

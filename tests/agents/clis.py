@@ -57,7 +57,6 @@ class Cli:
         named: whether it tells what a conversation is called.
         resets: whether it tells when a quota is over.
         counts_failed: whether it tells what a run used that ended in a failure.
-        insists: how often it must be told that the context is full before it believes it.
     """
 
     name: str
@@ -73,7 +72,6 @@ class Cli:
     named: bool = True
     resets: bool = False
     counts_failed: bool = True
-    insists: int = 1
 
     def edit(self, path: str, text: str, usage: Usage | None = None) -> Turn:
         """A turn in which the model writes a file."""
@@ -187,10 +185,10 @@ def _openai(provider: Provider) -> dict[str, str]:
 
 
 CLIS = (
-    Cli("claude", "claude-sonnet-4-5", _claude, _plain(), SONNET, reasons=False, insists=3),
+    Cli("claude", "claude-sonnet-4-5", _claude, _plain(), SONNET, reasons=False),
     Cli("codex", "gpt-5", _codex, _codex_arguments, GPT5, resets=True, counts_failed=False),
     Cli("gemini", "gemini-2.5-pro", _gemini, _plain(), GPT5, resets=True),
-    Cli("opencode", "fake/gpt-5", _opencode, _plain(), GPT5, insists=3),
+    Cli("opencode", "fake/gpt-5", _opencode, _plain(), GPT5),
     Cli("copilot", "gpt-5", _copilot, _plain(), GPT5),
     Cli(
         "aider",

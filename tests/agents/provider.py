@@ -39,11 +39,13 @@ class Text:
 class Fail:
     """The provider refuses, in its own words: ``quota``, ``overloaded`` or ``context``.
 
-    ``reset`` is the moment, in seconds since 1970, that a quota names as its end; 0 names none.
+    ``reset`` is the moment, in seconds since 1970, that a quota names as its end; 0 names none. Where there is a
+    ``memory``, everything is refused that has this text in it, and it is over with the first that has not.
     """
 
     kind: protocols.Failure
     reset: int = 0
+    memory: str = ""
 
 
 @dataclass(frozen=True)
@@ -109,9 +111,14 @@ class Provider(ThreadingHTTPServer):
         """The keys that it was asked with."""
         return {request.key for request in self.requests}
 
-    def next(self, main: bool) -> Turn:
+    def next(self, asked: dict[str, Any], main: bool) -> Turn:
         """What to answer, which counts as used."""
         with self.guard:
+            turn = self.turns[0]
+            if isinstance(turn, Fail) and turn.memory:
+                if turn.memory in json.dumps(asked):
+                    return turn
+                del self.turns[0]
             if not main:
                 self.aside += protocols.ASIDE
                 return Text("A word aside", protocols.ASIDE)
@@ -163,7 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         main = self.server.toolless or bool(protocol.tools(body))
         self._note(body, main)
-        self._answer(protocol, body, self.server.next(main))
+        self._answer(protocol, body, self.server.next(body, main))
 
     def _answer(self, protocol: Protocol, asked: dict[str, Any], turn: Turn) -> None:
         match turn:

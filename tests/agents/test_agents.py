@@ -14,7 +14,7 @@ import pytest
 
 from beads.model import Attempt, Usage
 from tests.agents.clis import CLIS, KEY, Cli, installed
-from tests.agents.provider import Fail, Hang, Provider, Text, Turn, provider
+from tests.agents.provider import Call, Fail, Hang, Provider, Text, Turn, provider
 from tests.towns import SETTINGS, TOWN, assert_settled, make_town, molecule, pour, run, snapshot
 from tests.world import git
 
@@ -202,9 +202,10 @@ def test_waits_for_its_quota(cli: Cli, town: Path, monkeypatch: pytest.MonkeyPat
 def test_hands_off_when_its_context_is_full(cli: Cli, town: Path, monkeypatch: pytest.MonkeyPatch, tell: Told) -> None:
     if cli.toolless:
         pytest.skip(f"{cli.name} changes nothing before its first answer")
-    rest = [cli.edit("parts/two", "ok", SECOND), cli.done(LAST)]
-    begun = [cli.edit("parts/one", "ok", FIRST), *[Fail("context")] * cli.insists]
-    with provider(*begun, *rest) as server:
+    begun = Call(f"printf 'ok\\n' > parts/one # {REMEMBERED}", FIRST)
+    with provider(
+        begun, Fail("context", memory=REMEMBERED), cli.edit("parts/two", "ok", SECOND), cli.done(LAST)
+    ) as server:
         repository = settle(cli, server, town, monkeypatch)
         assert "submitted" in work(repository)
         first, second = attempts(repository)

@@ -440,10 +440,11 @@ def with_model(model: str) -> dict[str, Any]:
             order("gemini", **AGAIN, **with_model("gemini/gemini-2.5-pro")),
             f"{GEMINI} --approval-mode=auto_edit --resume={SESSION} --model=gemini-2.5-pro",
         ),
-        (order("opencode"), "opencode run --format=json --pure --title=beadtown"),
+        (order("opencode"), "opencode run --format=json --pure --title=beadtown --print-logs --log-level=ERROR"),
         (
             order("opencode", **AGAIN, **with_model("anthropic/claude-opus-4-8")),
-            f"opencode run --format=json --pure --title=beadtown --session={SESSION} --model=anthropic/claude-opus-4-8",
+            "opencode run --format=json --pure --title=beadtown --print-logs --log-level=ERROR"
+            f" --session={SESSION} --model=anthropic/claude-opus-4-8",
         ),
         (order("copilot"), f"copilot {COPILOT} --allow-all {COPILOT_USAGE} --session-id={SESSION}"),
         (

@@ -28,7 +28,11 @@ ONE = Usage(input=1200, cached=300, output=40)
 def told(name: str, home: Path = Path("/home-of-it"), **values: Any) -> list[Event]:
     """What the reader of a runtime makes of what its program printed for real."""
     *lines, last = (TRANSCRIPTS / name).read_text("utf-8").splitlines()
-    code = int(last.removeprefix("EXIT="))
+    return read(name, lines, int(last.removeprefix("EXIT=")), home, **values)
+
+
+def read(name: str, lines: list[str], code: int, home: Path = Path("/home-of-it"), **values: Any) -> list[Event]:
+    """What the reader of a runtime makes of these lines."""
     runtime: Any = name.partition("-")[0]
     given = {"prompt": "do it", "session": SESSION, "now": NOW, **values}
     order = Order(agent=Agent(runtime=runtime), directory=Path("/w"), home=home, scratch=home, **given)
@@ -116,3 +120,29 @@ def test_a_quota_is_over_when_the_program_says_so(name: str) -> None:
 
 def test_codex_goes_on_after_an_error_of_its_own() -> None:
     assert any(isinstance(event, Troubled) for event in told("codex-0.171.0-run.jsonl"))
+
+
+def refusal(said: str) -> str:
+    """What OpenCode logs when a provider refuses it."""
+    about = "providerID=fake modelID=gpt-5 session.id=ses_1 small=false agent=build mode=primary"
+    at = "timestamp=2026-11-28T10:31:36.927Z level=ERROR run=5ea39dc8"
+    return f'{at} message="stream error" {about} error.error="AI_APICallError: {said}"'
+
+
+def test_opencode_asks_a_provider_that_is_overloaded_some_times() -> None:
+    line = refusal("The engine is currently overloaded, please try again later")
+    assert [type(event) for event in read("opencode-", [line] * 4, 0)] == [*[Troubled] * 4, Ended]
+    assert ended(read("opencode-", [line] * 4, 0)).ending == "finished"
+    assert ended(read("opencode-", [line] * 5, 0)).ending == "provider_unavailable"
+
+
+def test_opencode_has_no_use_in_asking_again_where_nothing_is_left() -> None:
+    spent, busy = "You exceeded your current quota, please check your plan.", "Too many requests"
+    assert ended(read("opencode-", [refusal(spent)], 0)).ending == "quota"
+    assert ended(read("opencode-", [refusal(busy)], 0)).ending == "finished"
+
+
+def test_aiders_own_patience_is_not_the_providers_word() -> None:
+    trouble = ["litellm.RateLimitError: RateLimitError: OpenAIException - You exceeded your current quota"]
+    assert ended(read("aider-", [*trouble, "Retrying in 32.0 seconds..."], 0)).ending == "quota"
+    assert ended(read("aider-", [*trouble, "Retrying in 32.0 seconds..."], 0)).until is None

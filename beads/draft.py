@@ -11,10 +11,10 @@ from beads.errors import NotFound
 from beads.model import BLOCKING, Bead, check_id
 
 
-def related(bead: Bead) -> frozenset[tuple[bool, str]]:
-    """The beads that this one is related to: whether as its child, and the other's id."""
+def related(bead: Bead) -> dict[tuple[bool, str], None]:
+    """The beads that this one is related to, each once: whether as its child, and the other's id."""
     parent = bead.parent
-    return frozenset([(d.type == "parent-child" and d.on == parent, d.on) for d in bead.dependencies])
+    return dict.fromkeys([(d.type == "parent-child" and d.on == parent, d.on) for d in bead.dependencies])
 
 
 class Draft:
@@ -72,7 +72,7 @@ class Draft:
         before = self._changed.get(bead.id)
         self._changed[bead.id] = bead
         if before is None or before.dependencies is not bead.dependencies:
-            self._relations[bead.id] = related(bead)
+            self._relations[bead.id] = frozenset(related(bead))
             for relation in self._relations[bead.id]:
                 self._related.setdefault(relation, set()).add(bead.id)
 

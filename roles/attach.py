@@ -23,6 +23,7 @@ from refinery.workshop import Worktree
 from roles import context, routing, witness
 from roles.acceptance import holds
 from roles.effort import Halt, why
+from roles.evaluation import evaluate
 from roles.logs import attempt_label
 from roles.polecat import Polecat, Result
 from roles.readiness import Unready
@@ -124,7 +125,7 @@ class ByHand(Polecat):
 
     def _step(self, step: Bead, worktree: Worktree) -> Halt | None:
         """Look at the step once. Whether it is right is for the person to say, but whether it holds is not."""
-        evidence = self._station.evaluate(step, routing.agent_of(self.site.settings, self._molecule, step))
+        evidence = evaluate(self._station, step, routing.agent_of(self.site.settings, self._molecule, step))
         if evidence and evidence[-1].verdict == "asked":
             self._ask(step, worktree, evidence)
             return Halt("asked", f"step {step.id} waits for a person's answer")

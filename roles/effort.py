@@ -19,6 +19,8 @@ from beads.spending import books
 from beads.store import Snapshot
 from roles import contest, routing
 from roles.acceptance import holds
+from roles.attempt import try_once
+from roles.evaluation import evaluate
 from roles.hold import Hold
 from roles.routing import Ask, Go, Route, Wait
 from roles.settings import Agent
@@ -84,7 +86,7 @@ class Effort:
         best_of = step.terms.best_of if step.terms else None
         # What is there of one of several attempts is not looked at before there are all of them.
         look = _worth_a_look(step, agent) and not (best_of and step.attempts)
-        evidence = self.station.evaluate(step, agent) if look else ()
+        evidence = evaluate(self.station, step, agent) if look else ()
         while not holds(step.criteria, evidence):
             step = self._snapshot.need(step.id)
             if evidence and evidence[-1].verdict == "asked":
@@ -112,7 +114,7 @@ class Effort:
             self.station.worktree.reset(tree)
         if tree is not None or not evidence:
             agent = routing.agent_of(self._site.settings, self.hold.molecule, step)
-            found = self.station.evaluate(step, agent)
+            found = evaluate(self.station, step, agent)
             if not holds(step.criteria, found) and found[-1].verdict != "asked":
                 # So that it is not chosen again.
                 self.hold.write(Finish, step, end="unmet", reason=why(found), evidence=found)
@@ -134,7 +136,7 @@ class Effort:
         if contestant:
             agent = agent.model_copy(update={"resume": False})
         report = Report() if again else self._attempt(step, agent, evidence)
-        found = self.station.evaluate(step, agent)
+        found = evaluate(self.station, step, agent)
         passed = tuple(one for one in found if one.verdict == "pass")
         if contestant and (holds(step.criteria, found) or found[-1].verdict == "asked"):
             number = step.attempts[-1].number
@@ -194,7 +196,7 @@ class Effort:
     def _attempt(self, step: Bead, agent: Agent, evidence: Sequence[Evidence]) -> Report:
         """Let the agent edit the work tree once, save what it left, and store what it took."""
         try:
-            report = self.station.attempt(step, agent, evidence)
+            report = try_once(self.station, step, agent, evidence)
         except Stopped as stopped:
             if stopped.report is not None:
                 self.hold.write(Spend, step, report=stopped.report)

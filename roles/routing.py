@@ -15,12 +15,13 @@ from typing import NamedTuple
 
 from beads import graph
 from beads.errors import InvalidInput
-from beads.model import Attempt, Bead, Ending, Terms
+from beads.model import Attempt, Bead, Ending, Terms, Usage
 from beads.spending import Books, Day, Running, day_of
 from beads.state import State
 from refinery.gate import SETTINGS_FILE
+from roles.prices import price
 from roles.runtimes import runtime_of
-from roles.settings import Agent, Settings
+from roles.settings import Agent, EventsTable, Settings
 
 
 class Go(NamedTuple):
@@ -258,8 +259,29 @@ def in_words(until: datetime, now: datetime) -> str:
 
 
 def knowable(agent: Agent) -> bool:
-    """Whether anybody can know what an attempt of an agent costs."""
-    return agent.runtime == "command" or runtime_of(agent).priced
+    """Whether anybody can know what an attempt of an agent costs: it says so itself, or its tokens have a price."""
+    match agent.runtime:
+        case "command":
+            return True
+        case "builtin":
+            # It asks LiteLLM, which knows nothing of `prices`; a server of one's own costs nothing.
+            names = (agent.model, *agent.models)
+            return all(name.startswith(("ollama/", "ollama_chat/")) or _listed(name) for name in names)
+        case "jsonl":
+            events = agent.events or EventsTable()
+            return bool(events.cost) or (bool(events.input or events.output) and _has_price(agent))
+        case "plain":
+            return runtime_of(agent).priced
+        case _:
+            return runtime_of(agent).priced or _has_price(agent)
+
+
+def _has_price(agent: Agent) -> bool:
+    return agent.prices is not None or _listed(agent.model)
+
+
+def _listed(model: str) -> bool:
+    return price(model, Usage(input=1, output=1)) is not None
 
 
 def check(settings: Settings) -> None:
@@ -283,7 +305,10 @@ def check(settings: Settings) -> None:
 
 
 def _hint(name: str) -> str:
-    return f"Use a runtime that says what it costs for [agents.{name}] in {SETTINGS_FILE}, or remove the budget."
+    return (
+        f"Give [agents.{name}] in {SETTINGS_FILE} a `model` with a known price, `prices`, or a runtime that says what "
+        "it costs; or remove the budget."
+    )
 
 
 def remarks(settings: Settings) -> Iterator[str]:

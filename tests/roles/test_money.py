@@ -372,11 +372,13 @@ lock.rmdir()
 """
 
 
+# So that what the agents tell each other is seen by them all.
+AT_ONCE = 'at_once = 1\n[sandbox]\nkind = "none"\n'
+
+
 def test_no_more_of_an_agent_work_at_once_than_may(tmp_path: Path) -> None:
     (tmp_path / "alone.py").write_text(ALONE)
-    repository = make_town(
-        tmp_path, settings_with([sys.executable, f"{tmp_path}/alone.py", str(tmp_path)]) + "at_once = 1\n"
-    )
+    repository = make_town(tmp_path, settings_with([sys.executable, f"{tmp_path}/alone.py", str(tmp_path)]) + AT_ONCE)
     pour(repository, *(molecule(name, "") for name in "abc"))
     run(repository, "up", "--until-idle")
     assert all(bead.closed for bead in snapshot(repository))

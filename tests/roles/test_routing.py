@@ -22,6 +22,7 @@ from roles.routing import (
     check,
     contested,
     cut_short,
+    knowable,
     remarks,
     route,
     whose_turn,
@@ -234,6 +235,28 @@ def test_a_cap_that_cannot_be_held_is_refused(key: str, says: str, monkeypatch: 
         check(settings)
     assert error.value.message.startswith(says)
     assert "town.toml" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    "table,known",
+    [
+        ({}, True),
+        ({"runtime": "claude"}, True),
+        ({"runtime": "codex"}, False),
+        ({"runtime": "codex", "model": "gpt-5"}, True),
+        ({"runtime": "codex", "model": "unheard-of"}, False),
+        ({"runtime": "codex", "prices": {"input": 1.0, "output": 2.0}}, True),
+        ({"runtime": "builtin", "model": "ollama/qwen3"}, True),
+        ({"runtime": "builtin", "model": "openai/gpt-4o-mini"}, True),
+        ({"runtime": "builtin", "model": "openai/gpt-4o-mini", "models": ["openai/unheard-of"]}, False),
+        ({"runtime": "jsonl", "command": ["a"], "events": {"cost": "cost"}}, True),
+        ({"runtime": "jsonl", "command": ["a"], "events": {"input": "in"}, "model": "gpt-5"}, True),
+        ({"runtime": "jsonl", "command": ["a"], "events": {"input": "in"}}, False),
+        ({"runtime": "jsonl", "command": ["a"], "events": {}, "model": "gpt-5"}, False),
+    ],
+)
+def test_what_costs_can_be_known(table: dict[str, Any], known: bool) -> None:
+    assert knowable(Agent.model_validate(table)) == known
 
 
 def test_what_the_free_and_the_priced_are_capped_by_is_fine() -> None:

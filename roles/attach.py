@@ -28,6 +28,7 @@ from roles.logs import attempt_label
 from roles.polecat import Polecat, Result
 from roles.readiness import Unready
 from roles.runtimes import runtime_of
+from roles.settings import Agent
 from roles.site import Site, branch_of
 from roles.task import Order
 
@@ -35,6 +36,7 @@ PATIENCE_SECONDS = 60.0
 """How long a worker that was asked to stop has to save its work and let go."""
 
 _RESUMED = {
+    "amp": ("amp", "threads", "continue", "{session}"),
     "claude": ("claude", "--resume={session}"),
     "codex": ("codex", "resume", "{session}"),
     "copilot": ("copilot", "--resume={session}"),
@@ -125,7 +127,7 @@ class ByHand(Polecat):
 
     def _step(self, step: Bead, worktree: Worktree) -> Halt | None:
         """Look at the step once. Whether it is right is for the person to say, but whether it holds is not."""
-        evidence = evaluate(self._station, step, routing.agent_of(self.site.settings, self._molecule, step))
+        evidence = evaluate(self._station, step, self._author_of(step))
         if evidence and evidence[-1].verdict == "asked":
             self._ask(step, worktree, evidence)
             return Halt("asked", f"step {step.id} waits for a person's answer")
@@ -134,6 +136,13 @@ class ByHand(Polecat):
             return Halt("unmet", f"step {step.id} does not hold: {why(evidence)}")
         self._settle(step, worktree, evidence)
         return None
+
+    def _author_of(self, step: Bead) -> Agent:
+        """Whose work it counts as, for whoever reviews it; where no agent can do it, a person still may."""
+        try:
+            return routing.agent_of(self.site.settings, self._molecule, step)
+        except InvalidInput:
+            return Agent()
 
     def _handed(self, step: Bead | None, worktree: Worktree) -> Handed:
         outer = self.site.environ.get(MARKER)

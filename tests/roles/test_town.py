@@ -11,7 +11,6 @@ from beads.clock import SystemClock
 from roles.town import _Waker
 from tests.towns import (
     BEAD,
-    SETTINGS,
     TOWN,
     assert_nothing_left,
     assert_settled,
@@ -21,7 +20,6 @@ from tests.towns import (
     pour,
     processes,
     run,
-    settings_with,
     snapshot,
     until,
 )
@@ -189,10 +187,9 @@ def test_ctrl_c_in_a_terminal_is_a_clean_stop(tmp_path: Path) -> None:
 
 
 def test_a_broken_environment_does_not_spawn_for_ever(tmp_path: Path) -> None:
-    repository = make_town(tmp_path, settings_with(["true"]))
-    pour(repository, *(molecule(f"p{n}", "", agent="fake") for n in range(10)))
-    # The agent is gone from the settings since.
-    (repository / "town.toml").write_text(SETTINGS)
+    repository = make_town(tmp_path)
+    (repository / ".git/worktrees").write_text("a file where Git keeps its work trees\n")
+    pour(repository, *(part(f"p{n}") for n in range(10)))
     done = run(repository, "up", "--until-idle", ok=[1])
     assert "failed 10 times in a row" in done.stderr
     assert [bead.lease for bead in snapshot(repository) if bead.lease] == []

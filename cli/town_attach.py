@@ -130,9 +130,10 @@ class _Sitting:
         self.begun, self.told = True, _answer(handed)
         if not self._json:
             _introduce(handed)
-        environ = {**os.environ, **handed.environ}
-        argv = self._program(handed, environ)
-        status = self._run(argv, handed, environ, renew)
+        argv = self._program(handed)
+        # A person's shell is at home in their home, and not in the agent's.
+        own = handed.surroundings if argv == list(handed.argv) else {}
+        status = self._run(argv, handed, {**os.environ, **own, **handed.environ}, renew)
         if self._argv:
             self.status = status
             return self._done and status == 0
@@ -144,7 +145,7 @@ class _Sitting:
         except click.Abort:
             return False
 
-    def _program(self, handed: Handed, environ: Mapping[str, str]) -> list[str]:
+    def _program(self, handed: Handed) -> list[str]:
         from refinery.processes import shell
 
         if self._argv:
@@ -153,7 +154,7 @@ class _Sitting:
             click.echo(f"\ngoing on with {handed.agent}'s conversation: {' '.join(handed.argv)}", err=self._json)
             return list(handed.argv)
         click.echo("\nthis is a shell; `exit` when you are through", err=self._json)
-        return [environ.get("SHELL") or "/bin/sh"]
+        return [os.environ.get("SHELL") or "/bin/sh"]
 
     def _run(self, argv: Sequence[str], handed: Handed, environ: Mapping[str, str], renew: Callable[[], None]) -> int:
         """Run it at this terminal until it ends, or until we are asked to stop; its exit status.

@@ -61,6 +61,7 @@ class Handed:
         environ: variables for what they start there.
         session: the name of the agent's conversation; empty when there is none that can be gone on with.
         argv: what goes on with it.
+        surroundings: variables for that alone, such as its home.
         agent: whose it is.
     """
 
@@ -73,6 +74,7 @@ class Handed:
     environ: Mapping[str, str]
     session: str = ""
     argv: tuple[str, ...] = ()
+    surroundings: Mapping[str, str] = field(default_factory=dict)
     agent: str = ""
 
 
@@ -196,7 +198,7 @@ class ByHand(Polecat):
         return Handed(
             **{
                 **vars(plain),
-                "environ": {**runtime.launch(order).environ, **plain.environ},
+                "surroundings": runtime.launch(order).environ,
                 "session": session,
                 "argv": (*(agent.command or (program,)), *arguments),
                 "agent": attempt.runtime,

@@ -194,7 +194,8 @@ def test_the_agents_conversation_is_handed_over(tmp_path: Path, monkeypatch: pyt
     (handed,) = given
     assert handed.argv == ("my-agent", "resume", handed.session)
     assert (handed.agent, len(handed.session)) == ("fake", 36)
-    assert handed.environ["AGENT_HOME"] == str(site.home(root_of(repository), "fake"))
+    assert handed.surroundings == {"AGENT_HOME": str(site.home(root_of(repository), "fake"))}
+    assert "AGENT_HOME" not in handed.environ
     assert handed.environ["BEADTOWN_MARKER"].endswith("/ana-1")
 
 

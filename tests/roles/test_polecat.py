@@ -27,6 +27,7 @@ from tests.towns import (
     part,
     pour,
     run,
+    sandboxed,
     settings_with,
     snapshot,
     until,
@@ -218,7 +219,7 @@ def test_setup_runs_once_in_a_new_work_tree(tmp_path: Path) -> None:
 
 
 def test_an_orphaned_polecat_finishes_and_the_next_town_counts_it(tmp_path: Path) -> None:
-    repository = make_town(tmp_path)
+    repository = make_town(tmp_path, sandboxed(f'write = ["{tmp_path}"]'))
     pour(
         repository,
         molecule("slow", "touch begun; until [ -f ../../go ]; do sleep 0.05; done; rm begun; echo ok > parts/slow"),
@@ -240,7 +241,7 @@ def test_an_orphaned_polecat_finishes_and_the_next_town_counts_it(tmp_path: Path
 
 def two_towns(tmp_path: Path, *molecules: str) -> tuple[Path, Path]:
     """Two clones of one project that share their store through a third repository, with this plan."""
-    shared = SETTINGS + '\n[store]\nremote = "origin"\n'
+    shared = sandboxed(f'write = ["{tmp_path}"]') + '\n[store]\nremote = "origin"\n'
     first = make_town(tmp_path, shared)
     git(tmp_path, "init", "--quiet", "--bare", "hub.git")
     git(first, "remote", "add", "origin", str(tmp_path / "hub.git"))
@@ -330,7 +331,7 @@ goal = "Both are there."
 
 def half_done(tmp_path: Path) -> tuple[Path, str, Path]:
     """A town with a molecule whose first step is closed and whose second one failed; its branch, and a log of work."""
-    repository, log = make_town(tmp_path), tmp_path / "log"
+    repository, log = make_town(tmp_path, sandboxed(f'write = ["{tmp_path}"]')), tmp_path / "log"
     pour(repository, CHAIN.format(log=log))
     run(repository, "polecat", "run", ok=(7,))
     (tmp_path / "log.go").touch()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from beads.clock import SystemClock
-from refinery.gate import collected_nothing, judge, tells_of_no_test
+from refinery.gate import Gate, collected_nothing, environment_digest, judge, tells_of_no_test
 from refinery.processes import shell, start
 
 PYTEST = f"{sys.executable} -m pytest -p no:cacheprovider"
@@ -116,3 +116,10 @@ def test_what_a_runner_says(case: str) -> None:
     line, output, verdict = SAID[case]
     nothing = collected_nothing(output) or tells_of_no_test(line, output)
     assert ("error" if nothing else "pass") == verdict
+
+
+def test_a_verdict_counts_for_the_network_and_the_sandbox_that_it_was_found_with() -> None:
+    alone, connected = (Gate(commands=("true",), network=network) for network in (False, True))
+    assert alone.digest() != connected.digest()
+    environ = {"PATH": "/bin"}
+    assert len({environment_digest(environ, kind) for kind in ("bubblewrap", "landlock", "none")}) == 3

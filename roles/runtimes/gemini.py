@@ -20,7 +20,8 @@ _KEYS = ("GEMINI_API_KEY", "GOOGLE_API_KEY", "GOOGLE_GEMINI_BASE_URL", "GOOGLE_V
 _SETTINGS = {
     # Where another address is given, it takes that for a gateway's, which it refuses, unless it is told how to sign in.
     "security": {"auth": {"selectedType": "${GEMINI_DEFAULT_AUTH_TYPE:-gemini-api-key}"}},
-    "general": {"enableAutoUpdate": False, "enableAutoUpdateNotification": False},
+    # It would try ten times, for minutes and in silence; the town waits better.
+    "general": {"enableAutoUpdate": False, "enableAutoUpdateNotification": False, "maxAttempts": 4},
     "privacy": {"usageStatisticsEnabled": False},
     "telemetry": {"enabled": False},
     "hooksConfig": {"enabled": False},

@@ -76,11 +76,15 @@ class Reader(stream.JsonReader):
     def left(self) -> Iterator[Event]:
         """The usage, from its file."""
         kept = stream.parse(stream.read_file(self.order.scratch / _USAGE))
-        names = ("usage.inputTokens", "usage.cacheReadTokens", "usage.cacheWriteTokens", "usage.outputTokens")
         models = stream.entries(kept, "modelMetrics").values()
         if models:
-            total = sum((stream.usage(one, *names, apart=False) for one in models), Usage())
-            yield Used(total.since(self.order.before))
+            yield Used(sum((_tokens(one) for one in models), Usage()).since(self.order.before))
+
+
+def _tokens(model: object) -> Usage:
+    names = ("usage.inputTokens", "usage.cacheReadTokens", "usage.cacheWriteTokens", "usage.outputTokens")
+    used = stream.usage(model, *names, apart=False)
+    return used.model_copy(update={"reasoning": min(stream.count(model, "usage.reasoningTokens"), used.output)})
 
 
 RUNTIME = Runtime(

@@ -186,7 +186,7 @@ def _openai(provider: Provider) -> dict[str, str]:
 
 CLIS = (
     Cli("claude", "claude-sonnet-4-5", _claude, _plain(), SONNET, reasons=False),
-    Cli("codex", "gpt-5", _codex, _codex_arguments, GPT5, resets=True, counts_failed=False),
+    Cli("codex", "gpt-5", _codex, _codex_arguments, GPT5, resets=True),
     Cli("gemini", "gemini-2.5-pro", _gemini, _plain(), GPT5, resets=True),
     Cli("opencode", "fake/gpt-5", _opencode, _plain(), GPT5),
     Cli("copilot", "gpt-5", _copilot, _plain(), GPT5),

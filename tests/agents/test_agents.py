@@ -112,6 +112,16 @@ def assert_spent(cli: Cli, attempt: Attempt, usage: Usage) -> None:
     assert attempt.cost == pytest.approx(cli.price(usage), abs=1e-9)
 
 
+def test_is_put_off_in_an_outage(cli: Cli, town: Path, monkeypatch: pytest.MonkeyPatch, tell: Told) -> None:
+    # First, as it takes longest: some ask for minutes before they give up.
+    with provider(Fail("overloaded"), toolless=cli.toolless) as server:
+        repository = settle(cli, server, town, monkeypatch, timeout=600.0)
+        assert "parked" in work(repository)
+        (attempt,) = attempts(repository)
+        assert (attempt.end, attempt.ending) == ("parked", "provider_unavailable")
+        tell("outage", "put off")
+
+
 def test_lands(cli: Cli, town: Path, monkeypatch: pytest.MonkeyPatch, tell: Told) -> None:
     with provider(*both(cli), toolless=cli.toolless) as server:
         repository = settle(cli, server, town, monkeypatch)
@@ -211,12 +221,3 @@ def test_hands_off_when_its_context_is_full(cli: Cli, town: Path, monkeypatch: p
         first, second = attempts(repository)
         assert (first.end, first.ending, second.end) == ("handed_off", "context_exhausted", "satisfied")
         tell("context", "handed off")
-
-
-def test_is_put_off_in_an_outage(cli: Cli, town: Path, monkeypatch: pytest.MonkeyPatch, tell: Told) -> None:
-    with provider(Fail("overloaded"), toolless=cli.toolless) as server:
-        repository = settle(cli, server, town, monkeypatch)
-        assert "parked" in work(repository)
-        (attempt,) = attempts(repository)
-        assert (attempt.end, attempt.ending) == ("parked", "provider_unavailable")
-        tell("outage", "put off")

@@ -101,6 +101,7 @@ def test_claude_that_ran_out_of_money_tells_what_it_used_by_its_models() -> None
         ("codex-0.171.0-overloaded.jsonl", "provider_unavailable", None),
         ("gemini-0.61.0-quota.jsonl", "quota", ONE),
         ("gemini-0.61.0-context.jsonl", "context_exhausted", ONE),
+        ("gemini-0.61.0-overloaded.jsonl", "provider_unavailable", Usage()),
         ("copilot-1.0.102-quota.jsonl", "quota", None),
     ],
 )
@@ -108,7 +109,7 @@ def test_a_refusal_is_told_by_its_kind(name: str, ending: Ending, usage: Usage |
     events = told(name)
     assert ended(events).ending == ending
     assert ended(events).text
-    assert [event.usage for event in events if isinstance(event, Used)] == ([usage] if usage else [])
+    assert [event.usage for event in events if isinstance(event, Used)] == ([] if usage is None else [usage])
 
 
 @pytest.mark.parametrize("name", ["codex-0.171.0-quota.jsonl", "gemini-0.61.0-quota.jsonl"])
@@ -116,6 +117,21 @@ def test_a_quota_is_over_when_the_program_says_so(name: str) -> None:
     until = ended(told(name)).until
     assert until is not None
     assert abs(until - datetime(2026, 11, 28, 10, 44, tzinfo=UTC)) < timedelta(minutes=2)
+
+
+def test_copilot_tells_its_usage_in_a_file(tmp_path: Path) -> None:
+    kept = {
+        "inputTokens": 3300,
+        "outputTokens": 90,
+        "cacheReadTokens": 2100,
+        "cacheWriteTokens": 0,
+        "reasoningTokens": 15,
+    }
+    (tmp_path / "copilot-usage.json").write_text(json.dumps({"modelMetrics": {"gpt-5": {"usage": kept}}}))
+    assert used(told("copilot-1.0.102-quota.jsonl", tmp_path)).usage == RUN
+    before = Usage(input=1000, cached=300, output=40, reasoning=10)
+    later = used(told("copilot-1.0.102-quota.jsonl", tmp_path, resume=True, before=before))
+    assert later.usage == Usage(input=2300, cached=1800, output=50, reasoning=5)
 
 
 def test_codex_goes_on_after_an_error_of_its_own() -> None:

@@ -29,7 +29,6 @@ _ALONE = (
 )
 
 _TROUBLE = re.compile(r"litellm\.\w+(Error|Exception)\b|^The API provider|^Model .{1,200} has hit a token limit")
-_KEYS = ("API_KEY", "API_BASE", "BASE_URL")
 
 _HEADINGS = ("Aider v", "Main model:", "Model:", "Weak model:", "Git repo:", "Repo-map:", "Restored previous", "Added ")
 """What it prints before the model says anything."""
@@ -80,7 +79,7 @@ class Reader:
             return [Began(self.order.session, self.order.agent.model)] if line.startswith(_HEADINGS[0]) else []
         if line.startswith("Tokens:"):
             self.said, self.block, self.trouble = "\n".join(self.block).strip() or self.said, [], []
-            return [Said(self.said), *self._used()]
+            return [*([Said(self.said)] if self.said else []), *self._used()]
         if line.startswith("Retrying in "):
             # Its own patience: no word of the provider's.
             return [Troubled(line)]

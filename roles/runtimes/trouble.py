@@ -30,6 +30,7 @@ maximum context length
 maximum number of tokens allowed
 exceeds the available context size
 context (window )?(is full|limit reached|overflow)
+has hit a token limit
 ran out of room in the model.s context
 reduce the length of (the|your) (messages|prompt|input)
 conversation is too long

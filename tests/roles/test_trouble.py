@@ -130,6 +130,7 @@ OTHERS: list[tuple[str, Ending]] = [
     ("input length and `max_tokens` exceed context limit: 190000 + 20000 > 200000", "context_exhausted"),
     ("Codex ran out of room in the model's context window. Start a new thread.", "context_exhausted"),
     ("litellm.ContextWindowExceededError: OllamaException", "context_exhausted"),
+    ("Model openai/gpt-4o has hit a token limit!", "context_exhausted"),
     ("the request exceeds the available context size, try increasing it", "context_exhausted"),
     ("Request too large for gpt-4o: please reduce the length of the messages", "context_exhausted"),
     (

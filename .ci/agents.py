@@ -13,13 +13,13 @@ import sys
 from pathlib import Path
 
 NPM = {
-    "claude": ("@anthropic-ai/claude-code", "2.1.332", "bin/claude.exe", "install.cjs"),
-    "codex": ("@openai/codex", "0.171.0", "bin/codex.js", ""),
-    "gemini": ("@google/gemini-cli", "0.61.0", "bundle/gemini.js", ""),
-    "opencode": ("opencode-ai", "1.18.33", "bin/opencode.exe", "postinstall.mjs"),
-    "copilot": ("@github/copilot", "1.0.102", "npm-loader.js", ""),
+    "claude": ("@anthropic-ai/claude-code", "2.1.332", "install.cjs"),
+    "codex": ("@openai/codex", "0.171.0", ""),
+    "gemini": ("@google/gemini-cli", "0.61.0", ""),
+    "opencode": ("opencode-ai", "1.18.33", "postinstall.mjs"),
+    "copilot": ("@github/copilot", "1.0.102", ""),
 }
-"""Each program's package, version, file to start, and the script that puts that there."""
+"""Each command's package, version, and the script that puts the program where it belongs."""
 
 PYPI = {"aider": ("aider-chat", "0.86.2", "aider"), "mini": ("mini-swe-agent", "2.4.6", "mini")}
 """Each program's distribution, version and command."""
@@ -54,20 +54,20 @@ def attempt(install, directory: Path, name: str) -> Found:
 
 def npm(directory: Path, name: str) -> Found:
     """Install a package of npm's and let it put its program where it belongs."""
-    package, version, program, script = NPM[name]
+    package, version, script = NPM[name]
     node = shutil.which("node")
     if node is None or not shutil.which("npm"):
         return {"missing": f"it needs Node.js {NODE_OLDEST} or newer, with npm, on the PATH"}
     prefix = directory / name
-    root = prefix / "node_modules" / package
-    found = {"version": version, "program": str(root / program)}
+    modules = prefix / "node_modules"
+    found = {"version": version, "program": str(modules / ".bin" / name)}
     if stamped(prefix) != version:
         shutil.rmtree(prefix, ignore_errors=True)
         prefix.mkdir()
         quiet = ("--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error")
         run("npm", "install", f"--prefix={prefix}", *quiet, f"{package}@{version}")
         if script:
-            run(node, script, cwd=root)
+            run(node, script, cwd=modules / package)
         (prefix / "stamp").write_text(version)
     return found
 

@@ -36,7 +36,14 @@ SONNET = priced(3.0, 0.3, 3.75, 15.0)
 GPT5 = priced(1.25, 0.125, 1.25, 10.0)
 """Also the price of Gemini 2.5 Pro."""
 
+OPENCODE = "settings/opencode.json"
+"""OpenCode's settings, in the repository: there it finds them, whatever else is hidden from it."""
+
 SUBMIT = "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT"
+
+
+def _no_files(_: Provider) -> dict[str, str]:
+    return {}
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,7 @@ class Cli:
         model: as ``town.toml`` names it.
         environ: variables that lead it to the provider; they are allow-listed in place of the runtime's own.
         arguments: arguments that do, where variables cannot.
+        files: settings that do, where neither can, as paths in the repository and texts.
         price: what usage costs, by itself or by our table; None where nobody says.
         toolless: whether the model answers with edits in its text, for want of tools.
         ends: how the model says that it is done: with a text, or by a command.
@@ -64,6 +72,7 @@ class Cli:
     environ: Callable[[Provider], dict[str, str]]
     arguments: Callable[[Provider], list[str]]
     price: Price
+    files: Callable[[Provider], dict[str, str]] = _no_files
     toolless: bool = False
     ends: str = ""
     cached: bool = True
@@ -119,13 +128,6 @@ def installed(name: str) -> dict[str, str]:
     return found.get(name, {"missing": "it is not among what .ci/agents.py installs"})
 
 
-def _file(name: str, text: str) -> str:
-    """A file in the home of the person whose town it is."""
-    path = Path.home() / name
-    path.write_text(text)
-    return str(path)
-
-
 def _claude(provider: Provider) -> dict[str, str]:
     return {"ANTHROPIC_BASE_URL": provider.base, "ANTHROPIC_API_KEY": KEY, "CLAUDE_CODE_MAX_RETRIES": "2"}
 
@@ -145,16 +147,14 @@ def _plain(*arguments: str) -> Callable[[Provider], list[str]]:
 
 
 def _gemini(provider: Provider) -> dict[str, str]:
-    # With an address of one's own it takes for granted that there is no key, unless a file says otherwise.
-    file = {"security": {"auth": {"selectedType": "gemini-api-key"}}, "general": {"maxAttempts": 2}}
-    return {
-        "GOOGLE_GEMINI_BASE_URL": provider.base,
-        "GEMINI_API_KEY": KEY,
-        "GEMINI_CLI_SYSTEM_DEFAULTS_PATH": _file("gemini.json", json.dumps(file)),
-    }
+    return {"GOOGLE_GEMINI_BASE_URL": provider.base, "GEMINI_API_KEY": KEY}
 
 
-def _opencode(provider: Provider) -> dict[str, str]:
+def _opencode(_: Provider) -> dict[str, str]:
+    return {"OPENAI_API_KEY": KEY, "OPENCODE_CONFIG": OPENCODE}
+
+
+def _opencode_files(provider: Provider) -> dict[str, str]:
     model = {
         "name": "gpt-5",
         "limit": {"context": 200_000, "output": 8_000},
@@ -162,12 +162,7 @@ def _opencode(provider: Provider) -> dict[str, str]:
     }
     options = {"baseURL": f"{provider.base}/v1", "apiKey": "{env:OPENAI_API_KEY}"}
     fake = {"npm": "@ai-sdk/openai-compatible", "name": "fake", "options": options, "models": {"gpt-5": model}}
-    file = json.dumps({"provider": {"fake": fake}, "small_model": "fake/gpt-5"})
-    return {
-        "OPENAI_API_KEY": KEY,
-        "OPENCODE_CONFIG": _file("opencode.json", file),
-        "OPENCODE_DISABLE_MODELS_FETCH": "1",
-    }
+    return {OPENCODE: json.dumps({"provider": {"fake": fake}, "small_model": "fake/gpt-5"})}
 
 
 def _copilot(provider: Provider) -> dict[str, str]:
@@ -188,7 +183,7 @@ CLIS = (
     Cli("claude", "claude-sonnet-4-5", _claude, _plain(), SONNET, reasons=False),
     Cli("codex", "gpt-5", _codex, _codex_arguments, GPT5, resets=True),
     Cli("gemini", "gemini-2.5-pro", _gemini, _plain(), GPT5, resets=True),
-    Cli("opencode", "fake/gpt-5", _opencode, _plain(), GPT5),
+    Cli("opencode", "fake/gpt-5", _opencode, _plain(), GPT5, _opencode_files),
     Cli("copilot", "gpt-5", _copilot, _plain(), GPT5),
     Cli(
         "aider",

@@ -16,7 +16,7 @@ from beads.model import Attempt, Usage
 from tests.agents.clis import CLIS, KEY, Cli, installed
 from tests.agents.provider import Call, Fail, Hang, Provider, Text, Turn, provider
 from tests.towns import SETTINGS, TOWN, assert_settled, make_town, molecule, pour, run, snapshot
-from tests.world import git
+from tests.world import commit, git
 
 pytestmark = pytest.mark.agents
 
@@ -61,6 +61,8 @@ def settle(cli: Cli, server: Provider, path: Path, monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv(name, value)
     named = SETTINGS.replace("[town]\n", f'[town]\nagent = "{cli.name}"\n')
     repository = make_town(path, named + cli.settings(server, **more))
+    if files := cli.files(server):
+        commit(repository, files, "What leads the program to the provider")
     pour(repository, molecule("agent", "", "grep -qx ok parts/one", "grep -qx ok parts/two"))
     return repository
 

@@ -28,6 +28,15 @@ _ALONE = (
     ),
 )
 
+# Where Git does not know who it works for, aider writes "Your Name" into the settings of the repository.
+_SOMEBODY = {
+    "GIT_CONFIG_COUNT": "2",
+    "GIT_CONFIG_KEY_0": "user.name",
+    "GIT_CONFIG_VALUE_0": "aider",
+    "GIT_CONFIG_KEY_1": "user.email",
+    "GIT_CONFIG_VALUE_1": "aider@beadtown.invalid",
+}
+
 _TROUBLE = re.compile(r"litellm\.\w+(Error|Exception)\b|^The API provider|^Model .{1,200} has hit a token limit")
 
 _HEADINGS = ("Aider v", "Main model:", "Model:", "Weak model:", "Git repo:", "Repo-map:", "Restored previous", "Added ")
@@ -51,7 +60,8 @@ def launch(order: Order) -> Launch:
         *order.agent.arguments,
     ]
     files = {prompt: order.prompt, own / "settings.yml": "check-update: false\n", own / "environment": ""}
-    return Launch(argv, "", {**stream.housing(order.home), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}, files)
+    environ = {**stream.housing(order.home), **_SOMEBODY, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    return Launch(argv, "", environ, files)
 
 
 @dataclass

@@ -151,7 +151,7 @@ def _gemini(provider: Provider) -> dict[str, str]:
 
 
 def _opencode(_: Provider) -> dict[str, str]:
-    return {"OPENAI_API_KEY": KEY, "OPENCODE_CONFIG": OPENCODE}
+    return {"OPENAI_API_KEY": KEY, "OPENCODE_CONFIG_DIR": str(Path(OPENCODE).parent)}
 
 
 def _opencode_files(provider: Provider) -> dict[str, str]:

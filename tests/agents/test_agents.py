@@ -127,7 +127,9 @@ def test_is_put_off_in_an_outage(cli: Cli, town: Path, monkeypatch: pytest.Monke
 def test_lands(cli: Cli, town: Path, monkeypatch: pytest.MonkeyPatch, tell: Told) -> None:
     with provider(*both(cli), toolless=cli.toolless) as server:
         repository = settle(cli, server, town, monkeypatch)
+        config = (repository / ".git/config").read_bytes()
         assert "submitted" in work(repository)
+        assert (repository / ".git/config").read_bytes() == config
         land(repository)
         assert git(repository, "ls-tree", "-r", "--name-only", "main", "parts").split() == [
             "parts/first",

@@ -35,17 +35,6 @@ from roles.task import Order
 PATIENCE_SECONDS = 60.0
 """How long a worker that was asked to stop has to save its work and let go."""
 
-_RESUMED = {
-    "amp": ("amp", "threads", "continue", "{session}"),
-    "claude": ("claude", "--resume={session}"),
-    "codex": ("codex", "resume", "{session}"),
-    "copilot": ("copilot", "--resume={session}"),
-    "cursor": ("cursor-agent", "--resume", "{session}"),
-    "gemini": ("gemini", "--resume", "{session}"),
-    "opencode": ("opencode", "--session", "{session}"),
-}
-"""How a conversation is gone on with at a terminal, by programs that can; after their own documentation."""
-
 
 @dataclass(frozen=True)
 class Handed:
@@ -181,9 +170,9 @@ class ByHand(Polecat):
         runtime = runtime_of(agent)
         session = context.session_of(step, attempt, runtime)
         log = site.logs(self._molecule.id) / f"{attempt_label(step, attempt)}.log"
-        if not session or agent.runtime not in _RESUMED or not log.exists():
+        if not (session and runtime.at_terminal and log.exists()):
             return None
-        program, *arguments = (part.replace("{session}", session) for part in _RESUMED[agent.runtime])
+        arguments = (part.replace("{session}", session) for part in runtime.at_terminal)
         order = Order(
             agent=agent,
             prompt="",
@@ -200,7 +189,7 @@ class ByHand(Polecat):
                 **vars(plain),
                 "surroundings": runtime.launch(order).environ,
                 "session": session,
-                "argv": (*(agent.command or (program,)), *arguments),
+                "argv": (*(agent.command or (runtime.program,)), *arguments),
                 "agent": attempt.runtime,
             }
         )

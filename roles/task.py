@@ -135,6 +135,8 @@ class Runtime:
         network: whether it needs the network.
         resumes: whether a conversation can be gone on with.
         chooses: whether the name of a new conversation can be chosen.
+        at_terminal: arguments with which a person goes on with a conversation at a terminal, ``{session}`` for its
+            name, after the program's own documentation; none where it cannot.
         tried: the version that has been run for real; empty when that was not possible.
         priced: whether it says itself what it costs.
         website: where to get it.
@@ -150,6 +152,7 @@ class Runtime:
     network: bool = True
     resumes: bool = False
     chooses: bool = False
+    at_terminal: tuple[str, ...] = ()
     tried: str = ""
     priced: bool = False
     website: str = ""

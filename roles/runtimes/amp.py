@@ -34,5 +34,6 @@ RUNTIME = Runtime(
     environment=("AMP_API_KEY", "AMP_URL", *stream.NET),
     credentials=(".local/share/amp/secrets.json",),
     resumes=True,
+    at_terminal=("threads", "continue", "{session}"),
     website="https://ampcode.com",
 )

@@ -154,6 +154,7 @@ RUNTIME = Runtime(
     ),
     credentials=(".claude/.credentials.json",),
     resumes=True,
+    at_terminal=("--resume={session}",),
     chooses=True,
     tried="2.1.332",
     priced=True,

@@ -147,6 +147,7 @@ RUNTIME = Runtime(
     environment=("CODEX_API_KEY", "CODEX_ACCESS_TOKEN", "OPENAI_API_KEY", "OPENAI_BASE_URL", *stream.NET),
     credentials=(".codex/auth.json",),
     resumes=True,
+    at_terminal=("resume", "{session}"),
     tried="0.171.0",
     website="https://developers.openai.com/codex",
 )

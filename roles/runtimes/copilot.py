@@ -98,6 +98,7 @@ RUNTIME = Runtime(
     ),
     credentials=(".copilot/config.json",),
     resumes=True,
+    at_terminal=("--resume={session}",),
     chooses=True,
     tried="1.0.102",
     website="https://docs.github.com/copilot/how-tos/copilot-cli",

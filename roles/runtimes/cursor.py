@@ -68,5 +68,6 @@ RUNTIME = Runtime(
     environment=("CURSOR_API_KEY", *stream.NET),
     credentials=(".config/cursor/auth.json",),
     resumes=True,
+    at_terminal=("--resume", "{session}"),
     website="https://cursor.com/cli",
 )

@@ -120,6 +120,7 @@ RUNTIME = Runtime(
     ),
     credentials=(".gemini/oauth_creds.json", ".gemini/google_accounts.json"),
     resumes=True,
+    at_terminal=("--resume", "{session}"),
     chooses=True,
     tried="0.61.0",
     website="https://geminicli.com",

@@ -154,6 +154,7 @@ RUNTIME = Runtime(
     ),
     credentials=(".local/share/opencode/auth.json",),
     resumes=True,
+    at_terminal=("--session", "{session}"),
     tried="1.18.33",
     priced=True,
     website="https://opencode.ai",

@@ -15,7 +15,6 @@ from beads import Bead, graph
 from beads.errors import Refused
 from cli.config import open_site
 from refinery.git import Identity
-from roles import attach
 from roles.attach import ByHand, Handed
 from roles.polecat import Polecat
 from roles.runtimes import RUNTIMES, plain
@@ -176,8 +175,8 @@ def test_the_agents_conversation_is_handed_over(tmp_path: Path, monkeypatch: pyt
     def launch(order: Order) -> Launch:
         return Launch(["true"], environ={"AGENT_HOME": str(order.home)})
 
-    monkeypatch.setitem(RUNTIMES, "plain", Runtime("plain", launch, plain.silent, resumes=True, chooses=True))
-    monkeypatch.setitem(attach._RESUMED, "plain", ("agent", "resume", "{session}"))
+    told = Runtime("plain", launch, plain.silent, resumes=True, chooses=True, at_terminal=("resume", "{session}"))
+    monkeypatch.setitem(RUNTIMES, "plain", told)
     repository = make_town(tmp_path, settings_with(["my-agent"]))
     pour(repository, molecule("m", "", "grep ok parts/m"))
     site = open_site(repository)

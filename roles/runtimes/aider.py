@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from beads.model import Usage
 from refinery.processes import Exit
@@ -61,7 +62,22 @@ def launch(order: Order) -> Launch:
     ]
     files = {prompt: order.prompt, own / "settings.yml": "check-update: false\n", own / "environment": ""}
     environ = {**stream.housing(order.home), **_SOMEBODY, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    if objects := _objects(order.directory):
+        # It adds files that are new to Git's index before it writes them, and a sandbox lets nobody write in `.git`.
+        environ |= {
+            "GIT_INDEX_FILE": str(order.scratch / "index"),
+            "GIT_OBJECT_DIRECTORY": str(order.scratch / "objects"),
+        }
+        files[order.scratch / "objects" / "info" / "alternates"] = f"{objects}\n"
     return Launch(argv, "", environ, files)
+
+
+def _objects(directory: Path) -> Path | None:
+    """Where the repository of a work tree has its objects; None where it is none."""
+    told = stream.read_file(directory / ".git").removeprefix("gitdir: ").strip()
+    here = directory / told if told else directory / ".git"
+    common = here / (stream.read_file(here / "commondir").strip() or ".")
+    return (common / "objects").resolve() if (common / "objects").is_dir() else None
 
 
 @dataclass

@@ -212,6 +212,7 @@ class Disk:
     def _redact(self, index: Path, base: str) -> None:
         """Take secrets out of all files that are about to be put into Git."""
         edited = self._run(index, "diff-files", "-z", "--name-only", "--ignore-submodules=all").out.split("\0")[:-1]
+        known = set(edited)
         try:
             for name in dict.fromkeys((*edited, *self._others(index), *self._forced(base))):
                 for place in files_below(self._at(name)) if name.endswith("/") else [self._at(name)]:
@@ -221,7 +222,8 @@ class Disk:
                     if place.name.startswith(SCRATCH):
                         place.unlink(missing_ok=True)
                     else:
-                        self.redacted += redact_at(self.path, place.relative_to(self.path), self._secrets)
+                        at, new = place.relative_to(self.path), name not in known
+                        self.redacted += redact_at(self.path, at, self._secrets, rename=new)
         except OSError as error:
             raise Unreadable(f"{self.path}: cannot be looked through for secrets: {error}", _READABLE) from error
 

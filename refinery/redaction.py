@@ -36,7 +36,7 @@ _CHUNK = 1 << 20
 
 # How variables are called whose values nobody hides, unless another word of the name says that it is one to hide.
 _PLAIN = re.compile(
-    r"(?:.*_)?(?:BASE|BUNDLE|CERTS?|COMMAND|DIRS?|EMAIL|ENDPOINT|ENV|FILE|FLAGS|HOST|LEVEL|LOCATION|MODE|MODEL|OPTIONS|ORG"
+    r"(?:.*_)?(?:BASE|BUNDLE|CERTS?|COMMAND|CONFIG|DIRS?|EMAIL|ENDPOINT|ENV|FILE|FLAGS|HOST|LEVEL|LOCATION|MODE|MODEL|OPTIONS|ORG"
     r"|ORGANIZATION|PORT|PROFILE|PROJECT|PROVIDER|PROXY|REGION|ROOT|SERVER|TIMEOUT|TYPE|UR[IL]|USER|VERSION|ZONE)"
     r"|.*(?:HOME|NAME|PATH|TERM)",
     re.IGNORECASE,
@@ -186,15 +186,17 @@ def redact_below(root: Path, secrets: Secrets) -> None:
             redact_at(root, path.relative_to(root), secrets)
 
 
-def redact_at(root: Path, path: Path, secrets: Secrets) -> list[Redacted]:
+def redact_at(root: Path, path: Path, secrets: Secrets, *, rename: bool = True) -> list[Redacted]:
     """Take secrets out of the file at a relative path below ``root``, and out of that path; what was taken out.
+
+    With ``rename`` false the path stays as it is: that of a file which Git has already hides nothing any more.
 
     Raises:
         OSError: it cannot be read or written.
     """
     names = redact_file(root / path, secrets)
     told = secrets.text(str(path))
-    if told != str(path) and os.path.lexists(root / path):
+    if rename and told != str(path) and os.path.lexists(root / path):
         names |= secrets.within(str(path))
         _rename(root, path, told)
     return [Redacted(name, told) for name in sorted(names)]

@@ -42,6 +42,7 @@ def secrets(*values: str) -> Secrets:
         ("FLAG", "1", []),
         ("ANTHROPIC_BASE_URL", "https://api.example.org/v1", []),
         ("AWS_REGION", "eu-central-1", []),
+        ("OPENCODE_CONFIG", "settings/opencode.json", []),
         ("OPENAI_MODEL", "gpt-17-large", []),
         ("region", "eu-central-1", []),
         ("SLACK_WEBHOOK_URL", "https://example.org/T0/B0/x", ["https://example.org/T0/B0/x"]),

@@ -52,6 +52,17 @@ def test_secrets_are_in_no_commit_and_no_snapshot(worktree: Worktree, tmp_path: 
     assert leaks(tmp_path, KEY) == []
 
 
+def test_a_file_that_git_has_keeps_its_name_whatever_is_called_a_secret(
+    tmp_path: Path, environ: dict[str, str]
+) -> None:
+    repo = make_repository(tmp_path / "repo", {"settings/agent.json": "{}\n"})
+    secrets = Secrets((("AGENT", "settings/agent.json"),))
+    worktree = Workshop(Git(repo, environ), tmp_path / "trees", secrets).open("one", "polecat/one", "main")
+    sh(worktree, "echo '[]' > settings/agent.json")
+    assert worktree.commit("Work", WHO, WHO, WHEN)
+    assert git(worktree.path, "show", "HEAD:settings/agent.json") == "[]"
+
+
 def test_what_was_there_before_is_not_touched(worktree: Worktree) -> None:
     (worktree.path / "a.txt").write_text(f"a person's own mistake: {KEY}\n")
     git(worktree.path, "checkout", "--quiet", "--detach")

@@ -7,12 +7,11 @@ read from a person and does not fit is refused with the file, the line, the key 
 from __future__ import annotations
 
 import functools
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin
 
 from beads.errors import InvalidDocument, InvalidInput
-from beads.writing import written
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -68,9 +67,13 @@ def dumps(data: dict[str, Any]) -> bytes:
         InvalidInput: a string holds lone surrogates, which no encoding of Unicode text can carry, or a value is
             of a kind that TOML does not have, such as null.
     """
+    import tomli_w
+
     # TOML folds CR LF inside multi-line strings to LF, so text with a CR goes on one escaped line instead.
     try:
-        text = written(data)
+        # To look into each string takes as long as writing it, so that only what may hold one is looked at.
+        multiline = "\\r" not in repr(data) or not any("\r" in s for s in _strings(data))
+        text = tomli_w.dumps(data, multiline_strings=multiline)
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"this cannot be written as TOML: {error}") from error
     except RecursionError as error:
@@ -213,3 +216,14 @@ def _choices(annotation: object) -> list[object]:
     if get_origin(annotation) in (Union, UnionType):
         return [one for argument in get_args(annotation) for one in _choices(argument) if one is not NoneType]
     return [annotation]
+
+
+def _strings(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _strings(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _strings(inner)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import pytest
-import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -55,20 +53,6 @@ def test_text_survives_byte_for_byte(text: str) -> None:
 @given(tables)
 def test_tables_survive(table: dict[str, Any]) -> None:
     assert loads(dumps(table), "x") == table
-
-
-@given(tables)
-def test_a_table_is_laid_out_as_it_always_was(table: dict[str, Any]) -> None:
-    multiline = "\r" not in "".join(_texts(table))
-    assert dumps(table).decode() == tomli_w.dumps(table, multiline_strings=multiline)
-
-
-def _texts(value: object) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _texts(inner)
 
 
 @given(tables)

@@ -11,7 +11,6 @@ import contextlib
 import heapq
 import json
 import os
-import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -19,6 +18,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
+from beads.choice import KIND, MAY_STAND_SO, PART_STANDS_SO, conditions, match
+from beads.choice import Choice as Choice
 from beads.errors import Unreadable
 from beads.ids import natural, path_of
 from beads.objects import raw
@@ -41,21 +42,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RANKED_MAX = 2_000
 """Of how many beads that hold the words the best are looked for: to compare them takes a look at each."""
 
-# Where a unit stands at a moment: time can only put before what its row says for all time.
-_KIND = """CASE WHEN kind IS NULL OR kind = 'closed' THEN kind WHEN held > :now THEN 'running'
-WHEN kind IN ('running', 'queued') OR deferred <= :now THEN kind ELSE 'deferred' END"""
-
-_ROW = f"SELECT id, oid, data, {_KIND} AS stands, reason, waits"
-
-# Some states may come of any other one with the time.
-_TIMED = """n IN (SELECT n FROM beads WHERE held > 0 OR deferred > 0
-UNION ALL SELECT n FROM beads WHERE kind = :state AND status <> 'closed')"""
-_MAY_STAND_SO = {"running": _TIMED, "deferred": _TIMED, "closed": "status = 'closed'"}
-
-# A step stands where its molecule does, or waits for another one.
-_PART_STANDS_SO = f"""kind IS NULL AND CASE WHEN status = 'closed' THEN :state = 'closed'
-WHEN merge OR type = 'merge-request' THEN :state IN ('queued', 'needs_person')
-ELSE :state = 'waiting' OR ifnull((SELECT {_KIND} FROM beads AS own WHERE id = beads.parent), :state) = :state END"""
+_ROW = f"SELECT id, oid, data, {KIND} AS stands, reason, waits"
 
 
 class Row(NamedTuple):
@@ -76,34 +63,6 @@ class Row(NamedTuple):
     kind: str | None
     reason: str | None
     waits: str | None
-
-
-class Choice(NamedTuple):
-    """Which beads are asked for; of several conditions, those that all of them hold for.
-
-    Attributes:
-        status: with this status.
-        state: standing so at the moment of the question.
-        issue_type: of this type.
-        labels: with each of these labels.
-        assignee: assigned so.
-        parent: directly below this bead.
-        closed: closed ones, too; deleted ones never are.
-        text: with each of these words, or words that begin so, somewhere in their text.
-        after: only those whose place in the order is after that of this id.
-        limit: at most so many.
-    """
-
-    status: str | None = None
-    state: str | None = None
-    issue_type: str | None = None
-    labels: Sequence[str] = ()
-    assignee: str | None = None
-    parent: str | None = None
-    closed: bool = False
-    text: str = ""
-    after: str | None = None
-    limit: int | None = None
 
 
 class Part(NamedTuple):
@@ -202,21 +161,21 @@ class Reader:
         the caller's to keep then.
         """
         values: dict[str, Any] = {"now": micros(now), "limit": -1 if choice.limit is None else choice.limit}
-        conditions = " AND ".join(_conditions(choice, values))
+        those = " AND ".join(conditions(choice, values))
         if choice.state is None:
-            return self._chosen(choice, conditions, values)
+            return self._chosen(choice, those, values)
         values |= {"state": choice.state, "limit": -1}
-        units = f"{_KIND} = :state AND {_MAY_STAND_SO.get(choice.state, 'kind = :state')}"
+        units = f"{KIND} = :state AND {MAY_STAND_SO.get(choice.state, 'kind = :state')}"
         if choice.text:
-            return self._chosen(choice, f"{conditions} AND ({units} OR {_PART_STANDS_SO})", values)
+            return self._chosen(choice, f"{those} AND ({units} OR {PART_STANDS_SO})", values)
         # Each comes in the order of an index, where one condition for both would take a look at every bead.
-        both = (self._chosen(choice, f"{conditions} AND {kind}", values) for kind in (units, _PART_STANDS_SO))
+        both = (self._chosen(choice, f"{those} AND {kind}", values) for kind in (units, PART_STANDS_SO))
         return heapq.merge(*both, key=lambda row: natural(row.id))
 
     def _chosen(self, choice: Choice, conditions: str, values: dict[str, Any]) -> Iterator[Row]:
         source, order = "beads", "place"
         if choice.text:
-            values["text"] = _match(choice.text)
+            values["text"] = match(choice.text)
             hits = f"words CROSS JOIN beads ON n = words.rowid WHERE words MATCH :text AND {conditions}"
             hits = f"SELECT n AS hit, rank AS good FROM {hits} LIMIT {_RANKED_MAX}"
             source, order, conditions = f"({hits}) CROSS JOIN beads ON n = hit", "good, place", "TRUE"
@@ -231,7 +190,7 @@ class Reader:
 
         A state is where a unit stands: parts of molecules are not counted among them.
         """
-        sql = f"""SELECT status, {_KIND}, type, outcome, 1 FROM beads WHERE held > 0 OR deferred > 0
+        sql = f"""SELECT status, {KIND}, type, outcome, 1 FROM beads WHERE held > 0 OR deferred > 0
         UNION ALL SELECT * FROM counts"""
         found: dict[str, dict[str, int]] = {"status": {}, "state": {}, "type": {}, "outcome": {}}
         for *whats, number in self._all(sql, {"now": micros(now)}):
@@ -362,37 +321,6 @@ def micros(moment: datetime | None) -> int:
         return 0
     since = moment - _EPOCH
     return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
-
-
-def _conditions(choice: Choice, values: dict[str, Any]) -> Iterator[str]:
-    """The conditions of a choice in SQL; what they compare with is put into ``values``."""
-    yield "outcome IS NOT 'deleted'"
-    if not choice.closed and "closed" not in (choice.status, choice.state):
-        yield "status <> 'closed'"
-    for column, value in (
-        ("status", choice.status),
-        ("type", choice.issue_type),
-        ("assignee", choice.assignee),
-        ("parent", choice.parent),
-    ):
-        if value is not None:
-            values[column] = value
-            yield f"{column} = :{column}"
-    if choice.assignee:
-        yield "assignee <> ''"
-    for number, label in enumerate(choice.labels):
-        values[f"label{number}"] = label
-        yield f"EXISTS (SELECT 1 FROM labels WHERE label = :label{number} AND at = beads.place AND n = beads.n)"
-    if choice.after is not None:
-        values["after"] = natural(choice.after)
-        yield "place > :after"
-
-
-def _match(text: str) -> str:
-    """A query for all of these words, each of which may be the beginning of one; whatever else they hold."""
-    words = (word for word in text.split() if re.search(r"\w", word))
-    quoted = ['"{}" *'.format(word.replace('"', '""')) for word in words]
-    return " AND ".join(quoted) or '""'
 
 
 class Index:

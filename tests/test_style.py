@@ -35,6 +35,7 @@ LIBRARIES = {
     "psutil": "refinery/strays.py",
     "pydantic": "*",  # The language our types are written in.
     "tomli": "beads/toml.py",
+    "tomli_w": "beads/toml.py",
     "watchfiles": "roles/town.py",
 }
 

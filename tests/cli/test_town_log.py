@@ -18,7 +18,7 @@ from cli.town_log import in_words
 from roles.drive import as_line
 from roles.events import Acted, Began, Ended, Event, Said, Troubled, Used
 from roles.logs import attempt_label, lines
-from tests.towns import TOWN, make_town, molecule, pour, run, settings_with, snapshot, until
+from tests.towns import TOWN, make_town, molecule, pour, run, sandboxed, settings_with, snapshot, until
 
 EVENTS: list[Event] = [
     Began("5e55", "big-model"),
@@ -88,7 +88,7 @@ def test_there_is_no_such_log(tmp_path: Path) -> None:
 
 
 def test_following_ends_with_the_attempt(tmp_path: Path) -> None:
-    repository = make_town(tmp_path)
+    repository = make_town(tmp_path, sandboxed(f'read = ["{tmp_path}"]'))
     line = "echo first; until [ -f ../../go ]; do sleep 0.05; done; echo second; echo ok > parts/m"
     pour(repository, molecule("m", line))
     polecat = subprocess.Popen([*TOWN, "polecat", "run"], cwd=repository, stdout=subprocess.DEVNULL)

@@ -27,7 +27,7 @@ from tests.world import git
 AGENT = """\
 import json, os, pathlib, subprocess
 outside, secret = map(pathlib.Path, PLACES)
-came = {"key": os.environ.get("AGENT_KEY", ""), "other": os.environ.get("OTHER_KEY", "")}
+came = {"key": len(os.environ.get("AGENT_KEY", "")), "other": len(os.environ.get("OTHER_KEY", ""))}
 def attempt(name, what):
     try:
         came[name] = what() or "done"
@@ -74,8 +74,9 @@ def test_an_agent_that_tries_to_get_out(tmp_path: Path, home: Path, kind: str, m
     assert came.pop("write") in (1, "OSError", "PermissionError")
     assert came.pop("hook") in ("OSError", "PermissionError")
     assert came == {
-        "key": "of the agent",
-        "other": "",
+        # Not the keys themselves, which would be taken out of any file.
+        "key": len("of the agent"),
+        "other": 0,
         "log": "Begin",
         "branch": "refused",
         "store": "refused",

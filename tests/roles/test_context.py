@@ -23,7 +23,7 @@ from roles.prompts import PROMPT_MAX, compose, cut, quoted
 from roles.runtimes import RUNTIMES, plain
 from roles.task import Earlier, Order, Runtime, Task
 from tests.beads.strategies import NOW
-from tests.towns import make_town, pour, settings_with, snapshot
+from tests.towns import make_town, pour, sandboxed, settings_with, snapshot
 from tests.world import commit, git
 
 TITLES = ["Goal", "Your step", "Done means", "Already done in this branch", "Rules"]
@@ -247,7 +247,8 @@ def handing_off(path: Path, monkeypatch: pytest.MonkeyPatch, turns: int) -> tupl
     monkeypatch.setitem(RUNTIMES, "plain", Runtime("plain", plain.launch, Reads, resumes=True, chooses=True))
     Reads.orders.clear()
     (path / "agent.py").write_text(AGENT)
-    settings = settings_with([sys.executable, f"{path}/agent.py", str(path), str(turns)])
+    command = [sys.executable, f"{path}/agent.py", str(path), str(turns)]
+    settings = sandboxed(f'write = ["{path}"]', settings_with(command))
     repository = make_town(path, settings.replace('runtime = "plain"', 'runtime = "plain"\nresume = true'))
     pour(repository, MOLECULE)
     return repository, Polecat(open_site(repository), "nux", lambda: False).run(None)

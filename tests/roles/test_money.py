@@ -23,7 +23,7 @@ from roles.events import Ended, Event, Used
 from roles.polecat import Polecat, Result
 from roles.runtimes import plain
 from roles.task import Order, Runtime
-from tests.towns import BEAD, SETTINGS, make_town, molecule, pour, run, settings_with, snapshot
+from tests.towns import BEAD, SETTINGS, make_town, molecule, pour, run, sandboxed, settings_with, snapshot
 from tests.world import git
 
 # Does what a line of a file says, one for each attempt: writes a part, prints what it used and how it ended.
@@ -373,12 +373,10 @@ lock.rmdir()
 
 
 # So that what the agents tell each other is seen by them all.
-AT_ONCE = 'at_once = 1\n[sandbox]\nkind = "none"\n'
-
-
 def test_no_more_of_an_agent_work_at_once_than_may(tmp_path: Path) -> None:
     (tmp_path / "alone.py").write_text(ALONE)
-    repository = make_town(tmp_path, settings_with([sys.executable, f"{tmp_path}/alone.py", str(tmp_path)]) + AT_ONCE)
+    settings = settings_with([sys.executable, f"{tmp_path}/alone.py", str(tmp_path)]) + "at_once = 1\n"
+    repository = make_town(tmp_path, sandboxed(f'write = ["{tmp_path}"]', settings))
     pour(repository, *(molecule(name, "") for name in "abc"))
     run(repository, "up", "--until-idle")
     assert all(bead.closed for bead in snapshot(repository))

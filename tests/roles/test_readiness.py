@@ -19,7 +19,7 @@ from roles import polecat
 from roles.polecat import Polecat, Result
 from roles.settings import read_settings
 from roles.town import Town
-from tests.towns import BEAD, SETTINGS, TOWN, make_town, molecule, pour, prepare, run, snapshot, until
+from tests.towns import BEAD, SETTINGS, TOWN, make_town, molecule, pour, prepare, run, sandboxed, snapshot, until
 from tests.world import commit, git, make_repository
 
 # ── Copying ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -117,7 +117,8 @@ def test_only_paths_in_the_repository_can_be_named(path: str) -> None:
 def town_with(path: Path, **table: object) -> Path:
     """A town with these values in ``[worktree]``, and one molecule."""
     lines = "".join(f"{key} = {json.dumps(value)}\n" for key, value in table.items())
-    repository = make_town(path, SETTINGS.replace("[worktree]\n", f"[worktree]\n{lines}"))
+    settings = SETTINGS.replace("[worktree]\n", f"[worktree]\n{lines}")
+    repository = make_town(path, sandboxed(f'write = ["{path}"]', settings))
     pour(repository, molecule("m", "cat seen > parts/m", "grep ok parts/m"))
     return repository
 

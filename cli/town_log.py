@@ -62,9 +62,9 @@ def log(session: Session, bead_id: str, follow: bool, number: int | None, output
 
 def in_words(event: Event) -> str:
     """What an event says, as one line for whoever watches."""
-    from roles.drive import asdict_of
+    from roles.events import facts
 
-    return _in_words({"event": type(event).__name__.lower(), **asdict_of(event)})
+    return _in_words(facts(event))
 
 
 def _chosen(session: Session, snapshot: Snapshot, bead_id: str, number: int | None) -> tuple[Bead, Attempt]:

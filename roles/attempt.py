@@ -12,8 +12,8 @@ from beads.ops import Report
 from refinery.queue import REWORK
 from roles import context
 from roles.acceptance import feedback
-from roles.drive import Drive, Limits, as_line
-from roles.events import Event, Troubled
+from roles.drive import Drive, Limits
+from roles.events import Event, Troubled, as_line
 from roles.housing import sweep
 from roles.logs import attempt_label
 from roles.prices import price
@@ -40,7 +40,7 @@ def try_once(station: Station, step: Bead, agent: Agent, evidence: Sequence[Evid
     with told.open("w", encoding="utf-8", errors="replace") as events:
 
         def tell(event: Event) -> None:
-            events.write(station.site.secrets.text(as_line(event, station.site.clock.now().isoformat())))
+            events.write(station.site.secrets.text(as_line(event, station.site.clock.now().isoformat())) + "\n")
             events.flush()
             station.tell(event)
 

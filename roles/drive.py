@@ -6,7 +6,6 @@ are done, some say nothing for a minute and are well, and a budget that is only 
 
 from __future__ import annotations
 
-import json
 import math
 import signal
 from collections.abc import Callable, Iterable, Iterator
@@ -310,24 +309,3 @@ def _broken(exit: Exit) -> str:
 def _last(exit: Exit) -> str:
     """The last line that a program printed, as far as it is short."""
     return next((line.strip() for line in reversed(exit.output.splitlines()) if line.strip()), "")[:300]
-
-
-def as_line(event: Event, at: str) -> str:
-    """An event as one line of JSON, for the log that a person follows: when, what, and its values."""
-    return json.dumps({"at": at, "event": type(event).__name__.lower(), **asdict_of(event)}, ensure_ascii=False) + "\n"
-
-
-def asdict_of(event: Event) -> dict[str, object]:
-    """The values of an event that say something, as JSON has them."""
-    found: dict[str, object] = {}
-    for name, value in vars(event).items():
-        if value not in (None, ""):
-            found[name] = value if isinstance(value, str | bool | int) else _plain(value)
-    return found
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, float):
-        # JSON has no words for what is no number.
-        return value if math.isfinite(value) else str(value)
-    return {k: v for k, v in value if v} if isinstance(value, Usage) else str(value)

@@ -6,6 +6,8 @@ whether its work is done is decided by the criteria alone.
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -46,7 +48,7 @@ class Used:
     ``cost``, in US dollars, is what the program itself says; None where it says nothing.
     """
 
-    usage: Usage | None
+    usage: Usage | None = None
     cost: float | None = None
 
 
@@ -85,3 +87,23 @@ class Reader(Protocol):
     def end(self, exit: Exit) -> Iterable[Event]:
         """What is to be said once the program has ended, such as how, where it did not say so itself."""
         ...
+
+
+def facts(event: Event) -> dict[str, object]:
+    """What an event is and what its values are, as JSON has them; those that say nothing are left out."""
+    told = {name: value for name, value in vars(event).items() if value not in (None, "")}
+    return {"event": type(event).__name__.lower(), **{name: _plain(value) for name, value in told.items()}}
+
+
+def as_line(event: Event, at: str = "") -> str:
+    """An event as one line of JSON without its line feed, and when it was, where that is to be kept."""
+    return json.dumps({**({"at": at} if at else {}), **facts(event)}, ensure_ascii=False)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, float) and not math.isfinite(value):
+        # JSON has no words for what is no number.
+        return str(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return {k: v for k, v in value if v} if isinstance(value, Usage) else value

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from beads.clock import Clock
 from beads.errors import InvalidInput, Unreadable
 from beads.model import Usage
-from roles.talk import Call, Entry, NotServed, Turn, refusal
+from roles.builtin.talk import Call, Entry, NotServed, Turn, refusal
 
 TRIES = 3
 """How often a model is asked for one structure."""
@@ -158,7 +158,7 @@ _CACHED: list[dict[str, object]] = [{"location": "message", "role": "system"}, {
 
 @dataclass(frozen=True)
 class LiteTalker:
-    """A :class:`roles.talk.Talker` that LiteLLM reaches; names and keys as for :func:`lite`.
+    """A :class:`roles.builtin.talk.Talker` that LiteLLM reaches; names and keys as for :func:`lite`.
 
     Attributes:
         name: the model.

@@ -8,17 +8,17 @@ from uuid import UUID
 
 from beads.errors import InvalidInput
 from refinery.processes import Exit
+from roles.builtin.wire import Named, Request, as_event
 from roles.events import Ended, Event
 from roles.llm import SURROUNDINGS
 from roles.runtimes.trouble import ending_of
 from roles.settings import Agent
 from roles.task import Launch, Order, Runtime
-from roles.wire import Named, Request, as_event
 
 SHARE = 0.95
 """Of the time an attempt has, what the agent takes, so that it ends by itself and says why."""
 
-_PROGRAM = "import os; from roles.agent import main; main(os.environ)"
+_PROGRAM = "import os; from roles.builtin.agent import main; main(os.environ)"
 
 
 def launch(order: Order) -> Launch:

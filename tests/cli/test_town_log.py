@@ -15,8 +15,7 @@ from click.testing import CliRunner
 from beads.model import Attempt, Usage
 from cli.main import town
 from cli.town_log import in_words
-from roles.drive import as_line
-from roles.events import Acted, Began, Ended, Event, Said, Troubled, Used
+from roles.events import Acted, Began, Ended, Event, Said, Troubled, Used, as_line
 from roles.logs import attempt_label, lines
 from tests.towns import TOWN, make_town, molecule, pour, run, sandboxed, settings_with, snapshot, until
 
@@ -67,7 +66,7 @@ def test_the_log_of_an_attempt(tmp_path: Path) -> None:
     ]
     # As of an agent whose program is of another kind; its last line is torn.
     (repository / "town.toml").write_text("[agents.other]\n[gate]\ncommands = ['true']\n")
-    path.write_text("".join(as_line(event, "2026-01-02T03:04:05+00:00") for event in EVENTS) + '{"at": "20')
+    path.write_text("".join(as_line(event, "2026-01-02T03:04:05+00:00") + "\n" for event in EVENTS) + '{"at": "20')
     shown = said(repository, step, "--attempt", "1").splitlines()
     assert shown[1] == "03:04:05  began     big-model 5e55"
     assert shown[-2:] == ["03:04:05  ended     finished: done", "satisfied"]

@@ -11,9 +11,9 @@ import sys
 from typing import Any
 
 from beads.clock import SystemClock
+from roles.builtin.talk import Entry, NotServed
+from roles.builtin.tools import described
 from roles.llm import LiteTalker
-from roles.talk import Entry, NotServed
-from roles.tools import described
 
 TALK: list[Entry] = [
     {"role": "system", "content": "Work."},

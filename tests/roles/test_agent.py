@@ -15,14 +15,14 @@ import pytest
 from beads.clock import SystemClock
 from beads.model import Ending, Usage
 from refinery.redaction import Secrets
-from roles.agent import BUDGET_UNHELD, Agent
+from roles.builtin.agent import BUDGET_UNHELD, Agent
+from roles.builtin.talk import Entry, NotServed, Scripted, Talker, Turn, scripted_turn
+from roles.builtin.tools import Hands
+from roles.builtin.trajectory import Trajectory
+from roles.builtin.wire import Named, Request
+from roles.builtin.words import CUT_OFF, HAND_OFF, NO_TOOL
 from roles.events import Acted, Began, Ended, Event, Said, Troubled, Used
-from roles.prompts.builtin import CUT_OFF, HAND_OFF, NO_TOOL
 from roles.settings import Prices
-from roles.talk import Entry, NotServed, Scripted, Talker, Turn, scripted_turn
-from roles.tools import Hands
-from roles.trajectory import Trajectory
-from roles.wire import Named, Request
 
 NONE = Secrets()
 NOON = datetime(2026, 11, 28, 12, tzinfo=UTC)

@@ -17,8 +17,8 @@ from beads.model import Usage
 from beads.ops import Report
 from refinery.processes import LOG_MAX, Exit, kill_strays, start, strays
 from refinery.redaction import NO_SECRETS, Secrets
-from roles.drive import GRACE_SECONDS, LINE_MAX, LINGER_SECONDS, NOTE_MAX, Drive, Limits, Price, as_line
-from roles.events import Acted, Ended, Event, Said, Troubled, Used
+from roles.drive import GRACE_SECONDS, LINE_MAX, LINGER_SECONDS, NOTE_MAX, Drive, Limits, Price
+from roles.events import Acted, Ended, Event, Said, Troubled, Used, as_line
 from tests.roles.scripted import Scripted, agent
 from tests.towns import until
 

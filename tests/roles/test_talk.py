@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from beads.errors import InvalidDocument, InvalidInput
 from beads.model import Ending, Usage
 from refinery.processes import Exit, Kind
-from roles.events import Acted, Began, Ended, Event, Said, Troubled, Used
-from roles.prompts.builtin import INSTRUCTIONS_MAX, opening
+from roles.builtin.talk import refusal, reopening
+from roles.builtin.wire import Request, as_event
+from roles.builtin.words import INSTRUCTIONS_MAX, opening
+from roles.events import Acted, Began, Ended, Event, Said, Troubled, Used, as_line
 from roles.runtimes import builtin, runtime_of
 from roles.settings import Agent, read_settings
-from roles.talk import refusal, reopening
 from roles.task import Order
-from roles.wire import Request, as_event, as_text
 
 NOON = datetime(2026, 11, 28, 12, tzinfo=UTC)
 SESSION = "0b0e7a3c-6f4e-5d1c-9b7e-2f6f1f0a9d11"
@@ -109,7 +109,7 @@ EVENTS: list[Event] = [
 
 @pytest.mark.parametrize("event", EVENTS)
 def test_an_event_comes_back_as_it_went(event: Event) -> None:
-    line = as_text(event)
+    line = as_line(event)
     assert "\n" not in line
     assert as_event(line) == event
 
@@ -135,7 +135,7 @@ def test_what_else_is_printed_is_no_event(line: str) -> None:
 
 def test_the_reader_hears_what_the_program_says_and_how_it_ends(tmp_path: Path) -> None:
     reader = builtin.reader(order(tmp_path))
-    assert [*reader.read(as_text(Said("hi"))), *reader.read("noise")] == [Said("hi")]
+    assert [*reader.read(as_line(Said("hi"))), *reader.read("noise")] == [Said("hi")]
 
     def ends(kind: Kind, code: int | None, output: str = "") -> list[Event]:
         return list(reader.end(Exit(kind, code, None, 1.0, output, 0, "", tmp_path)))
@@ -226,4 +226,4 @@ def test_a_link_out_of_the_tree_is_not_followed(tmp_path: Path) -> None:
 
 
 def test_the_values_that_cross_are_plain_json() -> None:
-    assert json.loads(as_text(Ended("quota", "later", NOON)))["until"] == "2026-11-28T12:00:00Z"
+    assert json.loads(as_line(Ended("quota", "later", NOON)))["until"] == "2026-11-28T12:00:00+00:00"

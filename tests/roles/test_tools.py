@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from beads.clock import SystemClock
-from roles.talk import Call
-from roles.tools import QUIET, Create, Hands, Misused, Result, StrReplace, View, Wish, described, read
+from roles.builtin.talk import Call
+from roles.builtin.tools import QUIET, Create, Hands, Misused, Result, StrReplace, View, Wish, described, read
 from tests.towns import until
 
 

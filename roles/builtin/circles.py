@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from roles.builtin.tools import Result
 from roles.events import Ended
-from roles.tools import Result
 
 MISTAKES_MAX = 3
 """How many answers in a row may have nothing in them that can be done."""

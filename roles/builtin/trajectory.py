@@ -13,7 +13,7 @@ from pathlib import Path
 
 from beads.errors import Unreadable
 from refinery.redaction import Secrets
-from roles.talk import Entry
+from roles.builtin.talk import Entry
 
 TRIM_AT = 0.7
 """The share of the window from which on old results are left out."""

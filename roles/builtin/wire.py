@@ -63,13 +63,6 @@ class Request(Fact):
     keys: tuple[str, ...] = ()
 
 
-def as_text(event: Event) -> str:
-    """An event as one line, without its line feed."""
-    kind = type(event).__name__.lower()
-    values = _adapter(kind).dump_python(event, mode="json")
-    return json.dumps({"event": kind, **values}, ensure_ascii=False)
-
-
 def as_event(line: str) -> Event | None:
     """The event that a line is; None when it is none, such as a warning that a library printed."""
     try:

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 from beads.clock import Clock
 from beads.model import Fact
 from refinery.processes import OUTPUT_MIN, shell, start
-from roles.talk import Call, Entry
+from roles.builtin.talk import Call, Entry
 
 COMMAND_SECONDS = 120.0
 """How long a command may take when the model does not say."""

@@ -1,7 +1,7 @@
 """The built-in agent: a loop around one conversation, in a process that :mod:`roles.runtimes.builtin` starts.
 
-The model wishes, :class:`roles.tools.Hands` does it, :class:`roles.trajectory.Trajectory` keeps it, and each limit is
-looked at before a model is asked. What it says is a hint to the polecat; only criteria decide.
+The model wishes, :class:`.tools.Hands` does it, :class:`.trajectory.Trajectory` keeps it, and each limit is looked at
+before a model is asked. What it says is a hint to the polecat; only criteria decide.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from beads.clock import Clock, SystemClock
 from beads.errors import TownError
 from beads.model import Usage
 from refinery.sandbox import environment, secrets
-from roles import tools
-from roles.circles import Step, stuck
-from roles.events import Acted, Began, Ended, Event, Said, Troubled, Used
+from roles.builtin import tools
+from roles.builtin.circles import Step, stuck
+from roles.builtin.talk import Call, NotServed, Talker, Turn
+from roles.builtin.tools import QUIET, ROOM_MAX, Hands, Misused, Submit
+from roles.builtin.trajectory import Trajectory
+from roles.builtin.wire import Request
+from roles.builtin.words import CUT_OFF, HAND_OFF, INSTRUCTIONS_MAX, NO_TOOL, SYSTEM, opening
+from roles.events import Acted, Began, Ended, Event, Said, Troubled, Used, as_line
 from roles.llm import LiteTalker
 from roles.prices import price
-from roles.prompts.builtin import CUT_OFF, HAND_OFF, INSTRUCTIONS_MAX, NO_TOOL, SYSTEM, opening
-from roles.talk import Call, NotServed, Talker, Turn
-from roles.tools import QUIET, ROOM_MAX, Hands, Misused, Submit
-from roles.trajectory import Trajectory
-from roles.wire import Request, as_text
 
 PAUSES = (1.0, 5.0, 20.0)
 """Seconds after which a provider that is overloaded or cannot be reached is asked again."""
@@ -229,7 +229,7 @@ def main(environ: Mapping[str, str]) -> None:
     plain, hidden = environment(environ, (), {}), secrets(environ, request.keys)
 
     def tell(event: Event) -> None:
-        sys.stdout.write(hidden.text(as_text(event)) + "\n")
+        sys.stdout.write(hidden.text(as_line(event)) + "\n")
         sys.stdout.flush()
 
     try:

@@ -11,10 +11,14 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from functools import cache
+from typing import TYPE_CHECKING, Protocol
 
 from beads.model import Ending, Usage
 from refinery.processes import Exit
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,8 @@ class Ended:
 
 Event = Began | Said | Acted | Used | Troubled | Ended
 
+_KINDS: dict[str, type[Event]] = {kind.__name__.lower(): kind for kind in (Began, Said, Acted, Used, Troubled, Ended)}
+
 
 class Reader(Protocol):
     """Makes events of what one run of an agent's program prints. It must take any text without failing."""
@@ -98,6 +104,32 @@ def facts(event: Event) -> dict[str, object]:
 def as_line(event: Event, at: str = "") -> str:
     """An event as one line of JSON without its line feed, and when it was, where that is to be kept."""
     return json.dumps({**({"at": at} if at else {}), **facts(event)}, ensure_ascii=False)
+
+
+def as_event(line: str) -> Event | None:
+    """The event that a line is; None when it is none, such as a warning that a library printed."""
+    from pydantic import ValidationError
+
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    kind = str(found.pop("event", "")) if isinstance(found, dict) else ""
+    if kind not in _KINDS:
+        return None
+    found.pop("at", None)
+    try:
+        return _adapter(kind).validate_python(found, strict=False)
+    except ValidationError:
+        return None
+
+
+@cache
+def _adapter(kind: str) -> TypeAdapter[Event]:
+    """What knows the form of a kind of event; made when it is needed, as every command of ours imports this."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(_KINDS[kind])
 
 
 def _plain(value: object) -> object:

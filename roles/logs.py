@@ -7,10 +7,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from beads.chain import log_of
-from beads.model import Attempt, Bead
+from beads.model import Attempt, Bead, Usage
+from beads.ops import Report
 from refinery import removal
 from refinery.processes import Exit
 from refinery.redaction import files_below
+from roles.drive import NOTE_MAX
+from roles.events import Began, Said, Used, as_event
 
 KEPT_MAX = 1 << 30
 """How many bytes of logs a clone keeps; what evidence has of them, head and tail, stays in the store."""
@@ -43,6 +46,32 @@ def lines(path: Path, over: Callable[[], bool], pause: Callable[[], None]) -> It
             pause()
     if rest:
         yield rest
+
+
+def told(path: Path, price: Callable[[str, Usage], float | None], model: str = "") -> Report | None:
+    """What an attempt came to whose worker did not live to say it: as far as the file with its events tells.
+
+    Args:
+        path: that file.
+        price: what tokens of a model cost, for programs that do not say it.
+        model: the one that it was to use.
+    """
+    session, said, used = "", "", Used()
+    for line in lines(path, lambda: True, lambda: None):
+        match as_event(line.decode(errors="replace")):
+            case Began(session=name, model=kind):
+                session, model = name or session, kind or model
+            case Said(text=text) if text.strip():
+                said = text
+            case Used() as found:
+                used = found
+            case _:
+                pass
+    if not (session or said or used.usage or used.cost is not None):
+        return None
+    cost = price(model, used.usage) if used.cost is None and used.usage else used.cost
+    note = said[-NOTE_MAX:]
+    return Report(ending="cancelled", model=model, session=session, note=note, usage=used.usage, cost=cost)
 
 
 def keep(exit: Exit, logs: Path) -> None:

@@ -7,23 +7,25 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 
-from beads import heartbeat, liveness, sync
+from beads import graph, heartbeat, liveness, sync
 from beads.errors import LostRace, NotFound, Unreadable
 from beads.heartbeat import Renewed
 from beads.model import Bead
-from beads.ops import Release
+from beads.ops import Release, Spend
 from beads.store import Snapshot
 from refinery import removal
 from refinery.git import ABSENT
 from refinery.merge import SCRATCH
 from refinery.processes import kill_strays
 from refinery.refinery import GATE_LOGS
-from roles.logs import trim
+from roles.logs import attempt_label, told, trim
+from roles.prices import price
 from roles.site import BRANCHES, REQUESTS, Site, branch_of
 
 WITNESS = "witness"
@@ -146,11 +148,23 @@ def _reclaim(site: Site, action: Reclaim) -> str:
     reason = f"{action.reason}; uncommitted work is in {saved[:12]}" if saved else action.reason
     release = Release(id=bead.id, worker=action.worker, epoch=action.epoch, end="died", reason=reason)
     try:
-        site.store.commit(WITNESS, [release])
+        site.store.commit(WITNESS, [*_spent(site, bead, action), release])
     except LostRace:
         return ""
     _lay_to_rest(site, action.worker)
     return f"took {bead.id} back: {reason}"
+
+
+def _spent(site: Site, bead: Bead, action: Reclaim) -> Iterator[Spend]:
+    """What the attempts of a dead worker came to, as far as their agents had told: that money is gone, too."""
+    for step in graph.steps(site.store.snapshot(), bead):
+        for attempt in step.attempts:
+            if attempt.end is None and attempt.worker == action.worker:
+                agent = site.settings.agents.get(attempt.runtime)
+                events = site.logs(bead.id) / f"{attempt_label(step, attempt)}.events"
+                report = told(events, partial(price, overrides=agent.prices if agent else None), attempt.model)
+                if report is not None:
+                    yield Spend(id=step.id, worker=action.worker, epoch=action.epoch, report=report)
 
 
 def _ran_out(site: Site, action: Reclaim) -> bool:

@@ -1,23 +1,11 @@
-"""What the built-in agent's process is asked, and how it tells what it does: one line of JSON for each event."""
+"""What the built-in agent's process is asked; what it tells is the events themselves, a line each."""
 
 from __future__ import annotations
 
-import json
-from functools import cache
-
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field
 
 from beads.model import Fact
-from roles.events import Acted, Began, Ended, Event, Said, Troubled, Used
 from roles.settings import Prices
-
-_KINDS: dict[str, type[Event]] = {kind.__name__.lower(): kind for kind in (Began, Said, Acted, Used, Troubled, Ended)}
-
-
-@cache
-def _adapter(kind: str) -> TypeAdapter[Event]:
-    """What knows the form of a kind of event; made when it is needed, as every command of ours imports this."""
-    return TypeAdapter(_KINDS[kind])
 
 
 class Named(Fact):
@@ -61,18 +49,3 @@ class Request(Fact):
     tokens: int | None = None
     seconds: float
     keys: tuple[str, ...] = ()
-
-
-def as_event(line: str) -> Event | None:
-    """The event that a line is; None when it is none, such as a warning that a library printed."""
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    kind = str(found.pop("event", "")) if isinstance(found, dict) else ""
-    if kind not in _KINDS:
-        return None
-    try:
-        return _adapter(kind).validate_python(found, strict=False)
-    except ValidationError:
-        return None

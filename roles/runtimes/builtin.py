@@ -8,8 +8,8 @@ from uuid import UUID
 
 from beads.errors import InvalidInput
 from refinery.processes import Exit
-from roles.builtin.wire import Named, Request, as_event
-from roles.events import Ended, Event
+from roles.builtin.wire import Named, Request
+from roles.events import Ended, Event, as_event
 from roles.llm import SURROUNDINGS
 from roles.runtimes.trouble import ending_of
 from roles.settings import Agent

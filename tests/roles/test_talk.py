@@ -14,9 +14,9 @@ from beads.errors import InvalidDocument, InvalidInput
 from beads.model import Ending, Usage
 from refinery.processes import Exit, Kind
 from roles.builtin.talk import refusal, reopening
-from roles.builtin.wire import Request, as_event
+from roles.builtin.wire import Request
 from roles.builtin.words import INSTRUCTIONS_MAX, opening
-from roles.events import Acted, Began, Ended, Event, Said, Troubled, Used, as_line
+from roles.events import Acted, Began, Ended, Event, Said, Troubled, Used, as_event, as_line
 from roles.runtimes import builtin, runtime_of
 from roles.settings import Agent, read_settings
 from roles.task import Order

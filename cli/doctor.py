@@ -95,7 +95,10 @@ def _agents(site: Site) -> Iterator[tuple[bool, str]]:
         runtime = runtime_of(agent)
         program = agent.command[0] if agent.command else runtime.program or "sh"
         found = shutil.which(program, path=site.environ.get("PATH", ""))
-        yield bool(found), f"agent {name}: {found or f'{program!r} is not on the PATH'}{_get(runtime, found)}"
+        if agent.runtime == "builtin":
+            yield True, f"agent {name}: our own, with {', '.join((agent.model, *agent.models))}"
+        else:
+            yield bool(found), f"agent {name}: {found or f'{program!r} is not on the PATH'}{_get(runtime, found)}"
         if runtime.program:
             yield True, f"agent {name}: {_tried(runtime, found if not agent.command else None, site)}"
         if agent.environment is None and runtime.environment:

@@ -140,10 +140,14 @@ class Sandbox:
         if boxed:
             program, limits = _bwrap(self.host) or "bwrap", _for_shells(self.bounds)
             return bubblewrap.around(program, seen, directory, network=reach.network, limits=limits)
-        private = self.private / "private" / directory.name
+        private = self.scratch(directory.name)
         removal.delete(private)
         private.mkdir(parents=True)
         return landlock.around(seen, private, network=reach.network, limits=_for_resource(self.bounds))
+
+    def scratch(self, name: str) -> Path:
+        """Where Landlock lets what runs in a directory of that name keep its temporary files."""
+        return self.private / "private" / name
 
 
 def trials(host: Host) -> list[Trial]:

@@ -202,7 +202,8 @@ def _sweep(site: Site, bead_id: str) -> str:
         head = site.git.resolve(ref)
         if head is not None:
             _drop(site, bead, ref, head)
-    removal.delete(site.homes / bead_id)
+    for own in (site.homes / bead_id, site.sandbox.scratch(bead_id)):
+        removal.delete(own)
     if site.remote is not None:
         with suppress(Unreadable):
             site.remote.discard(bead_id)

@@ -1,25 +1,25 @@
 """A molecule as its chain of steps: where each stands, what was found of its criteria, what it took. Pure.
 
-A molecule may have ten thousand steps of which few were begun, and is shown in less than a second: a step that nobody
-has begun is not read further than its title.
+A molecule may have ten thousand steps, and is shown in less than a second: what is said of a step that was begun is
+kept in the index, and one that nobody has begun is not read further than its title.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from beads.criteria import in_words
 from beads.ids import check_id
 from beads.index import Part
 from beads.toml import loads
 
-# How a bead's file says that there is at least one of either.
-_BEGUN = re.compile(rb"^(?:\[\[)?(?:attempts|evidence)(?:\]\]$| = \[)", re.MULTILINE)
-
+if TYPE_CHECKING:
+    from beads.model import Bead
 
 # A text in which nothing is escaped says what it says.
 _PLAIN_TITLE = re.compile(rb'title = "([^"\\]*)"')
@@ -49,6 +49,9 @@ class Found(NamedTuple):
     seconds: float = 0.0
     output: str = ""
     digest: str = ""
+
+
+_AT = Found._fields.index("at")
 
 
 class Spent(NamedTuple):
@@ -104,18 +107,26 @@ def links(parts: Iterable[Part]) -> Iterator[Link]:
         Unreadable: one cannot be read.
     """
     for part in parts:
-        if _BEGUN.search(part.data) is None:
+        if part.link is None:
             yield Link(part.id, _title(part), part.status, part.outcome, Spent(), ())
         else:
-            facts = loads(_work(part.data), part.id)
-            yield Link(part.id, _title(part), part.status, part.outcome, spent(facts), found(facts))
+            title, took, said = json.loads(part.link)
+            yield Link(part.id, title, part.status, part.outcome, Spent(*took), tuple(map(_restored, said)))
 
 
-def _work(data: bytes) -> bytes:
-    """What a bead's file says from its criteria on: that comes last, and the rest takes as long to read."""
-    # Only a text of several lines could hold a line that looks like the beginning of it.
-    begins = [] if b'"""' in data else [data.find(mark) for mark in (b"\ncriteria = [", b"\n[[")]
-    return data[min((at for at in begins if at >= 0), default=0) :]
+def summary(bead: Bead) -> str | None:
+    """What the index keeps of a step that was begun; None for all else."""
+    if bead.issue_type != "step" or not (bead.attempts or bead.evidence):
+        return None
+    from beads.model import facts
+
+    said = facts(bead)
+    return json.dumps([bead.title, spent(said), found(said)], default=datetime.isoformat, ensure_ascii=False)
+
+
+def _restored(said: list[Any]) -> Found:
+    there = Found(*said)
+    return there._replace(at=datetime.fromisoformat(said[_AT])) if said[_AT] else there
 
 
 def _title(part: Part) -> str:

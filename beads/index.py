@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from beads.git import Oid
     from beads.model import Bead
 
-VERSION = 4
+VERSION = 5
 """The version of the tables; a file of another one is made anew."""
 
 BUSY_SECONDS = 3.0
@@ -66,12 +66,21 @@ class Row(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A step as the index keeps it: its id, the blob it is in, its status, and how it ended if it did."""
+    """A step as the index keeps it.
+
+    Attributes:
+        id: its id.
+        data: the blob it is in.
+        status: as it is stored.
+        outcome: how it ended, if it did.
+        link: what ``beads/chain.py`` says of it; None for a step that nobody has begun.
+    """
 
     id: str
     data: bytes
     status: str
     outcome: str | None
+    link: str | None
 
 
 class Reader:
@@ -212,7 +221,7 @@ class Reader:
 
     def parts(self, bead_id: str) -> Iterator[Part]:
         """The steps of a molecule, in the order of their ids; deleted ones left out."""
-        sql = "SELECT id, data, status, outcome FROM beads WHERE parent = ? AND type = 'step'"
+        sql = "SELECT id, data, status, outcome, link FROM beads WHERE parent = ? AND type = 'step'"
         return map(Part._make, self._stream(f"{sql} AND outcome IS NOT 'deleted' ORDER BY place", (bead_id,)))
 
     def part_ids(self, bead_id: str) -> list[str]:

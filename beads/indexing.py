@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from beads import graph, spending
+from beads import chain, graph, spending
 from beads.draft import Draft, related
 from beads.errors import InvalidInput, NotFound, TownError
 from beads.files import turn
@@ -42,6 +42,7 @@ CREATE TABLE beads (
     status TEXT, outcome TEXT, type TEXT, priority INTEGER, assignee TEXT, parent TEXT, created INTEGER,
     merge INTEGER, work INTEGER,
     kind TEXT, held INTEGER NOT NULL DEFAULT 0, deferred INTEGER NOT NULL DEFAULT 0, reason TEXT, waits TEXT,
+    link TEXT,
     data BLOB NOT NULL
 );
 CREATE TABLE edges (target TEXT, source TEXT, PRIMARY KEY (target, source)) WITHOUT ROWID;
@@ -90,12 +91,12 @@ BEGIN {_UNCOUNT} {_COUNT} END;
 SCHEMA = TABLES + INDEXES + COUNTS
 
 _UPSERT = """INSERT INTO beads (id, place, oid, status, outcome, type, priority, assignee, parent, created, merge, work,
-kind, deferred, reason, waits, held, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+kind, deferred, reason, waits, held, link, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET oid = excluded.oid, status = excluded.status, outcome = excluded.outcome,
 type = excluded.type, priority = excluded.priority, assignee = excluded.assignee, parent = excluded.parent,
 created = excluded.created, merge = excluded.merge, work = excluded.work, kind = excluded.kind,
 deferred = excluded.deferred, reason = excluded.reason, waits = excluded.waits, held = excluded.held,
-data = excluded.data"""
+link = excluded.link, data = excluded.data"""
 
 _N = "n FROM beads WHERE id = ?"
 _FOUND_BY = (
@@ -201,7 +202,7 @@ def _row(update: Update, stands: Standing) -> tuple[object, ...]:
     if bead is None:
         # A file that is no bead has a place, so that whoever reads it is told.
         blank = (None,) * 8
-        return (update.id, natural(update.id), oid, "open", *blank, *_NOWHERE, 0, update.data)
+        return (update.id, natural(update.id), oid, "open", *blank, *_NOWHERE, 0, None, update.data)
     if bead.closed:
         stands = ("closed" if graph.is_unit(bead) else None, 0, f"closed: {bead.outcome or 'done'}", None)
     return (
@@ -219,6 +220,7 @@ def _row(update: Update, stands: Standing) -> tuple[object, ...]:
         graph.is_unit(bead) and bead.issue_type not in graph.UNLISTED,
         *stands,
         micros(bead.lease.until if bead.lease else None),
+        chain.summary(bead),
         update.data,
     )
 

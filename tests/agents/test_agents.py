@@ -165,7 +165,10 @@ def test_is_killed_half_way_and_resumed(cli: Cli, town: Path, monkeypatch: pytes
         land(repository)
         assert git(repository, "show", "main:parts/one") == "ok"
         died, last = attempts(repository)
-        assert (died.end, died.usage, died.cost) == ("died", None, None)
+        # Some programs tell what they use as they go, the others only at their end.
+        assert died.end == "died"
+        assert died.usage in (None, before)
+        assert (died.cost is None) == (died.usage is None)
         assert last.end == "satisfied"
         assert_spent(cli, last, server.used.since(before))
         tell("killed", "resumed")

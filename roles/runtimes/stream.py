@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -119,7 +120,7 @@ def brief(value: object) -> str:
 
 
 @dataclass
-class JsonReader:
+class JsonReader(ABC):
     """Reads programs that print a JSON object a line; subclasses say what an object means.
 
     Attributes:
@@ -159,9 +160,9 @@ class JsonReader:
             events.append(Began(self.order.session))
         return events
 
+    @abstractmethod
     def take(self, found: Mapping[str, object]) -> Iterator[Event]:
         """What one object means."""
-        raise NotImplementedError
 
     def left(self) -> Iterator[Event]:
         """What is told by the files that the program has left."""

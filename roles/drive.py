@@ -234,10 +234,7 @@ class Drive:
 
     def _reckon(self) -> None:
         """What it has cost so far; None where nobody knows, or where a program says what cannot be."""
-        cost, usage = self._used.cost, self._used.usage
-        if cost is None and usage is not None:
-            cost = self._price(self._model, usage)
-        self._cost = cost if cost is not None and math.isfinite(cost) and cost >= 0 else None
+        self._cost = self._used.worth(lambda usage: self._price(self._model, usage))
 
 
 class _Lines:

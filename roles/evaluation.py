@@ -124,7 +124,5 @@ def _reviewing(station: Station, agent: Agent, prompt: str, label: str) -> Order
 
 def _cost(agent: Agent, found: review.Heard) -> float | None:
     """What a review by an agent has cost, as far as that is known."""
-    used = found.used
-    if used is None or used.cost is not None or used.usage is None:
-        return used.cost if used else None
-    return price(found.model or agent.model, used.usage, agent.prices)
+    model = found.model or agent.model
+    return found.used.worth(lambda usage: price(model, usage, agent.prices)) if found.used else None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -54,6 +54,16 @@ class Used:
 
     usage: Usage | None = None
     cost: float | None = None
+
+    def worth(self, price: Callable[[Usage], float | None]) -> float | None:
+        """What it has cost, by what it says itself or else by a price of its tokens; None where nobody knows.
+
+        What no cost can be, such as less than nothing, is not known either.
+        """
+        cost = self.cost
+        if cost is None and self.usage is not None:
+            cost = price(self.usage)
+        return cost if cost is not None and math.isfinite(cost) and cost >= 0 else None
 
 
 @dataclass(frozen=True)

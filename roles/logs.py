@@ -69,7 +69,7 @@ def told(path: Path, price: Callable[[str, Usage], float | None], model: str = "
                 pass
     if not (session or said or used.usage or used.cost is not None):
         return None
-    cost = price(model, used.usage) if used.cost is None and used.usage else used.cost
+    cost = used.worth(lambda usage: price(model, usage))
     note = said[-NOTE_MAX:]
     return Report(ending="cancelled", model=model, session=session, note=note, usage=used.usage, cost=cost)
 

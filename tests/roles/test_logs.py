@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from roles.logs import trim
+import pytest
+
+from beads.model import Usage
+from roles.logs import told, trim
 
 
 def log(logs: Path, molecule: str, name: str, size: int, age: int) -> Path:
@@ -32,3 +35,14 @@ def test_what_fits_stays(tmp_path: Path) -> None:
     trim(tmp_path, lambda _: True, most=400)
     assert path.exists()
     trim(tmp_path / "nowhere", lambda _: True)
+
+
+@pytest.mark.parametrize("cost", ["NaN", "-1", "1e999"])
+def test_what_cannot_be_a_cost_is_none_that_a_dead_worker_leaves(tmp_path: Path, cost: str) -> None:
+    events = tmp_path / "a.events"
+    events.write_text(
+        f'{{"event": "said", "text": "hi"}}\n{{"event": "used", "usage": {{"input": 5}}, "cost": {cost}}}\n'
+    )
+    report = told(events, lambda _model, _usage: None)
+    assert report is not None
+    assert (report.note, report.usage, report.cost) == ("hi", Usage(input=5), None)

@@ -73,7 +73,8 @@ def mayor(
     """
     from beads.errors import InvalidInput
     from cli.config import open_site
-    from roles.mayor import accept, propose_plan, render
+    from roles.proposal import accept, propose_plan
+    from roles.showing import render
 
     site = open_site(session.start)
     plan = plan_of(session, what, given(variables, name, criteria))

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from beads.store import Store
-from roles.mayor import accept, propose
+from roles.proposal import accept, propose
 from tests.beads.clocks import Virtual
 from tests.beads.victim import kill_before
 

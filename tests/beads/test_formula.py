@@ -19,7 +19,7 @@ from beads.expansion import expand, remarks, sample
 from beads.formula import Formula, InvalidValue, instance, read_formula
 from beads.plan import Molecule, Plan, PlannedCriterion, read_plan
 from beads.toml import Document, dumps
-from roles.mayor import accept, propose_plan
+from roles.proposal import accept, propose_plan
 from tests.world import commit, git
 
 HEAD = """\

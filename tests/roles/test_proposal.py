@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from beads import Bead, Store, graph
 from beads.errors import InvalidDocument, LostRace, Refused
 from beads.ops import Claim, Close, Create, Depend, Label, Release, Submit, Update
-from roles.mayor import Proposal, accept, propose, render
+from roles.proposal import Proposal, accept, propose
 from roles.settings import Agent, ReviewTable, Settings
+from roles.showing import render
 from tests.world import ROOT, git
 
 EXAMPLE = (ROOT / "examples" / "plan.toml").read_bytes()
@@ -428,7 +429,7 @@ import sys, time
 from pathlib import Path
 from beads.errors import LostRace
 from beads import Store
-from roles.mayor import accept, propose
+from roles.proposal import accept, propose
 
 repository, ref, plan, go = sys.argv[1:]
 store = Store.open(Path(repository), ref=ref)

@@ -74,18 +74,19 @@ def pour(
       bead pour codemod-per-file --var "files=$(git ls-files '*.py')" --var 'change=sed -i s/old/new/ "$1"' \\
         --var 'check=! grep -q old "$1"' --var "test=make test"
     """
-    from roles import mayor
+    from roles.proposal import accept, propose_plan
+    from roles.showing import render as in_words
 
     plan = plan_of(session, what, given(variables, name, criteria))
-    proposal = mayor.propose_plan(plan, session.store, session.actor)
+    proposal = propose_plan(plan, session.store, session.actor)
     beads = [bead for item in proposal.items for bead in (item.molecule, *item.steps)]
     if dry_run:
         if session.json:
             render.echo_json([render.bead_json(bead) for bead in beads])
         else:
-            click.echo(mayor.render(proposal), nl=False)
+            click.echo(in_words(proposal), nl=False)
         return
-    written = mayor.accept(proposal, session.store, session.actor)
+    written = accept(proposal, session.store, session.actor)
     if session.json:
         there = (written.snapshot.get(bead.id) for bead in beads)
         render.echo_json([render.bead_json(bead) for bead in there if bead is not None])

@@ -62,6 +62,7 @@ class Git:
         stdin: str = "",
         ok: Sequence[int] = (0,),
         extra: Mapping[str, str] | None = None,
+        timeout: float | None = None,
     ) -> Output:
         """Run ``git ARGS`` and wait for it.
 
@@ -70,9 +71,10 @@ class Git:
             stdin: text for its standard input.
             ok: exit statuses that are answers rather than failures.
             extra: environment variables for this call.
+            timeout: seconds after which it is killed; None for as long as it takes.
 
         Raises:
-            Unreadable: Git is missing, or ended with a status not in ``ok``.
+            Unreadable: Git is missing, ended with a status not in ``ok``, or took too long.
         """
         try:
             done = subprocess.run(
@@ -84,7 +86,10 @@ class Git:
                 check=False,
                 # Ctrl-C is for us to act on; a Git that it also reached would end half way.
                 process_group=0,
+                timeout=timeout,
             )
+        except subprocess.TimeoutExpired as error:
+            raise Unreadable(f"git {args[0]} took longer than {timeout:g} s in {self.directory}") from error
         except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
             raise Unreadable(f"git cannot be run in {self.directory}: {error}", "Install Git 2.38 or newer.") from error
         out = Output(done.returncode, _text(done.stdout), _text(done.stderr))

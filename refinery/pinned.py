@@ -66,10 +66,15 @@ class PinnedGit(Git):
         self._pins = {"GIT_DIR": str(admin), "GIT_WORK_TREE": str(path), "GIT_INDEX_FILE": index, **configured()}
 
     def run(
-        self, *args: str, stdin: str = "", ok: Sequence[int] = (0,), extra: Mapping[str, str] | None = None
+        self,
+        *args: str,
+        stdin: str = "",
+        ok: Sequence[int] = (0,),
+        extra: Mapping[str, str] | None = None,
+        timeout: float | None = None,
     ) -> Output:
         """As :meth:`Git.run`."""
-        return super().run(*args, stdin=stdin, ok=ok, extra={**self._pins, **(extra or {})})
+        return super().run(*args, stdin=stdin, ok=ok, extra={**self._pins, **(extra or {})}, timeout=timeout)
 
     def commit_of(self, revision: str) -> str:
         """The commit that a revision names.

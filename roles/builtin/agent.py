@@ -16,13 +16,12 @@ from beads.clock import Clock, SystemClock
 from beads.errors import TownError
 from beads.model import Usage
 from refinery.sandbox import environment, secrets
-from roles.builtin import tools
 from roles.builtin.circles import Step, stuck
 from roles.builtin.talk import Call, NotServed, Talker, Turn
-from roles.builtin.tools import QUIET, ROOM_MAX, Hands, Misused, Submit
+from roles.builtin.tools import QUIET, ROOM_MAX, Hands, Misused, Result, Tools, in_short
 from roles.builtin.trajectory import Trajectory
 from roles.builtin.wire import Request
-from roles.builtin.words import CUT_OFF, HAND_OFF, INSTRUCTIONS_MAX, NO_TOOL, SYSTEM, opening
+from roles.builtin.words import CUT_OFF, HAND_OFF
 from roles.events import Acted, Began, Ended, Event, Said, Troubled, Used, as_line
 from roles.llm import LiteTalker
 from roles.prices import price
@@ -47,7 +46,7 @@ class Agent:
         request: what it is about.
         talkers: the models, the first to ask first.
         trajectory: the conversation.
-        hands: what does what the model wishes.
+        tools: what the model can do.
         clock: what measures the time.
         tell: told each event as it comes.
     """
@@ -55,7 +54,7 @@ class Agent:
     request: Request
     talkers: Sequence[Talker]
     trajectory: Trajectory
-    hands: Hands
+    tools: Tools
     clock: Clock
     tell: Callable[[Event], None]
     _done: list[Step] = field(default_factory=list)
@@ -98,8 +97,8 @@ class Agent:
         """Begin the conversation, or take it up where a run that may have been killed left it."""
         prompt = self.request.prompt
         if len(self.trajectory) == 0:
-            self.trajectory.add({"role": "system", "content": SYSTEM})
-            prompt = opening(self.hands.directory, prompt, min(INSTRUCTIONS_MAX, self._talker.window))
+            self.trajectory.add({"role": "system", "content": self.tools.system})
+            prompt = self.tools.opening(prompt, self._talker.window)
         self.trajectory.settle()
         self.trajectory.add({"role": "user", "content": prompt})
 
@@ -141,7 +140,7 @@ class Agent:
             left = self.request.seconds - self._spent()
             try:
                 view = self.trajectory.view(self._talker.name)
-                turn = self._talker.say(view, tools.described(), max(1.0, min(CALL_SECONDS, left)))
+                turn = self._talker.say(view, self.tools.described(), max(1.0, min(CALL_SECONDS, left)))
             except NotServed as error:
                 wait = pause
                 if error.ending == "quota":
@@ -188,28 +187,31 @@ class Agent:
     def _follow(self, turn: Turn) -> Ended | None:
         """Do what the model wishes; how the run ended, if that was its last wish."""
         self._mistakes += 1
-        if not turn.calls:
-            self.trajectory.add({"role": "user", "content": CUT_OFF if turn.cut else NO_TOOL})
         end = None
+        if not turn.calls:
+            heard = CUT_OFF if turn.cut else self.tools.heard(turn.text)
+            if isinstance(heard, Ended):
+                return heard
+            self.trajectory.add({"role": "user", "content": heard})
         for call in turn.calls:
             end = self._do(call) or end
         return end
 
     def _do(self, call: Call) -> Ended | None:
         try:
-            wish = tools.read(call)
+            wish = self.tools.read(call)
         except Misused as error:
-            self._answer(call, tools.Result(str(error), ok=False))
+            self._answer(call, Result(str(error), ok=False))
             return None
         self._mistakes = 0
         self.trajectory.begin(call.id)
-        result = self.hands.do(wish, self.request.seconds - self._spent())
+        result = self.tools.do(wish, self.request.seconds - self._spent())
         self._answer(call, result)
-        self.tell(Acted(call.tool, tools.in_short(wish), result.ok))
+        self.tell(Acted(call.tool, in_short(wish), result.ok))
         self._done.append(Step((call.tool, wish.model_dump_json()), result))
-        return Ended("finished", wish.summary) if isinstance(wish, Submit) else None
+        return self.tools.end(wish, result)
 
-    def _answer(self, call: Call, result: tools.Result) -> None:
+    def _answer(self, call: Call, result: Result) -> None:
         self.trajectory.add({"role": "tool", "tool_call_id": call.id, "content": result.text})
 
     def _hand_off(self) -> Ended:

@@ -9,7 +9,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple, Protocol
 
 from pydantic import Field, ValidationError
 
@@ -17,6 +17,8 @@ from beads.clock import Clock
 from beads.model import Fact
 from refinery.processes import OUTPUT_MIN, shell, start
 from roles.builtin.talk import Call, Entry
+from roles.builtin.words import INSTRUCTIONS_MAX, NO_TOOL, SYSTEM, opening
+from roles.events import Ended
 
 COMMAND_SECONDS = 120.0
 """How long a command may take when the model does not say."""
@@ -40,6 +42,7 @@ QUIET = {
 }
 """What keeps commands from asking somebody who is not there, and from drawing bars into a file."""
 
+_PROBLEMS_MAX = 8
 _FILE_MAX = 10 << 20
 _LINE_MAX = 1000
 _NEAR_LINES_MAX = 20_000
@@ -84,15 +87,14 @@ class Submit(Fact):
     summary: str = Field(min_length=1, description="What you did, for whoever goes on, in a few sentences.")
 
 
-Wish = Bash | View | StrReplace | Create | Submit
-
-_TOOLS: dict[str, type[Wish]] = {
+TOOLS: dict[str, type[Fact]] = {
     "bash": Bash,
     "view": View,
     "str_replace": StrReplace,
     "create": Create,
     "submit": Submit,
 }
+"""The tools by their names."""
 
 
 class Misused(Exception):
@@ -106,45 +108,77 @@ class Result(NamedTuple):
     ok: bool = True
 
 
-def described() -> list[Entry]:
-    """The tools, as a model is told of them."""
-    return [{"type": "function", "function": _function(name, tool)} for name, tool in _TOOLS.items()]
+class Tools(Protocol):
+    """What a model can do, and what it is told of that."""
+
+    @property
+    def system(self) -> str:
+        """The first words to it."""
+        ...
+
+    def opening(self, prompt: str, most: int) -> str:
+        """What it is told then: its task, and what belongs to that, of which no part is longer than ``most``."""
+        ...
+
+    def described(self) -> list[Entry]:
+        """The tools, as a model is told of them."""
+        ...
+
+    def read(self, call: Call) -> Fact:
+        """What it wants.
+
+        Raises:
+            Misused: there is no such tool, or its arguments are not as they have to be.
+        """
+        ...
+
+    def do(self, wish: Fact, seconds: float) -> Result:
+        """Carry it out, in at most so many seconds."""
+        ...
+
+    def end(self, wish: Fact, result: Result) -> Ended | None:
+        """How the run ends with that; None when it goes on."""
+        ...
+
+    def heard(self, text: str) -> Ended | str:
+        """What is to be made of an answer that uses no tool: the end of the run, or what is said to that."""
+        ...
 
 
-def _function(name: str, tool: type[Wish]) -> dict[str, object]:
+def described(tools: Mapping[str, type[Fact]]) -> list[Entry]:
+    """Tools by their names, as a model is told of them."""
+    return [{"type": "function", "function": _function(name, tool)} for name, tool in tools.items()]
+
+
+def _function(name: str, tool: type[Fact]) -> dict[str, object]:
     schema = tool.model_json_schema()
-    told = {key: {k: v for k, v in of.items() if k != "title"} for key, of in schema["properties"].items()}
-    parameters = {"type": "object", "properties": told, "required": schema["required"], "additionalProperties": False}
+    told = {key: {k: v for k, v in of.items() if k != "title"} for key, of in schema.get("properties", {}).items()}
+    parameters = {"type": "object", "properties": told, "additionalProperties": False}
+    parameters |= {key: schema[key] for key in ("required", "$defs") if key in schema}
     return {"name": name, "description": " ".join((tool.__doc__ or "").split()), "parameters": parameters}
 
 
-def read(call: Call) -> Wish:
-    """What a model wants.
+def read(call: Call, tools: Mapping[str, type[Fact]]) -> Fact:
+    """What a model wants, of tools by their names.
 
     Raises:
         Misused: there is no such tool, or its arguments are not as they have to be.
     """
-    tool = _TOOLS.get(call.tool)
+    tool = tools.get(call.tool)
     if tool is None:
-        raise Misused(f"There is no tool {call.tool!r}. There are: {', '.join(_TOOLS)}.")
+        raise Misused(f"There is no tool {call.tool!r}. There are: {', '.join(tools)}.")
     try:
         return tool.model_validate_json(call.arguments or "{}")
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise Misused(f"The arguments of {call.tool} cannot be used: {where}: {first['msg']}") from error
+        said = "; ".join(
+            f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)[:_PROBLEMS_MAX]
+        )
+        raise Misused(f"The arguments of {call.tool} cannot be used: {said}") from error
 
 
-def in_short(wish: Wish) -> str:
-    """What a tool is used for, in a line."""
-    match wish:
-        case Bash():
-            text = wish.command
-        case Submit():
-            text = wish.summary
-        case _:
-            text = wish.path
-    return " ".join(text.split())[:200]
+def in_short(wish: Fact) -> str:
+    """What a tool is used for, in a line: the first thing that it is told."""
+    return " ".join(str(next(iter(dict(wish).values()), "")).split())[:200]
 
 
 @dataclass(frozen=True)
@@ -164,8 +198,31 @@ class Hands:
     environ: Mapping[str, str]
     room: int
     clock: Clock
+    system: ClassVar[str] = SYSTEM
 
-    def do(self, wish: Wish, seconds: float) -> Result:
+    def opening(self, prompt: str, most: int) -> str:
+        """What the repository says of itself, and the task."""
+        return opening(self.directory, prompt, min(INSTRUCTIONS_MAX, most))
+
+    def described(self) -> list[Entry]:
+        """The tools, as a model is told of them."""
+        return described(TOOLS)
+
+    def read(self, call: Call) -> Fact:
+        """What it wants; raises as :func:`read` does."""
+        return read(call, TOOLS)
+
+    def end(self, wish: Fact, result: Result) -> Ended | None:
+        """It ends with what it submits."""
+        del result
+        return Ended("finished", wish.summary) if isinstance(wish, Submit) else None
+
+    def heard(self, text: str) -> Ended | str:
+        """Nobody is there to be talked to."""
+        del text
+        return NO_TOOL
+
+    def do(self, wish: Fact, seconds: float) -> Result:
         """Carry it out, in at most so many seconds."""
         try:
             match wish:
@@ -177,7 +234,7 @@ class Hands:
                     return self._replace(wish)
                 case Create():
                     return self._create(wish)
-                case Submit():
+                case _:
                     return Result("Noted.")
         except (OSError, ValueError) as error:
             return Result(f"That cannot be done: {error}", ok=False)

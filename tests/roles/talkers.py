@@ -12,7 +12,7 @@ from typing import Any
 
 from beads.clock import SystemClock
 from roles.builtin.talk import Entry, NotServed
-from roles.builtin.tools import described
+from roles.builtin.tools import TOOLS, described
 from roles.llm import LiteTalker
 
 TALK: list[Entry] = [
@@ -41,7 +41,7 @@ def watch(event: str, args: tuple[Any, ...]) -> None:
 def said(name: str, api_base: str) -> dict[str, object]:
     talker = LiteTalker(name, SystemClock(), api_base)
     try:
-        turn = talker.say(TALK, described(), 30.0)
+        turn = talker.say(TALK, described(TOOLS), 30.0)
     except NotServed as error:
         left = (error.until - SystemClock().now()).total_seconds() if error.until else None
         return {"ending": error.ending, "said": error.message, "seconds": left, "window": talker.window}

@@ -12,7 +12,7 @@ import pytest
 
 from beads.clock import SystemClock
 from roles.builtin.talk import Call
-from roles.builtin.tools import QUIET, Create, Hands, Misused, Result, StrReplace, View, Wish, described, read
+from roles.builtin.tools import QUIET, TOOLS, Create, Hands, Misused, Result, StrReplace, View, described, read
 from tests.towns import until
 
 
@@ -25,7 +25,7 @@ def hands(tmp_path: Path) -> Hands:
 
 
 def do(hands: Hands, tool: str, **arguments: object) -> Result:
-    return hands.do(read(Call("1", tool, json.dumps(arguments))), 100.0)
+    return hands.do(read(Call("1", tool, json.dumps(arguments)), TOOLS), 100.0)
 
 
 def test_a_command_runs_in_the_tree_with_nobody_to_ask(hands: Hands) -> None:
@@ -57,7 +57,7 @@ def test_what_a_command_leaves_in_the_background_is_ended(hands: Hands) -> None:
 
 
 def test_no_command_outlives_the_time_that_is_left(hands: Hands) -> None:
-    done = hands.do(read(Call("1", "bash", '{"command": "sleep 60"}')), 0.5)
+    done = hands.do(read(Call("1", "bash", '{"command": "sleep 60"}'), TOOLS), 0.5)
     assert done.text.startswith("It was killed with all that it started, after 1 s.")
 
 
@@ -187,7 +187,7 @@ def test_nothing_outside_of_the_tree_is_changed(hands: Hands, path: str, kind: t
 )
 def test_what_cannot_be_meant_is_no_wish(tool: str, arguments: str) -> None:
     with pytest.raises(Misused):
-        read(Call("1", tool, arguments))
+        read(Call("1", tool, arguments), TOOLS)
 
 
 def test_a_wish_that_python_cannot_carry_out_is_answered(hands: Hands) -> None:
@@ -198,7 +198,9 @@ def test_a_wish_that_python_cannot_carry_out_is_answered(hands: Hands) -> None:
 
 def test_the_tools_are_told_of_plainly() -> None:
     told = {
-        str(tool["function"]["name"]): tool["function"] for tool in described() if isinstance(tool["function"], dict)
+        str(tool["function"]["name"]): tool["function"]
+        for tool in described(TOOLS)
+        if isinstance(tool["function"], dict)
     }
     assert list(told) == ["bash", "view", "str_replace", "create", "submit"]
     assert told["view"]["parameters"] == {

@@ -165,6 +165,8 @@ class Molecule(Fact):
         agent: who does it; empty means the default.
         budget: US dollars that all its steps may cost together; no limit of its own when not given.
         rework: the shell line for the command runtime when it was sent back; empty means the ``run`` lines again.
+        replaces: beads of the store that it takes the place of: they are closed as superseded, and what waited for
+            them waits for it.
         run: short for one step: its command.
         criteria: short for one step: its criteria.
         steps: the steps, in the order they are done unless their ``needs`` say otherwise.
@@ -179,6 +181,7 @@ class Molecule(Fact):
     agent: str = ""
     budget: StrictFloat | None = Field(None, gt=0)
     rework: Annotated[str, AfterValidator(_sayable)] = ""
+    replaces: Array[Needed] = ()
     run: Command = ""
     criteria: Tables[PlannedCriterion] = ()
     steps: Tables[Step] = ()

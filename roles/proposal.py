@@ -6,7 +6,8 @@ again on the state it finds, so that it may be repeated, and refuses to end work
 What an earlier version of the plan left unfinished is dealt with when its molecule is poured in a new version. An
 older version that nobody is at is closed as superseded. One that a worker holds or that is in the queue is left to
 land, and the new one waits for it: taking work away from a worker is a person's decision. What waited for the older
-version waits for the new one instead. Molecules that the plan dropped are shown and left alone.
+version waits for the new one instead. Molecules that the plan dropped are shown and left alone. What a molecule says
+that it ``replaces`` is dealt with as an older version of it, whoever made it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from beads.lines import Place
 from beads.model import Bead, Dependency, Terms
 from beads.ops import Close, Create, Depend, Operation
 from beads.plan import SUPERSEDES, Molecule, Plan, pour, read_plan, source_of
-from beads.store import Snapshot, Store, Written
+from beads.store import Decision, Snapshot, Store, Written
 from refinery.gate import SETTINGS_FILE
 from roles.settings import Settings
 
@@ -47,7 +48,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Older:
-    """A molecule that an earlier version of the plan made, and that is not closed.
+    """A molecule that an earlier version of the plan made and that is not closed, or one that a molecule replaces.
 
     Attributes:
         bead: the molecule as it is in the store.
@@ -63,6 +64,11 @@ class Older:
     def settled(self) -> bool:
         """Whether it was dealt with before: it is marked as superseded, and its successor waits for it."""
         return Dependency(on=self.successor or self.bead.id, type=SUPERSEDES) in self.bead.dependencies
+
+    @property
+    def ends(self) -> bool:
+        """Whether accepting closes it."""
+        return bool(self.successor) and not (self.busy or self.settled or self.bead.closed)
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,7 @@ class Proposal:
     @property
     def ending(self) -> frozenset[str]:
         """The ids of the older versions that accepting closes."""
-        return frozenset(o.bead.id for o in self.older if o.successor and not o.busy and not o.settled)
+        return frozenset(o.bead.id for o in self.older if o.ends)
 
 
 def propose(text: bytes, source: str, store: Store, actor: str, settings: Settings | None = None) -> Proposal:
@@ -117,12 +123,19 @@ def propose_plan(plan: Plan, store: Store, actor: str, settings: Settings | None
         _check_hands(plan, settings)
     snapshot = store.snapshot()
     poured = _pour(plan, snapshot, store, actor)
+    _check_replaced(plan, snapshot)
     items, left = _items(plan, poured, snapshot), older(plan, poured, snapshot)
     return Proposal(plan, tuple(items), tuple(left), tuple(poured), snapshot.commit)
 
 
-def accept(proposal: Proposal, store: Store, actor: str) -> Written:
+def accept(proposal: Proposal, store: Store, actor: str, also: Decision = lambda _: ()) -> Written:
     """Pour the plan of a proposal in one transaction; doing so again changes nothing.
+
+    Args:
+        proposal: what was shown.
+        store: where.
+        actor: who accepts.
+        also: what else is to be done in the same transaction; may raise what keeps all of it from being done.
 
     Raises:
         InvalidDocument: a bead that the plan needs is no longer there.
@@ -141,7 +154,8 @@ def accept(proposal: Proposal, store: Store, actor: str) -> Written:
                 "Look at the plan again before you accept it.",
             )
         # Only what is new, so that the history says what happened and not what was asked for.
-        return [*(create for create in poured if snapshot.get(create.bead.id) is None), *operations]
+        new = (create for create in poured if snapshot.get(create.bead.id) is None)
+        return [*new, *operations, *also(snapshot)]
 
     return store.commit(actor, decide, _subject(proposal))
 
@@ -161,6 +175,19 @@ def _pour(plan: Plan, snapshot: Snapshot, store: Store, actor: str) -> list[Crea
     # Asking for a relation reads the whole state once; asking for each bead alone would open its trees each time.
     snapshot.unclosed()
     return pour(plan, snapshot.prefix, actor, store.clock.now(), snapshot.get)
+
+
+def _check_replaced(plan: Plan, view: graph.View) -> None:
+    """Refuse to take the place of what is not there, or is done."""
+    for index, molecule in enumerate(plan.molecules):
+        for number, name in enumerate(molecule.replaces):
+            bead, place = view.get(name), ("molecules", index, "replaces", number)
+            if bead is None or bead.deleted:
+                raise plan.fault(place, f"there is no bead {name!r}", "`bead list` shows what there is.")
+            if not graph.is_unit(bead) or bead.issue_type in graph.UNLISTED:
+                raise plan.fault(place, f"{name} is a {bead.issue_type}, and no work of its own")
+            if bead.outcome in ("landed", "done"):
+                raise plan.fault(place, f"{name} is {bead.outcome} already", "What is still wrong is new work.")
 
 
 def _check_hands(plan: Plan, settings: Settings) -> None:
@@ -214,13 +241,15 @@ def _quoted(value: object) -> str:
 
 
 def older(plan: Plan, poured: Iterable[Create], view: graph.View) -> list[Older]:
-    """What earlier versions of the plan left in the store unfinished, in the order of the ids."""
+    """What earlier versions of the plan left in the store unfinished, and what it replaces, in the order of the ids."""
     roots = {create.bead.source: create.bead.id for create in poured if create.bead.issue_type == "molecule"}
     start, current = source_of(plan.plan, ""), set(roots.values())
-    found = [b for b in view.unclosed() if b.issue_type == "molecule" and b.source.startswith(start)]
+    found = {b.id: b for b in view.unclosed() if b.issue_type == "molecule" and b.source.startswith(start)}
+    named = {name: roots[source_of(plan.plan, m.id)] for m in plan.molecules for name in m.replaces}
+    found |= {name: bead for name in named if (bead := view.get(name)) is not None and not bead.deleted}
     return [
-        Older(bead, roots.get(bead.source), _busy(view, bead))
-        for bead in sorted(found, key=lambda b: graph.natural(b.id))
+        Older(bead, named.get(bead.id) or roots.get(bead.source), _busy(view, bead))
+        for bead in sorted(found.values(), key=lambda b: graph.natural(b.id))
         if bead.id not in current
     ]
 
@@ -259,7 +288,7 @@ def _retire(old: Older) -> Iterator[Operation]:
     yield Depend(id=old.bead.id, on=successor, type=SUPERSEDES)
     if old.busy:
         yield Depend(id=successor, on=old.bead.id)
-    else:
+    elif not old.bead.closed:
         # Its steps stay as they are, so that reopening it brings back work that is still to be proven.
         yield Close(id=old.bead.id, outcome="superseded", reason=f"superseded by {successor}")
 

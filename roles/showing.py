@@ -68,7 +68,9 @@ def _older_line(old: Older) -> str:
         return f"no longer in the plan: {stands} {_safe(old.bead.title)}; it stays as it is"
     if old.busy or old.settled:
         return f"after: {stands}, an older version, which is left to land first"
-    return f"supersedes: {stands}, an older version, which is closed"
+    if old.bead.closed:
+        return f"in place of: {stands} {_safe(old.bead.title)}"
+    return f"supersedes: {stands} {_safe(old.bead.title)}, which is closed"
 
 
 def _text(label: str, text: str) -> list[str]:

@@ -412,7 +412,7 @@ def test_what_is_there_already_is_shown_as_such(store: Store) -> None:
     assert "4 molecules, 4 steps: 3 new, 1 there already, 1 superseded\n" in shown
     assert f"{c}  c: Do c  [there already, done]\n" in shown
     assert f"    after: {a} (being worked on), an older version, which is left to land first\n" in shown
-    assert f"    supersedes: {b} (open), an older version, which is closed\n" in shown
+    assert f"    supersedes: {b} (open) Do b, which is closed\n" in shown
 
 
 def test_text_cannot_speak_to_the_terminal(store: Store) -> None:

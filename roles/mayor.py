@@ -1,0 +1,423 @@
+"""The Mayor: what people say is stored, answered once, and what it proposes is done when a person accepts it.
+
+Each of its steps is one transaction, decided on the state it finds: killed at any point, the next run goes on from
+what the store says. The answers come from a :class:`roles.brain.Brain`, which can look and change nothing; what it
+says is checked here, by the same code that checks a person's plan file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from beads import graph
+from beads.errors import InvalidInput, NotFound, Refused, TownError
+from beads.model import Attempt, Bead
+from beads.ops import Close, Operation, Update
+from beads.plan import Plan, check_name, read_plan
+from beads.spending import books
+from beads.store import Snapshot, Store
+from refinery.gate import SETTINGS_FILE
+from roles import conversation, routing
+from roles.brain import Brain, NoAnswer, Question, Took
+from roles.conversation import MAYOR, MAYOR_BOOKS, PROPOSAL, Thread, thread
+from roles.events import Event
+from roles.prompts import mayor as words
+from roles.prompts.mayor import Said
+from roles.proposal import Proposal, accept, counted, propose_plan
+from roles.reply import Changes, Reply, changes_text, is_plan, plan_text, read_changes
+from roles.settings import Settings
+from roles.site import Site
+from roles.status import needs, rows
+from roles.study import dossier
+
+_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*-[A-Za-z0-9_.-]*[A-Za-z0-9_]")
+_ABOUT_MAX = 5
+_ROWS_MAX = 150
+
+
+def hear(store: Store, actor: str, text: str, within: str | None = None) -> str:
+    """Store what a person says; the conversation it is part of.
+
+    Args:
+        store: the store.
+        actor: who says it.
+        text: what.
+        within: the conversation; None begins one, or finds the one that began so and goes on.
+
+    Raises:
+        InvalidInput: nothing is said.
+        NotFound: there is no such conversation.
+        Refused: it is over.
+    """
+    if not text.strip():
+        raise InvalidInput("nothing is said", "Say what you want done.")
+    name = [within or ""]
+
+    def decide(snapshot: Snapshot) -> Sequence[Operation]:
+        now = store.clock.now()
+        if within is None:
+            name[0], operations = conversation.begin(snapshot, snapshot.prefix, actor, text, now)
+            return operations
+        return conversation.say(thread(snapshot, within), snapshot.prefix, actor, text, now)
+
+    store.commit(actor, decide, f"say: {conversation.title(text)}")
+    return name[0]
+
+
+@dataclass(frozen=True)
+class Mayor:
+    """Answers, by means of a brain.
+
+    Attributes:
+        site: the clone.
+        brain: what finds the answers.
+        tell: told what happens while one is looked for.
+        trial: tries a plan's criteria on main: what is wrong with it in words for whoever made it, and what was found
+            in words for a person.
+    """
+
+    site: Site
+    brain: Brain
+    tell: Callable[[Event], None]
+    trial: Callable[[Plan], tuple[str, str]] = lambda _: ("", "")
+
+    def answer(self, name: str) -> Thread:
+        """Answer what is unanswered in a conversation; where nothing is, nothing happens.
+
+        Raises:
+            NotFound: there is no such conversation.
+            Refused: the day's budget is spent.
+            NoAnswer: no answer came that can be used; that is said in the conversation, too.
+            LostRace: it was answered by somebody else in the meantime.
+        """
+        snapshot = self.site.store.snapshot()
+        found = thread(snapshot, name)
+        heard = found.unanswered
+        if not heard:
+            return found
+        started = self.site.clock.now()
+        over = routing.day_over(self.site.settings, books(snapshot, started), MAYOR_BOOKS, started)
+        if over is not None:
+            raise Refused(f"nobody is asked: {over.reason}", f"{SETTINGS_FILE} says how much a day may cost.")
+        check = _Check(self.site, found, self.trial)
+        question = Question(heard[-1].id, lambda how: self._prompt(snapshot, found, heard, how), check.problem)
+        try:
+            reply, took = self.brain.think(question, self.tell)
+        except NoAnswer as error:
+            self._note(found, error, started)
+            raise
+        self._say(found, heard, reply, check, _attempt(self.site, took, started))
+        return thread(self.site.store.snapshot(), name)
+
+    def _prompt(self, snapshot: Snapshot, found: Thread, heard: Sequence[Bead], how: str) -> str:
+        asked = {part.id for part in heard}
+        earlier = [Said(_speaker(part), part.description) for part in found.parts if part.id not in asked]
+        about = _about(snapshot, [part.description for part in heard])
+        return words.compose(
+            town=in_words(snapshot, self.site.settings, self.site.clock.now()),
+            agents=hands(self.site.settings),
+            earlier=earlier,
+            asked=[Said(part.created_by, part.description) for part in heard],
+            evidence="\n\n".join(dossier(snapshot, bead_id) for bead_id in about),
+            how=how,
+        )
+
+    def _say(self, found: Thread, heard: Sequence[Bead], reply: Reply, check: _Check, attempt: Attempt) -> None:
+        text = self.site.secrets.text(reply.words)
+        text = "\n\n".join(filter(None, [text, check.found]))
+        proposal = check.proposal
+
+        def decide(snapshot: Snapshot) -> Sequence[Operation]:
+            return conversation.reply(
+                thread(snapshot, found.id),
+                snapshot.prefix,
+                [part.id for part in heard],
+                text,
+                self.site.clock.now(),
+                proposal=proposal,
+                asks=bool(reply.questions),
+                attempt=attempt,
+            )
+
+        self.site.store.commit(MAYOR, decide, f"answer {found.id}: {conversation.title(text)}")
+
+    def _note(self, found: Thread, error: NoAnswer, started: datetime) -> None:
+        """Keep what trying cost, and that it came to nothing; what was said stays unanswered."""
+        if error.took == Took(error.took.model) and not error.took.cost:
+            return
+        text = self.site.secrets.text(f"I found no answer. {error.message}")
+        attempt = _attempt(self.site, error.took, started)
+
+        def decide(snapshot: Snapshot) -> Sequence[Operation]:
+            here = thread(snapshot, found.id)
+            return conversation.reply(here, snapshot.prefix, (), text, self.site.clock.now(), attempt=attempt)
+
+        self.site.store.commit(MAYOR, decide, f"no answer in {found.id}")
+
+
+class _Check:
+    """Looks at what a brain says, with the eyes of the code that would have to do it."""
+
+    def __init__(self, site: Site, found: Thread, trial: Callable[[Plan], tuple[str, str]]) -> None:
+        self._site = site
+        self._thread = found
+        self._trial = trial
+        self._complained = False
+        self.proposal: tuple[str, str] | None = None
+        self.found = ""
+
+    def problem(self, reply: Reply) -> str:
+        """What is wrong with it; empty when it can be used, and then what it proposes is in :attr:`proposal`."""
+        self.proposal, self.found = None, ""
+        try:
+            if reply.plan is not None:
+                return self._plan(reply)
+            if reply.changes:
+                check_changes(self._site.store.snapshot(), Changes(changes=reply.changes))
+                self.proposal = _named_changes(reply), changes_text(reply.changes)
+        except TownError as error:
+            return f"{error.message}. {error.hint}".removesuffix(". ")
+        return ""
+
+    def _plan(self, reply: Reply) -> str:
+        assert reply.plan is not None
+        text = self._site.secrets.text(plan_text(reply.plan, self._name(reply.plan.plan)))
+        plan = read_plan(text.encode(), "plan")
+        propose_plan(plan, self._site.store, MAYOR, self._site.settings)
+        _check_runs(plan, self._site.settings)
+        problem, self.found = self._trial(plan)
+        # Once: what cannot be tried on main may be right all the same, and is shown to the person with what was found.
+        if problem and not self._complained:
+            self._complained = True
+            return problem
+        self.proposal = f"plan {plan.plan}: {counted(len(plan.molecules), 'molecule')}", text
+        return ""
+
+    def _name(self, said: str) -> str:
+        """What a plan is called: no model can name another plan, whose molecules this one would then supersede."""
+        try:
+            check_name(said)
+        except ValueError as error:
+            raise InvalidInput(f"plan: {said[:80]!r} {error}") from error
+        own = self._thread.id.rpartition("-")[2]
+        return f"{said.removesuffix(f'-{own}')[: 60 - len(own)]}-{own}"
+
+
+def _check_runs(plan: Plan, settings: Settings) -> None:
+    """Refuse a step that is for the command runtime and does not say what to run.
+
+    A person's plan may have one, whose criteria may hold already or come to hold; a planner has forgotten it.
+    """
+    for index, molecule in enumerate(plan.molecules):
+        for number, step in enumerate(molecule.work()):
+            name = settings.agent_for(step.agent or molecule.agent, step.capabilities)
+            asks = all(criterion.approval for criterion in step.criteria)
+            if settings.agent(name).runtime == "command" and not step.run and not asks:
+                hint = f"The agent {name or settings.town.agent!r} runs commands: say which, or name another agent."
+                raise plan.fault(("molecules", index, "steps", number, "run"), "is missing", hint)
+
+
+def check_changes(view: graph.View, wanted: Changes) -> None:
+    """Refuse changes to what is not there, or over.
+
+    Raises:
+        NotFound: there is no such bead.
+        Refused: nothing can be changed about it.
+    """
+    for change in wanted.changes:
+        bead = view.get(change.id)
+        if bead is None or bead.deleted:
+            raise NotFound(f"there is no bead {change.id!r}", "`bead list` shows what there is.")
+        if bead.closed:
+            raise Refused(f"{bead.id} is {bead.outcome or 'closed'} already")
+        if not graph.is_unit(bead) or bead.issue_type in graph.UNLISTED - {"epic"}:
+            raise Refused(f"{bead.id} is a {bead.issue_type}, and no work of its own", "Name its molecule.")
+
+
+def _named_changes(reply: Reply) -> str:
+    return f"{counted(len(reply.changes), 'change')}: {', '.join(change.id for change in reply.changes)}"
+
+
+# ── Yes and no ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A proposal of a conversation as it stands in the store, and what accepting it would do.
+
+    Attributes:
+        bead: the proposal.
+        plan: what pouring it would do; None when it is none.
+        changes: what it would change; None when it is a plan.
+    """
+
+    bead: Bead
+    plan: Proposal | None = None
+    changes: Changes | None = None
+
+
+def offer(site: Site, bead_id: str, actor: str) -> Offer:
+    """What a proposal would do now.
+
+    Raises:
+        NotFound: there is no such proposal.
+        InvalidInput: it cannot be done as things are; says why.
+    """
+    bead = site.store.snapshot().get(bead_id)
+    if bead is None or bead.issue_type != PROPOSAL:
+        raise NotFound(f"there is no proposal {bead_id!r}", "`bead list --type proposal` shows what waits for you.")
+    return read_offer(site, bead, bead.description, actor)
+
+
+def read_offer(site: Site, bead: Bead, text: str, actor: str) -> Offer:
+    """What a proposal would do with another text, such as one that a person has edited; raises as :func:`offer`."""
+    if not is_plan(text):
+        wanted = read_changes(text, bead.id)
+        if not bead.closed:
+            check_changes(site.store.snapshot(), wanted)
+        return Offer(bead, changes=wanted)
+    return Offer(bead, plan=propose_plan(read_plan(text.encode(), bead.id), site.store, actor, site.settings))
+
+
+def take(site: Site, wanted: Offer, actor: str) -> str:
+    """Accept a proposal: what it makes and that it was accepted is one transaction. The commit that did so.
+
+    Raises:
+        LostRace: it is closed by now, or would end work that was not shown.
+        TownError: what it would do cannot be done by now.
+    """
+
+    def settled(snapshot: Snapshot) -> list[Operation]:
+        bead = snapshot.need(wanted.bead.id)
+        found = thread(snapshot, bead.parent or "")
+        return conversation.settle(found, snapshot.prefix, actor, bead, _accepted(wanted), site.clock.now())
+
+    if wanted.plan is not None:
+        written = accept(wanted.plan, site.store, actor, settled)
+    else:
+        written = site.store.commit(actor, lambda snapshot: [*settled(snapshot), *_changing(snapshot, wanted)])
+    return written.snapshot.commit
+
+
+def _changing(snapshot: Snapshot, wanted: Offer) -> list[Operation]:
+    assert wanted.changes is not None
+    check_changes(snapshot, wanted.changes)
+    return [
+        Update(id=change.id, priority=change.priority)
+        if change.do == "priority"
+        else Close(id=change.id, outcome="cancelled", reason=change.reason)
+        for change in wanted.changes.changes
+    ]
+
+
+def _accepted(wanted: Offer) -> str:
+    """What is said in the conversation: what was made or changed, by its ids."""
+    if wanted.plan is not None:
+        made = [f"{item.molecule.id} {item.wanted.title}" for item in wanted.plan.items]
+        return "\n".join(["Accepted. In the store now:", *(f"- {line}" for line in made)])
+    assert wanted.changes is not None
+    return "\n".join(["Accepted:", *(f"- {line}" for line in changes_in_words(wanted.changes))])
+
+
+def changes_in_words(wanted: Changes) -> list[str]:
+    """A line for each change."""
+    return [
+        f"{change.id}: priority {change.priority}: {change.reason}"
+        if change.do == "priority"
+        else f"{change.id}: cancelled: {change.reason}"
+        for change in wanted.changes
+    ]
+
+
+def decline(site: Site, bead_id: str, actor: str, reason: str) -> None:
+    """Say no to a proposal.
+
+    Raises:
+        NotFound: there is no such proposal.
+    """
+
+    def decide(snapshot: Snapshot) -> Sequence[Operation]:
+        bead = snapshot.get(bead_id)
+        if bead is None or bead.issue_type != PROPOSAL:
+            raise NotFound(f"there is no proposal {bead_id!r}", "`bead list --type proposal` shows what waits for you.")
+        if bead.closed:
+            return []
+        found = thread(snapshot, bead.parent or "")
+        return conversation.refuse(found, snapshot.prefix, actor, bead, reason, site.clock.now())
+
+    site.store.commit(actor, decide, f"no to {bead_id}")
+
+
+def over(site: Site, name: str, actor: str) -> None:
+    """End a conversation, with what is open in it."""
+    site.store.commit(actor, lambda snapshot: conversation.end(thread(snapshot, name)), f"end {name}")
+
+
+# ── In words ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def in_words(snapshot: Snapshot, settings: Settings, now: datetime) -> str:
+    """How the town stands: all work that is not closed, and what waits for a person."""
+    found = rows(snapshot, now, settings)
+    unclosed = [row for row in found if not row.bead.closed]
+    lines = [
+        f"{row.bead.id} [{row.state.kind}] priority {row.bead.priority}, steps {row.steps[0]}/{row.steps[1]}, "
+        f"{counted(row.attempts, 'attempt')}: {row.bead.title} ({row.state.reason})"
+        for row in unclosed[:_ROWS_MAX]
+    ]
+    if len(unclosed) > _ROWS_MAX:
+        lines.append(f"and {len(unclosed) - _ROWS_MAX} more")
+    ended = sum(row.bead.outcome == "landed" for row in found)
+    lines.append(f"{counted(len(unclosed), 'molecule')} not closed, {ended} landed")
+    lines += [f"needs a person: {need.bead_id}: {need.reason}: {need.command}" for need in needs(snapshot, found)]
+    return "\n".join(lines)
+
+
+def hands(settings: Settings) -> str:
+    """Who can do the work, and what must pass before it lands."""
+    default = settings.town.agent
+    lines = []
+    for name in settings.known_agents():
+        agent = settings.agent(name)
+        able = f", capable of {', '.join(agent.capabilities)}" if agent.capabilities else ""
+        what = "runs the step's `run` line, and needs one" if agent.runtime == "command" else "a coding agent"
+        lines.append(f"- {name}{' (the default)' if name == default else ''}: {what}{able}")
+    gate = settings.gate.commands if settings.gate else ()
+    return "\n".join([*lines, "What lands has to pass, on main with it:", *(f"- {line}" for line in gate)])
+
+
+def _speaker(part: Bead) -> str:
+    return (
+        f"{part.created_by}, proposing ({part.outcome or part.status})"
+        if part.issue_type == PROPOSAL
+        else ("you" if part.created_by == MAYOR else part.created_by)
+    )
+
+
+def _about(snapshot: Snapshot, texts: Sequence[str]) -> list[str]:
+    """The beads that are spoken of, as far as they are work."""
+    named = dict.fromkeys(name for text in texts for name in _ID.findall(text))
+    found = [bead for name in named if (bead := snapshot.get(name)) is not None]
+    return [bead.id for bead in found if bead.issue_type not in graph.UNLISTED or bead.issue_type in graph.PARTS][
+        :_ABOUT_MAX
+    ]
+
+
+def _attempt(site: Site, took: Took, started: datetime) -> Attempt:
+    """What finding an answer took, as the store keeps such things."""
+    return Attempt(
+        number=1,
+        epoch=0,
+        worker=MAYOR,
+        runtime=MAYOR_BOOKS,
+        model=took.model,
+        started_at=started,
+        ended_at=max(started, site.clock.now()),
+        end="satisfied",
+        ending="finished",
+        usage=took.usage,
+        cost=took.cost,
+    )

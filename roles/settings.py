@@ -308,6 +308,43 @@ class ReviewTable(Fact):
     environment: tuple[str, ...] = ()
 
 
+class MayorTable(Fact):
+    """``[mayor]``: what thinks for the Mayor. With neither a model nor an agent, it takes plans from files only.
+
+    Attributes:
+        model: as LiteLLM names it, such as ``anthropic/claude-sonnet-4-5``.
+        models: those to ask in their order when that one is unavailable or out of quota.
+        api_base: the address of the server that has ``model``, and those of ``models`` that begin with the same
+            provider's name; empty for where each provider has them.
+        agent: one of ``[agents]`` whose program thinks in place of a model.
+        window: tokens that a conversation may have; when not given, what LiteLLM knows of the model.
+        budget: US dollars that one answer may cost.
+        tokens: how many one answer may use, sent and generated together.
+        steps: how often a model may be asked for one answer.
+        timeout: seconds for one answer.
+        prices: what the model's tokens cost, where LiteLLM's list does not know it.
+    """
+
+    model: str = ""
+    models: tuple[str, ...] = ()
+    api_base: str = Field(default="", pattern=r"^(https?://\S+)?$")
+    agent: str = ""
+    window: int | None = Field(None, ge=2_000)
+    budget: float | None = Field(None, gt=0)
+    tokens: int | None = Field(None, gt=0)
+    steps: int = Field(default=40, gt=0)
+    timeout: float = Field(default=600.0, gt=0, le=86_400)
+    prices: Prices | None = None
+
+    @model_validator(mode="after")
+    def _has_one_mind(self) -> Self:
+        if self.agent and (self.model or self.models):
+            raise ValueError("has a 'model' and an 'agent'; only one of them can think for the Mayor")
+        if self.models and not self.model:
+            raise ValueError("'models' are asked after 'model', which is missing")
+        return self
+
+
 class Settings(Fact):
     """The whole file; what is left out has a default, except the gate, without which nothing can land."""
 
@@ -316,6 +353,7 @@ class Settings(Fact):
     worktree: WorktreeTable = WorktreeTable()
     agents: dict[AgentName, Agent] = {}
     review: ReviewTable = ReviewTable()
+    mayor: MayorTable = MayorTable()
     sandbox: SandboxTable = SandboxTable()
     gate: Gate | None = None
 
@@ -360,11 +398,13 @@ def read_settings(text: bytes, source: str = SETTINGS_FILE) -> Settings:
 
     Raises:
         InvalidDocument: not TOML, an unknown key (with the nearest known one), a wrong value; with its line.
-        InvalidInput: an agent that is named is not defined, or the one that reviews cannot.
+        InvalidInput: an agent that is named is not defined, or the one that reviews or thinks for the Mayor cannot.
     """
     settings = validate(Settings, loads(text, source), text, source)
     for name in (settings.town.agent, *(other for agent in settings.agents.values() for other in agent.escalate)):
         settings.agent(name)
     if settings.review.agent and settings.agent(settings.review.agent).runtime == "command":
         raise InvalidInput(f"the agent {settings.review.agent!r} cannot review", "Name one that takes a prompt.")
+    if settings.mayor.agent and settings.agent(settings.mayor.agent).runtime == "command":
+        raise InvalidInput(f"the agent {settings.mayor.agent!r} cannot be the Mayor's", "Name one that takes a prompt.")
     return settings

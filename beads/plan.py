@@ -3,7 +3,8 @@
 Pouring is pure and has no memory. A molecule's id follows from the plan's name, its own name and what its work
 is, so that pouring twice changes nothing, and pouring an edited plan makes new beads only for the molecules whose
 work was edited. What the work is: title, goal, ``rework``, ``needs`` as written, and the steps with their criteria.
-Priority, labels, agent, budget and attempts are no part of it; they may be changed on the bead at any time.
+Priority, labels, agent, budget and attempts are no part of it; they may be changed on the bead at any time. Nor is
+what it is expected to touch, which only helps to plan and is not kept.
 
 An edit leaves a bead behind that the plan no longer asks for; a ``supersedes`` dependency from it to its successor
 says so, as in ``bd``, and the Mayor writes it. The plan poured last rules: when an edit is taken back, what was
@@ -29,6 +30,7 @@ from beads.criteria import ONLY_LIMITS, only_limit
 from beads.errors import InvalidDocument, InvalidInput
 from beads.model import BEST_OF_MAX, Bead, Criterion, Dependency, Fact, Terms, check_id, derived_id, milliseconds
 from beads.toml import Document
+from beads.touches import check_pattern
 
 if TYPE_CHECKING:
     from beads.lines import Place
@@ -95,6 +97,7 @@ Title = Annotated[str, AfterValidator(_title)]
 Words = Annotated[str, AfterValidator(_filled)]
 Command = Annotated[str, AfterValidator(_filled), AfterValidator(_sayable)]
 Needed = Annotated[str, AfterValidator(_needed)]
+Pattern = Annotated[str, AfterValidator(check_pattern)]
 Array = Annotated[tuple[Item, ...], BeforeValidator(_array)]
 Tables = Array[Annotated[Item, BeforeValidator(in_table)]]
 
@@ -160,6 +163,7 @@ class Molecule(Fact):
         title: one line.
         goal: what is to be true in the end.
         needs: the molecules of this plan, or beads of the store, that must have landed before it starts.
+        touches: patterns of the paths that its work is expected to change; see :func:`beads.touches.ordered`.
         priority: 0 is the most urgent, 4 the least.
         labels: words to find it by.
         agent: who does it; empty means the default.
@@ -176,6 +180,7 @@ class Molecule(Fact):
     title: Title
     goal: Words
     needs: Array[Needed] = ()
+    touches: Array[Pattern] = ()
     priority: StrictInt = Field(2, ge=0, le=4)
     labels: Array[Words] = ()
     agent: str = ""

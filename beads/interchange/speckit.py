@@ -19,6 +19,7 @@ from beads.interchange.merge import adopted, changes
 from beads.interchange.row import Row, one_line
 from beads.interchange.tasks import Outline, Phase, Task
 from beads.model import Bead, Criterion, derived_id
+from beads.touches import put_after
 
 Lookup = Callable[[str], Bead | None]
 """Finds a bead of the store by its id."""
@@ -155,24 +156,8 @@ def _share(tasks: Sequence[Task], order: _Order) -> None:
     """Chain the tasks that name one file: whatever ``[P]`` says, they cannot be done side by side."""
     last: dict[str, str] = {}
     for task in tasks:
-        for path in task.paths:
-            before = last.get(path)
-            # Where a dependency was written the other way round, the author knows better than the order of the lines.
-            if before and not _waits(order.needs, before, task.id) and not _waits(order.needs, task.id, before):
-                order.add(task.id, [before])
-            last[path] = task.id
-
-
-def _waits(needs: Mapping[str, Sequence[str]], name: str, on: str) -> bool:
-    seen, stack = {name}, [name]
-    while stack:
-        for need in needs.get(stack.pop(), ()):
-            if need == on:
-                return True
-            if need not in seen:
-                seen.add(need)
-                stack.append(need)
-    return False
+        put_after(order.needs, task.id, [last[path] for path in task.paths if path in last])
+        last.update(dict.fromkeys(task.paths, task.id))
 
 
 def _check(phase: Phase) -> str:

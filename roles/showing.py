@@ -40,6 +40,7 @@ def _molecule(item: Item, ids: Mapping[str, str]) -> Iterator[str]:
     yield from _text("goal", wanted.goal)
     for need in dict.fromkeys(wanted.needs):
         yield f"needs: {need} ({ids[need]})" if need in ids else f"needs: {need}"
+    yield from _text("touches", ", ".join(wanted.touches))
     yield f"priority: {wanted.priority}"
     yield from _text("labels", ", ".join(item.molecule.labels) if wanted.labels else "")
     yield from _text("agent", wanted.agent)

@@ -402,6 +402,11 @@ def test_a_proposal_is_shown_as_a_tree(store: Store) -> None:
     assert not any(line != line.rstrip() for line in lines)
 
 
+def test_what_a_molecule_is_expected_to_touch_is_shown(store: Store) -> None:
+    proposal = propose(plan(molecule("a", more='touches = ["a", "docs/**"]')), "plan.toml", store, "mayor")
+    assert "    touches: a, docs/**" in render(proposal).splitlines()
+
+
 def test_what_is_there_already_is_shown_as_such(store: Store) -> None:
     pour(store, plan(molecule("a"), molecule("b"), molecule("c")))
     a, b, c = (root(store, name).id for name in "abc")

@@ -160,7 +160,7 @@ def test_a_file_is_made_and_never_overwritten(hands: Hands) -> None:
 
 @pytest.mark.parametrize("path", ["../out", "/tmp/out-of-the-tree", "link", "link/x", ".git/config", "sub/.git", "."])
 @pytest.mark.parametrize("kind", [StrReplace, Create])
-def test_nothing_outside_of_the_tree_is_changed(hands: Hands, path: str, kind: type[Wish]) -> None:
+def test_nothing_outside_of_the_tree_is_changed(hands: Hands, path: str, kind: type[StrReplace | Create]) -> None:
     (hands.directory / "link").symlink_to(hands.directory.parent / "elsewhere")
     more = {"text": "x"} if kind is Create else {"old": "x", "new": "y"}
     done = hands.do(kind.model_validate({"path": path, **more}), 10.0)

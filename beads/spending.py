@@ -202,6 +202,36 @@ def costs(view: Asked, by: By, since: datetime | None = None) -> list[Cost]:
     return [Cost(*row) for row in view.select(sql, {"since": micros(since) if since else -(1 << 62)})]
 
 
+class Spent(NamedTuple):
+    """What one bead has taken that is done; None where nobody knows a part of it.
+
+    Attributes:
+        cost: US dollars.
+        tokens: sent and generated together.
+    """
+
+    cost: float | None
+    tokens: int | None
+
+
+def of_done(view: Asked, agent: str, most: int) -> list[Spent]:
+    """What beads have taken that are done, and that an agent was the first to try; the newest, up to ``most``.
+
+    All attempts count, also those that failed, and those of whoever took over. For :data:`REVIEWS` it is what the
+    reviews of a bead have cost.
+    """
+    sql = """WITH done AS (SELECT molecule, bead, review FROM spending AS first WHERE agent = :agent
+    AND EXISTS (SELECT 1 FROM beads WHERE id = bead AND status = 'closed' AND outcome IN ('done', 'landed'))
+    AND NOT EXISTS (SELECT 1 FROM spending AS other WHERE other.molecule = first.molecule AND other.bead = first.bead
+        AND other.review = first.review AND (other.at, other.rowid) < (first.at, first.rowid))
+    ORDER BY at DESC LIMIT :most)
+    SELECT total(cost), sum(cost IS NULL), CAST(total(input) + total(output) AS INTEGER),
+        sum(input IS NULL OR output IS NULL)
+    FROM done JOIN spending USING (molecule, bead, review) GROUP BY molecule, bead"""
+    rows = view.select(sql, {"agent": agent, "most": most})
+    return [Spent(None if dear else cost, None if many else tokens) for cost, dear, tokens, many in rows]
+
+
 class Day(NamedTuple):
     """What an agent has used on one day: US dollars and tokens, as far as they are known."""
 

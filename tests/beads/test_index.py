@@ -230,6 +230,21 @@ def test_what_work_has_cost_is_what_the_beads_say(
     assert spending.costs(index, by, since) == expected
 
 
+@given(_transactions, st.booleans())
+def test_what_is_done_has_taken_what_its_bead_says(transactions: list[dict[str, Any]], reviews: bool) -> None:
+    index, view = _indexed(transactions)
+    expected: dict[str, list[spending.Spent]] = {}
+    for found in view:
+        mine = sorted((i for i in spending.items(found) if i.review == reviews), key=lambda item: item.at)
+        if mine and found.closed and found.outcome in ("done", "landed"):
+            cost = sum(item.cost or 0.0 for item in mine) if all(i.cost is not None for i in mine) else None
+            known = all(item.input is not None and item.output is not None for item in mine)
+            tokens = sum((item.input or 0) + (item.output or 0) for item in mine) if known else None
+            expected.setdefault(mine[0].agent, []).append(spending.Spent(cost, tokens))
+    for agent in {item.agent for found in view for item in spending.items(found) if item.review == reviews}:
+        assert Counter(spending.of_done(index, agent, 1000)) == Counter(expected.get(agent, []))
+
+
 @given(_transactions, _moments)
 def test_the_books_are_those_of_the_beads(transactions: list[dict[str, Any]], now: datetime) -> None:
     index, view = _indexed(transactions)

@@ -29,7 +29,7 @@ from beads.create import Create
 from beads.criteria import ONLY_LIMITS, only_limit
 from beads.errors import InvalidDocument, InvalidInput
 from beads.model import BEST_OF_MAX, Bead, Criterion, Dependency, Fact, Terms, check_id, derived_id, milliseconds
-from beads.toml import Document
+from beads.toml import Document, dumps
 from beads.touches import check_pattern
 
 if TYPE_CHECKING:
@@ -259,6 +259,11 @@ def read_plan(text: bytes, source: str) -> Plan:
     plan._document = document
     check_plan(plan)
     return plan
+
+
+def write_plan(plan: Plan) -> bytes:
+    """The plan as a file has it; what it leaves out is left out."""
+    return dumps(plan.model_dump(mode="json", exclude_defaults=True, exclude_none=True))
 
 
 def check_plan(plan: Plan) -> None:

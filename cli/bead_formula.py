@@ -166,9 +166,9 @@ def _echo_templates(found: Formula) -> None:
 
 
 def _text(plan: Plan) -> str:
-    from beads.toml import dumps
+    from beads.plan import write_plan
 
-    return dumps(render.plain(plan.model_dump(exclude_defaults=True, exclude_none=True))).decode()
+    return write_plan(plan).decode()
 
 
 class Check(NamedTuple):

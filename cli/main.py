@@ -72,7 +72,7 @@ TOWN_COMMANDS: Sections = {
         "doctor": "cli.town:doctor",
     },
     "Work": {
-        "mayor": "cli.town:mayor",
+        "mayor": "cli.town_mayor:mayor",
         "up": "cli.town:up",
         "stop": "cli.town:stop",
         "attach": "cli.town_attach:attach",

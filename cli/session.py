@@ -83,7 +83,7 @@ class Session:
         store = Store.open(self.start, self.clock)
         store.site = known_name(store.directory)
         if sys.stderr.isatty() and not self.json:
-            store.repository.tell = _tell
+            store.repository.tell = tell
         return store
 
     @functools.cached_property
@@ -294,7 +294,7 @@ def _gone(store: Store, snapshot: Snapshot, bead: Bead) -> NotFound:
     )
 
 
-def _tell(text: str) -> None:
+def tell(text: str) -> None:
     """Show on one line of the terminal how far something is that takes long; an empty text wipes it away."""
     click.echo(f"\r\x1b[K{text}", nl=False, err=True)
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.formulas import FORMULA, given, plan_of, pouring_options
 from cli.session import BEAD_ID, Session, command, group
 
 if TYPE_CHECKING:
@@ -49,43 +48,6 @@ def init(session: Session, gate: tuple[str, ...], prefix: str, commit: bool) -> 
     done = initialise(work_tree(session.start), session.actor, gate, prefix, commit)
     for line in done.lines:
         click.echo(line)
-
-
-@command("mayor")
-@click.option(
-    "--plan", "what", metavar="FORMULA|PLAN", type=FORMULA, required=True, help="A file, or a formula's name."
-)
-@pouring_options
-@click.option("--yes", is_flag=True, help="Accept the plan without asking.")
-@click.pass_obj
-def mayor(
-    session: Session, what: str, variables: tuple[str, ...], name: str, criteria: tuple[str, ...], yes: bool
-) -> None:
-    """Read a plan or a formula, show what would be made of it, and on acceptance pour it into the store.
-
-    Nothing is written before acceptance, and pouring the same again changes nothing.
-
-    \b
-    Example:
-      town mayor --plan plan.toml
-      town mayor --plan plan.toml --yes
-      town mayor --plan refactor --var "summary=Split the parser" --var "test=make test"
-    """
-    from beads.errors import InvalidInput
-    from cli.config import open_site
-    from roles.proposal import accept, propose_plan
-    from roles.showing import render
-
-    site = open_site(session.start)
-    plan = plan_of(session, what, given(variables, name, criteria))
-    proposal = propose_plan(plan, site.store, session.actor, site.settings)
-    click.echo(render(proposal))
-    if not yes:
-        if not sys.stdin.isatty():
-            raise InvalidInput("nobody is here to accept the plan", "Add --yes to accept it.")
-        click.confirm("Accept?", abort=True)
-    written = accept(proposal, site.store, session.actor)
-    click.echo("poured" if written.changed else "everything in it was there already; nothing changed")
 
 
 @command("up")

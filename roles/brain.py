@@ -16,18 +16,22 @@ from beads.clock import Clock
 from beads.errors import InvalidInput, Unreadable
 from beads.model import Fact, Usage
 from refinery.redaction import Secrets
-from roles import llm
+from roles import llm, status
 from roles.builtin import tools
 from roles.builtin.agent import Agent
 from roles.builtin.talk import Call, Entry, Talker
-from roles.builtin.tools import Result
+from roles.builtin.tools import ROOM_MAX, Result
 from roles.builtin.trajectory import Trajectory
 from roles.builtin.wire import Named, Request
 from roles.events import Began, Ended, Event, Used
+from roles.llm import LiteTalker
 from roles.prompts import cut
 from roles.prompts import mayor as words
 from roles.reply import Reply
+from roles.runtimes.builtin import models_of
+from roles.settings import Agent as RuntimeAgent
 from roles.settings import MayorTable
+from roles.site import Site
 from roles.study import LOOKS, Study
 
 REFUSALS_MAX = 4
@@ -168,6 +172,26 @@ class ModelBrain:
             hint = "What was said is kept; say it again, or differently, when that is mended."
             raise NoAnswer(f"no answer that can be used: {ended.ending}: {ended.text}", hint, tally.took)
         return Reply.model_validate_json(ended.text), tally.took
+
+
+def model_brain(site: Site) -> ModelBrain:
+    """The brain that ``[mayor] model`` names.
+
+    Raises:
+        NotFound: there is no main branch to look at.
+    """
+    table = site.settings.mayor
+    asked = RuntimeAgent(runtime="builtin", model=table.model, models=table.models, api_base=table.api_base)
+    talkers = [LiteTalker(model.name, site.clock, model.api_base, table.window) for model in models_of(asked)]
+    study = Study(
+        git=site.git,
+        commit=site.main_head(),
+        view=site.store.snapshot,
+        town=lambda: status.in_words(site.store.snapshot(), site.settings, site.clock.now()),
+        now=site.clock.now,
+        room=ROOM_MAX,
+    )
+    return ModelBrain(talkers, table, study, site.store.directory / "mayor", site.secrets, site.clock)
 
 
 @dataclass

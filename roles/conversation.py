@@ -191,11 +191,28 @@ def settle(found: Thread, prefix: str, actor: str, proposal: Bead, text: str, no
     Raises:
         LostRace: it is closed by now.
     """
+    _still_open(proposal)
+    message = _part(prefix, found.bead, found.parts, MESSAGE, actor, text, now)
+    return [_close(proposal, f"accepted by {actor}"), Create(bead=_closed(message))]
+
+
+def amend(
+    found: Thread, prefix: str, actor: str, proposal: Bead, name: str, text: str, now: datetime
+) -> list[Operation]:
+    """What a person makes of a proposal, in its place.
+
+    Raises:
+        LostRace: it is closed by now.
+    """
+    _still_open(proposal)
+    made = _part(prefix, found.bead, found.parts, PROPOSAL, actor, text, now).evolve(title=title(name))
+    return [Create(bead=made), _close(proposal, f"superseded by {made.id}", "superseded")]
+
+
+def _still_open(proposal: Bead) -> None:
     if proposal.closed:
         how = proposal.outcome or "closed"
         raise LostRace(f"{proposal.id} is {how} already", f"`bead show {proposal.id}` says why.")
-    message = _part(prefix, found.bead, found.parts, MESSAGE, actor, text, now)
-    return [_close(proposal, f"accepted by {actor}"), Create(bead=_closed(message))]
 
 
 def end(found: Thread) -> list[Operation]:

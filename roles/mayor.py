@@ -15,12 +15,13 @@ from datetime import datetime
 from beads import graph
 from beads.errors import InvalidInput, NotFound, Refused, TownError
 from beads.model import Attempt, Bead
-from beads.ops import Close, Operation, Update
-from beads.plan import Plan, check_name, read_plan
+from beads.ops import Close, Create, Operation, Update
+from beads.plan import Plan, check_name, read_plan, write_plan
 from beads.spending import books
 from beads.store import Snapshot, Store
+from beads.touches import ordered
 from refinery.gate import SETTINGS_FILE
-from roles import conversation, routing
+from roles import conversation, routing, status
 from roles.brain import Brain, NoAnswer, Question, Took
 from roles.conversation import MAYOR, MAYOR_BOOKS, PROPOSAL, Thread, thread
 from roles.events import Event
@@ -30,12 +31,10 @@ from roles.proposal import Proposal, accept, counted, propose_plan
 from roles.reply import Changes, Reply, changes_text, is_plan, plan_text, read_changes
 from roles.settings import Settings
 from roles.site import Site
-from roles.status import needs, rows
 from roles.study import dossier
 
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*-[A-Za-z0-9_.-]*[A-Za-z0-9_]")
 _ABOUT_MAX = 5
-_ROWS_MAX = 150
 
 
 def hear(store: Store, actor: str, text: str, within: str | None = None) -> str:
@@ -99,7 +98,7 @@ class Mayor:
         if not heard:
             return found
         started = self.site.clock.now()
-        over = routing.day_over(self.site.settings, books(snapshot, started), MAYOR_BOOKS, started)
+        over = routing.day_over(self.site.settings, books(snapshot, started), None, started)
         if over is not None:
             raise Refused(f"nobody is asked: {over.reason}", f"{SETTINGS_FILE} says how much a day may cost.")
         check = _Check(self.site, found, self.trial)
@@ -117,7 +116,7 @@ class Mayor:
         earlier = [Said(_speaker(part), part.description) for part in found.parts if part.id not in asked]
         about = _about(snapshot, [part.description for part in heard])
         return words.compose(
-            town=in_words(snapshot, self.site.settings, self.site.clock.now()),
+            town=status.in_words(snapshot, self.site.settings, self.site.clock.now()),
             agents=hands(self.site.settings),
             earlier=earlier,
             asked=[Said(part.created_by, part.description) for part in heard],
@@ -185,7 +184,7 @@ class _Check:
     def _plan(self, reply: Reply) -> str:
         assert reply.plan is not None
         text = self._site.secrets.text(plan_text(reply.plan, self._name(reply.plan.plan)))
-        plan = read_plan(text.encode(), "plan")
+        plan = ordered(read_plan(text.encode(), "plan"))
         propose_plan(plan, self._site.store, MAYOR, self._site.settings)
         _check_runs(plan, self._site.settings)
         problem, self.found = self._trial(plan)
@@ -193,7 +192,7 @@ class _Check:
         if problem and not self._complained:
             self._complained = True
             return problem
-        self.proposal = f"plan {plan.plan}: {counted(len(plan.molecules), 'molecule')}", text
+        self.proposal = plan_title(plan), write_plan(plan).decode()
         return ""
 
     def _name(self, said: str) -> str:
@@ -235,6 +234,11 @@ def check_changes(view: graph.View, wanted: Changes) -> None:
             raise Refused(f"{bead.id} is {bead.outcome or 'closed'} already")
         if not graph.is_unit(bead) or bead.issue_type in graph.UNLISTED - {"epic"}:
             raise Refused(f"{bead.id} is a {bead.issue_type}, and no work of its own", "Name its molecule.")
+
+
+def plan_title(plan: Plan) -> str:
+    """What a proposed plan is called among other beads."""
+    return f"plan {plan.plan}: {counted(len(plan.molecules), 'molecule')}{': ' if plan.title else ''}{plan.title}"
 
 
 def _named_changes(reply: Reply) -> str:
@@ -351,29 +355,33 @@ def decline(site: Site, bead_id: str, actor: str, reason: str) -> None:
     site.store.commit(actor, decide, f"no to {bead_id}")
 
 
+def amend(site: Site, bead_id: str, text: str, actor: str) -> str:
+    """Put a proposal with another text in the place of one that waits for a yes; the id of the new one.
+
+    Raises:
+        NotFound: there is no such proposal.
+        LostRace: it is closed by now.
+    """
+    made = [""]
+
+    def decide(snapshot: Snapshot) -> Sequence[Operation]:
+        bead = snapshot.need(bead_id)
+        found = thread(snapshot, bead.parent or "")
+        name = plan_title(read_plan(text.encode(), bead_id)) if is_plan(text) else bead.title
+        operations = conversation.amend(found, snapshot.prefix, actor, bead, name, text, site.clock.now())
+        made[0] = next((o.bead.id for o in operations if isinstance(o, Create)), bead_id)
+        return operations
+
+    site.store.commit(actor, decide, f"edit {bead_id}")
+    return made[0]
+
+
 def over(site: Site, name: str, actor: str) -> None:
     """End a conversation, with what is open in it."""
     site.store.commit(actor, lambda snapshot: conversation.end(thread(snapshot, name)), f"end {name}")
 
 
 # ── In words ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def in_words(snapshot: Snapshot, settings: Settings, now: datetime) -> str:
-    """How the town stands: all work that is not closed, and what waits for a person."""
-    found = rows(snapshot, now, settings)
-    unclosed = [row for row in found if not row.bead.closed]
-    lines = [
-        f"{row.bead.id} [{row.state.kind}] priority {row.bead.priority}, steps {row.steps[0]}/{row.steps[1]}, "
-        f"{counted(row.attempts, 'attempt')}: {row.bead.title} ({row.state.reason})"
-        for row in unclosed[:_ROWS_MAX]
-    ]
-    if len(unclosed) > _ROWS_MAX:
-        lines.append(f"and {len(unclosed) - _ROWS_MAX} more")
-    ended = sum(row.bead.outcome == "landed" for row in found)
-    lines.append(f"{counted(len(unclosed), 'molecule')} not closed, {ended} landed")
-    lines += [f"needs a person: {need.bead_id}: {need.reason}: {need.command}" for need in needs(snapshot, found)]
-    return "\n".join(lines)
 
 
 def hands(settings: Settings) -> str:

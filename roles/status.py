@@ -11,7 +11,11 @@ from beads.proof import asked
 from beads.spending import Books, books
 from beads.store import Snapshot
 from roles import routing
+from roles.proposal import counted
 from roles.settings import Settings
+
+ROWS_MAX = 150
+"""How many molecules are told of in words; the rest is counted."""
 
 
 @dataclass(frozen=True)
@@ -119,3 +123,20 @@ def _remedy(snapshot: Snapshot, bead: Bead) -> str:
         return f"bead update {spent} --budget N"
     gone = next((blocker.id for blocker in graph.blockers(snapshot, bead) if blocker.closed), None)
     return f"bead dep remove {bead.id} {gone}" if gone else f"bead close {bead.id} --outcome cancelled --reason WHY"
+
+
+def in_words(snapshot: Snapshot, settings: Settings, now: datetime) -> str:
+    """How the town stands: all work that is not closed, and what waits for a person."""
+    found = rows(snapshot, now, settings)
+    unclosed = [row for row in found if not row.bead.closed]
+    lines = [
+        f"{row.bead.id} [{row.state.kind}] priority {row.bead.priority}, steps {row.steps[0]}/{row.steps[1]}, "
+        f"{counted(row.attempts, 'attempt')}: {row.bead.title} ({row.state.reason})"
+        for row in unclosed[:ROWS_MAX]
+    ]
+    if len(unclosed) > ROWS_MAX:
+        lines.append(f"and {len(unclosed) - ROWS_MAX} more")
+    ended = sum(row.bead.outcome == "landed" for row in found)
+    lines.append(f"{counted(len(unclosed), 'molecule')} not closed, {ended} landed")
+    lines += [f"needs a person: {need.bead_id}: {need.reason}: {need.command}" for need in needs(snapshot, found)]
+    return "\n".join(lines)

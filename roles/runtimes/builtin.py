@@ -39,7 +39,7 @@ def launch(order: Order) -> Launch:
         prompt=order.prompt,
         directory=str(order.directory),
         scratch=str(order.scratch),
-        models=_models(agent),
+        models=models_of(agent),
         window=agent.window,
         steps=agent.steps,
         budget=order.budget,
@@ -55,7 +55,7 @@ def launch(order: Order) -> Launch:
     return Launch([sys.executable, "-P", "-c", _PROGRAM], request.model_dump_json(), {**SURROUNDINGS, **local})
 
 
-def _models(agent: Agent) -> tuple[Named, ...]:
+def models_of(agent: Agent) -> tuple[Named, ...]:
     """The models to ask; the address is that of the first one, and of others that the same provider is to have."""
     own = _provider(agent.model)
     names = dict.fromkeys((agent.model, *agent.models))

@@ -1,0 +1,386 @@
+"""A conversation with the Mayor as a terminal or a script has it: what is shown, and what is typed with a slash."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import secrets
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.session import Session, tell
+
+if TYPE_CHECKING:
+    from beads.model import Bead
+    from beads.ops import Operation
+    from beads.store import Snapshot
+    from roles.brain import Brain
+    from roles.conversation import Thread
+    from roles.events import Event
+    from roles.mayor import Offer
+    from roles.site import Site
+
+COMMANDS = {
+    "/accept": "say yes to what is proposed",
+    "/refuse": "WHY: say no to it",
+    "/edit": "change the proposal in your editor",
+    "/plan": "show the proposal again",
+    "/town": "how everything stands",
+    "/show": "ID: all about one bead",
+    "/replan": "ID WHY: find another way for a molecule that failed",
+    "/priority": "ID N: how urgent it is, from 0 to 4",
+    "/cancel": "ID WHY: give it up",
+    "/new": "end this conversation, and begin another one",
+    "/help": "this list",
+    "/quit": "leave; the conversation stays",
+}
+
+
+class Talk:
+    """One conversation, from this process's side.
+
+    Args:
+        session: how the command was started.
+        site: the clone.
+        trying: whether a plan's criteria are tried on main before it is shown.
+
+    Attributes:
+        conversation: the id of the conversation; None before it has begun.
+    """
+
+    def __init__(self, session: Session, site: Site, *, trying: bool) -> None:
+        self.session = session
+        self.site = site
+        self.conversation: str | None = None
+        self._trying = trying
+        self._shown: set[str] = set()
+        self._brain: Brain | None = None
+
+    def thread(self) -> Thread | None:
+        """The conversation as it stands."""
+        from roles.conversation import thread
+
+        return thread(self.site.store.snapshot(), self.conversation) if self.conversation else None
+
+    @contextlib.contextmanager
+    def shared(self) -> Iterator[None]:
+        """Let other clones know what is said here, and the other way round, where the store is shared."""
+        self._sync()
+        try:
+            yield
+        finally:
+            self._sync()
+
+    def _sync(self) -> None:
+        from beads import sync
+        from beads.errors import LostRace, Unreadable
+
+        if self.site.remote is not None:
+            # What could not be shared now is when anything is synced next.
+            with contextlib.suppress(LostRace, Unreadable):
+                sync.sync(self.site.store, self.site.remote, self.session.actor, random.Random(secrets.randbits(64)))
+
+    # ── Saying and hearing ───────────────────────────────────────────────────────────────────────────────────
+
+    def hear(self, text: str) -> bool:
+        """Do what was typed; whether the conversation goes on."""
+        if not text.startswith("/"):
+            self.say(text)
+            return True
+        word, _, rest = text.partition(" ")
+        return self._obey(word, rest.strip())
+
+    def say(self, text: str) -> None:
+        """Say something, and show the answer."""
+        from roles import mayor
+
+        self._mind()
+        self.conversation = mayor.hear(self.site.store, self.session.actor, text, self.conversation)
+        self._shown.update(part.id for part in self._parts() if part.created_by == self.session.actor)
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Have answered what is unanswered, and show what is new."""
+        from roles.mayor import Mayor
+
+        if self.conversation:
+            try:
+                Mayor(self.site, self._mind(), self._progress).answer(self.conversation)
+            finally:
+                self._wipe()
+        self.show()
+
+    def _mind(self) -> Brain:
+        """What thinks for the Mayor; found before anything is stored."""
+        if self._brain is None:
+            from cli.minds import brain_of
+
+            self._brain = brain_of(self.site)
+        return self._brain
+
+    def _progress(self, event: Event) -> None:
+        from cli.town_log import in_words
+
+        if self._live:
+            words = " ".join(in_words(event).split())
+            tell(words[: max(20, _columns() - 1)])
+
+    def _wipe(self) -> None:
+        if self._live:
+            tell("")
+
+    @property
+    def _live(self) -> bool:
+        return sys.stderr.isatty() and not self.session.json
+
+    # ── Showing ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def greet(self) -> None:
+        """The first lines at a terminal: where the conversation stood, or what to do here."""
+        found = self.thread()
+        if found is None:
+            click.echo("Say what you want done. /help shows what else there is.")
+        elif not self._shown:
+            click.echo(f"Going on with {found.id}: {found.bead.title} (/new begins another one)")
+            self._shown.update(part.id for part in found.parts[:-4] if part.closed)
+            self.show()
+
+    def hint(self) -> str:
+        """What can be done now, below the prompt."""
+        found = self.thread()
+        if found is not None and found.proposal is not None:
+            return "/accept, /edit, /refuse, or say what to change"
+        return "Enter sends, Alt-Enter begins a line, /help"
+
+    def words(self, before: str) -> Sequence[tuple[str, str]]:
+        """What may complete what is typed: commands at its beginning, and ids."""
+        if before.startswith("/") and " " not in before:
+            return list(COMMANDS.items())
+        view = self.site.store.snapshot()
+        word = before.rpartition(" ")[2]
+        return [(name, view.need(name).title) for name, _ in view.ids(word, 50)] if word else []
+
+    def show(self) -> None:
+        """Show what is new."""
+        if self.session.json:
+            return
+        for part in self._parts():
+            if part.id not in self._shown:
+                self._shown.add(part.id)
+                self._show(part)
+
+    def _parts(self) -> Sequence[Bead]:
+        found = self.thread()
+        return found.parts if found else ()
+
+    def _show(self, part: Bead) -> None:
+        from cli.render import printable
+
+        if part.issue_type == "proposal":
+            if not part.closed:
+                self._show_offer(part)
+            return
+        click.echo(f"{printable(part.created_by)}: {printable(part.description)}\n")
+
+    def _show_offer(self, part: Bead) -> None:
+        from beads.errors import TownError
+        from roles.mayor import offer
+
+        try:
+            self._show_what(offer(self.site, part.id, self.session.actor))
+        except TownError as error:
+            click.echo(f"{part.id} cannot be done as things are: {error.message}\n")
+
+    def _show_what(self, wanted: Offer) -> None:
+        from cli.render import printable
+        from roles.estimate import estimate
+        from roles.mayor import changes_in_words
+        from roles.showing import render
+
+        click.echo(f"{wanted.bead.id} waits for your yes:")
+        if wanted.plan is not None:
+            click.echo(render(wanted.plan))
+            click.echo(estimate(wanted.plan.plan, self.site.settings, self.site.store.snapshot()).in_words())
+        elif wanted.changes is not None:
+            click.echo("\n".join(f"- {printable(line)}" for line in changes_in_words(wanted.changes)))
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, as JSON has it."""
+        from beads.errors import TownError
+        from cli.town_mayor import as_json
+        from roles.mayor import offer
+
+        found = self.thread()
+        if found is None:
+            return {"conversation": None, "parts": [], "question": None, "proposal": None}
+        proposal: dict[str, Any] | None = None
+        if found.proposal is not None:
+            proposal = {"id": found.proposal.id, "text": found.proposal.description}
+            with contextlib.suppress(TownError):
+                wanted = offer(self.site, found.proposal.id, self.session.actor)
+                proposal |= as_json(wanted.plan) if wanted.plan else {}
+        return {
+            "conversation": found.id,
+            "parts": [
+                {"id": p.id, "type": p.issue_type, "by": p.created_by, "text": p.description, "status": p.status}
+                for p in found.parts
+            ],
+            "question": found.question.id if found.question else None,
+            "proposal": proposal,
+        }
+
+    # ── Slashes ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _obey(self, word: str, rest: str) -> bool:
+        from beads.errors import InvalidInput
+
+        name, _, more = rest.partition(" ")
+        match word:
+            case "/quit" | "/exit":
+                return False
+            case "/help":
+                click.echo("\n".join(f"{name:10} {what}" for name, what in COMMANDS.items()))
+            case "/town":
+                self._town()
+            case "/show" if name:
+                self._dossier(name)
+            case "/plan":
+                self._show_offer(self._proposal())
+            case "/accept":
+                self.accept()
+            case "/refuse":
+                self._refuse(rest)
+            case "/edit":
+                self._edit()
+            case "/replan" if name:
+                self.say(f"Find another way for {name}, which failed. {more}".strip())
+            case "/priority" if name and more.strip() in list("01234"):
+                self._change(name, f"priority {more.strip()}", lambda: _update(name, int(more)))
+            case "/cancel" if name and more.strip():
+                self._change(name, f"cancelled: {more.strip()}", lambda: _cancel(name, more.strip()))
+            case "/new":
+                self._begin_anew()
+            case _:
+                meant = COMMANDS.get(word)
+                hint = f"{word} takes {meant}" if meant else "/help shows what there is."
+                raise InvalidInput(f"{word} {rest}".strip() + " is no command here", hint)
+        return True
+
+    def _town(self) -> None:
+        from cli.render import printable
+        from roles.status import in_words
+
+        site = self.site
+        click.echo(printable(in_words(site.store.snapshot(), site.settings, site.clock.now())))
+
+    def _dossier(self, bead_id: str) -> None:
+        from cli.render import printable
+        from roles.study import dossier
+
+        click.echo(printable(dossier(self.site.store.snapshot(), bead_id)))
+
+    def _proposal(self) -> Bead:
+        from beads.errors import Refused
+
+        found = self.thread()
+        if found is None or found.proposal is None:
+            raise Refused("nothing is proposed", "Say what you want done.")
+        return found.proposal
+
+    def accept(self, *, unseen: bool = False) -> None:
+        """Say yes to what is proposed, and show which transaction that made.
+
+        Args:
+            unseen: whether nobody has looked at it; then nothing is said where nothing is proposed.
+        """
+        from roles.mayor import offer, take
+
+        found = self.thread()
+        if unseen and (found is None or found.proposal is None):
+            return
+        proposal = self._proposal()
+        commit = take(self.site, offer(self.site, proposal.id, self.session.actor), self.session.actor)
+        self.show()
+        self._say_commit(commit)
+
+    def _refuse(self, reason: str) -> None:
+        from roles.mayor import decline
+
+        proposal = self._proposal()
+        decline(self.site, proposal.id, self.session.actor, reason)
+        self._shown.update(part.id for part in self._parts())
+        click.echo(f"refused {proposal.id}")
+
+    def _edit(self) -> None:
+        from beads.errors import TownError
+        from roles.mayor import amend, read_offer
+
+        proposal = self._proposal()
+        text = proposal.description
+        while True:
+            edited = click.edit(text, extension=".toml")
+            if edited is None or edited == proposal.description:
+                click.echo("nothing changed")
+                return
+            text = edited
+            try:
+                read_offer(self.site, proposal, text, self.session.actor)
+                break
+            except TownError as error:
+                click.echo(f"{error.message}\n{error.hint}".strip(), err=True)
+                if not click.confirm("Edit it again?", default=True):
+                    return
+        amend(self.site, proposal.id, text, self.session.actor)
+        self.show()
+
+    def _change(self, bead_id: str, what: str, operation: Callable[[], Operation]) -> None:
+        """Change something planned as its person says, and let the conversation know."""
+        from roles import conversation
+
+        def decide(snapshot: Snapshot) -> list[Operation]:
+            self.session.find(snapshot, bead_id)
+            found = conversation.thread(snapshot, self.conversation) if self.conversation else None
+            said = f"I changed {bead_id}: {what}."
+            now, actor = self.site.clock.now(), self.session.actor
+            told = conversation.say(found, snapshot.prefix, actor, said, now, done=True) if found else []
+            return [operation(), *told]
+
+        written = self.site.store.commit(self.session.actor, decide)
+        self._shown.update(part.id for part in self._parts())
+        click.echo(f"{bead_id}: {what}")
+        self._say_commit(written.snapshot.commit)
+
+    def _begin_anew(self) -> None:
+        from roles.mayor import over
+
+        if self.conversation:
+            over(self.site, self.conversation, self.session.actor)
+        self.conversation = None
+        click.echo("A new conversation. Say what you want done.")
+
+    def _say_commit(self, commit: str) -> None:
+        if not self.session.json:
+            click.echo(f"transaction {commit[:12]}; `bead undo --transaction {commit[:12]}` takes it back")
+
+
+def _update(bead_id: str, priority: int) -> Operation:
+    from beads.ops import Update
+
+    return Update(id=bead_id, priority=priority)
+
+
+def _cancel(bead_id: str, reason: str) -> Operation:
+    from beads.ops import Close
+
+    return Close(id=bead_id, outcome="cancelled", reason=reason)
+
+
+def _columns() -> int:
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns
+    except OSError:
+        return 80

@@ -1,0 +1,205 @@
+"""``town mayor``: the way in. Ask for something and get a plan, talk, or pour a plan from a file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.formulas import FORMULA, given, plan_of, pouring_options
+from cli.session import BEAD_ID, Session, command, only_a_person
+
+if TYPE_CHECKING:
+    from cli.talk import Talk
+    from roles.proposal import Proposal
+
+
+@command("mayor")
+@click.argument("request", nargs=-1, metavar="[REQUEST]...")
+@click.option("--plan", "what", metavar="FORMULA|PLAN", type=FORMULA, help="Pour this; a file, or a formula's name.")
+@pouring_options
+@click.option("--yes", is_flag=True, help="Accept what is proposed without asking.")
+@click.option("-c", "--continue", "last", is_flag=True, help="Go on with your last conversation.")
+@click.option("--in", "within", type=BEAD_ID, metavar="ID", help="Go on with that conversation.")
+@click.option("--try/--no-try", "trying", default=True, help="Try a plan's criteria on main before it is shown [yes].")
+@click.pass_obj
+def mayor(
+    session: Session,
+    request: tuple[str, ...],
+    what: str | None,
+    variables: tuple[str, ...],
+    name: str,
+    criteria: tuple[str, ...],
+    yes: bool,
+    last: bool,
+    within: str | None,
+    trying: bool,
+) -> None:
+    """Say what you want done; you are shown a plan, and when you accept it, it is work for polecats.
+
+    The Mayor reads main and the state of the town, and asks where it must. Nothing becomes work before you accept it,
+    and then all of it does in one transaction. On a terminal you can edit the plan, say what to change, or ask how
+    things stand: type /help there. Without REQUEST it goes on with your last conversation. What is said is kept in the
+    store, and a conversation that was interrupted goes on where it was.
+
+    Asking needs a model or an agent in [mayor] of town.toml. With --plan none is needed: it takes our plans and
+    formulas and Gas Town's. Pouring the same again changes nothing.
+
+    Exit code 7: it asks you something, or a plan waits for your yes.
+
+    \b
+    Example:
+      town mayor "Let text.slugify() keep digits"
+      town mayor --continue "Yes, and drop the old one" --yes
+      town mayor --plan plan.toml
+      town mayor --plan refactor --var "summary=Split the parser" --var "test=make test"
+    """
+    from beads.errors import InvalidInput
+
+    only_a_person("ask the Mayor")
+    text = " ".join(request).encode(errors="replace").decode().strip()
+    if what is not None:
+        if text or last or within:
+            raise InvalidInput("a plan from a file is no part of a conversation", "Give either --plan or a request.")
+        _from_file(session, what, given(variables, name, criteria), yes)
+        return
+    if variables or name or criteria:
+        raise InvalidInput("--var, --name and --criterion are for --plan", "Name a formula with --plan.")
+    _talk(session, text, last, within, yes, trying)
+
+
+def _from_file(session: Session, what: str, said: Any, yes: bool) -> None:
+    from cli.config import open_site
+    from roles.proposal import accept, propose_plan
+    from roles.showing import render
+
+    site = open_site(session.start)
+    plan = plan_of(session, what, said)
+    proposal = propose_plan(plan, site.store, session.actor, site.settings)
+    if not session.json:
+        click.echo(render(proposal))
+    if not yes:
+        _need_terminal(session)
+        click.confirm("Accept?", abort=True)
+    written = accept(proposal, site.store, session.actor)
+    if session.json:
+        from cli.render import echo_json
+
+        echo_json({**as_json(proposal), "changed": written.changed, "commit": written.snapshot.commit})
+        return
+    click.echo("poured" if written.changed else "everything in it was there already; nothing changed")
+
+
+def _need_terminal(session: Session) -> None:
+    from beads.errors import InvalidInput
+
+    if session.json or not sys.stdin.isatty():
+        raise InvalidInput("nobody is here to accept the plan", "Add --yes to accept it.")
+
+
+def as_json(proposal: Proposal) -> dict[str, Any]:
+    """What pouring a plan would do, or did, as JSON has it."""
+    return {
+        "plan": proposal.plan.plan,
+        "title": proposal.plan.title,
+        "molecules": [
+            {
+                "id": item.molecule.id,
+                "name": item.wanted.id,
+                "title": item.wanted.title,
+                "new": item.there is None,
+                "needs": list(item.molecule.needs),
+                "touches": list(item.wanted.touches),
+                "steps": [step.id for step in item.steps],
+            }
+            for item in proposal.items
+        ],
+        "superseded": sorted(proposal.ending),
+    }
+
+
+def _talk(session: Session, text: str, last: bool, within: str | None, yes: bool, trying: bool) -> None:
+    from cli.config import open_site
+    from cli.talk import Talk
+    from roles import conversation
+
+    site = open_site(session.start)
+    talk = Talk(session, site, trying=trying)
+    snapshot = site.store.snapshot()
+    if within is not None:
+        talk.conversation = conversation.thread(snapshot, within).id
+    elif last or not text:
+        found = conversation.latest(snapshot, session.actor)
+        talk.conversation = found.id if found else None
+    if text or _waits(talk):
+        with talk.shared():
+            talk.say(text) if text else talk.go_on()
+    if yes:
+        talk.accept(unseen=True)
+    if sys.stdin.isatty() and sys.stdout.isatty() and not (session.json or yes):
+        _at_terminal(talk)
+    elif text or yes or session.json:
+        _finish(session, talk)
+    else:
+        _line_by_line(talk)
+
+
+def _waits(talk: Talk) -> bool:
+    """Whether something was said that has no answer yet, such as when we were killed."""
+    found = talk.thread()
+    return found is not None and bool(found.unanswered)
+
+
+def _at_terminal(talk: Talk) -> None:
+    from cli.prompt import lines
+
+    talk.greet()
+    _each(talk, lines(talk.site.store.directory, talk.words, talk.hint))
+
+
+def _line_by_line(talk: Talk) -> None:
+    """A script talks: each line of standard input is said, and answered before the next one is read."""
+    _each(talk, (line.decode(errors="replace").rstrip("\n") for line in sys.stdin.buffer))
+    _finish(talk.session, talk)
+
+
+def _each(talk: Talk, texts: Iterable[str]) -> None:
+    from beads.errors import TownError
+
+    for text in texts:
+        if not text.strip():
+            continue
+        try:
+            with talk.shared():
+                if not talk.hear(text):
+                    return
+        except TownError as error:
+            if not sys.stdin.isatty():
+                raise
+            click.echo(f"{error.message}\n{error.hint}".strip(), err=True)
+        except KeyboardInterrupt:
+            click.echo("Stopped. What you said is kept; say anything to go on.", err=True)
+
+
+def _finish(session: Session, talk: Talk) -> None:
+    """Say what there is to be said, and end with 7 where something waits for a person.
+
+    Raises:
+        NeedsPerson: a question or a proposal does.
+    """
+    from beads.errors import NeedsPerson
+
+    found = talk.thread()
+    if session.json:
+        from cli.render import echo_json
+
+        echo_json(talk.as_json())
+    if found is None:
+        return
+    if found.question is not None:
+        raise NeedsPerson(f"{found.id} has a question for you", f'`town mayor --in {found.id} "…"` answers it.')
+    if found.proposal is not None:
+        hint = f'`town approve {found.proposal.id}` accepts it, `town mayor --in {found.id} "…"` says what to change.'
+        raise NeedsPerson(f"{found.proposal.id} waits for your yes", hint)

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from beads import Snapshot, Store, graph
+from beads.errors import LostRace, NotFound, Refused
+from beads.model import Bead
+from roles import conversation
+from roles.conversation import MAYOR, Thread
+from roles.mayor import hear
+
+ADA = "Ada"
+
+
+@pytest.fixture
+def store(repo: Path) -> Store:
+    return Store.init(repo, ADA)
+
+
+def thread(store: Store, name: str) -> Thread:
+    return conversation.thread(store.snapshot(), name)
+
+
+def answer(store: Store, name: str, text: str, *, asks: bool = False, proposal: tuple[str, str] | None = None) -> None:
+    heard = [part.id for part in thread(store, name).unanswered]
+
+    def decide(snapshot: Snapshot) -> object:
+        found = conversation.thread(snapshot, name)
+        return conversation.reply(found, "bt", heard, text, store.clock.now(), asks=asks, proposal=proposal)
+
+    store.commit(MAYOR, decide)  # type: ignore[arg-type]
+
+
+def said(found: Thread) -> list[tuple[str, str, str]]:
+    return [(part.issue_type, part.created_by, part.description) for part in found.parts]
+
+
+def test_what_a_person_says_waits_for_the_mayor(store: Store) -> None:
+    name = hear(store, ADA, "Add slugs\n\nAnd tests.")
+    found = thread(store, name)
+    assert found.bead.title == "Add slugs And tests."
+    assert [part.description for part in found.unanswered] == ["Add slugs\n\nAnd tests."]
+    assert (found.question, found.proposal) == (None, None)
+
+
+def test_saying_the_same_again_goes_on_with_it_and_changes_nothing(store: Store) -> None:
+    name = hear(store, ADA, "Add slugs")
+    before = store.snapshot().commit
+    assert hear(store, ADA, "Add slugs") == name
+    assert store.snapshot().commit == before
+
+
+def test_when_that_one_is_over_it_is_another_one(store: Store) -> None:
+    name = hear(store, ADA, "Add slugs")
+    store.commit(ADA, lambda snapshot: conversation.end(conversation.thread(snapshot, name)))
+    again = hear(store, ADA, "Add slugs")
+    assert again != name
+    assert not thread(store, again).bead.closed
+
+
+def test_an_answer_closes_what_it_answers(store: Store) -> None:
+    name = hear(store, ADA, "How are things?")
+    answer(store, name, "Fine.")
+    found = thread(store, name)
+    assert found.unanswered == ()
+    assert said(found) == [("message", ADA, "How are things?"), ("message", MAYOR, "Fine.")]
+    assert all(part.closed for part in found.parts)
+
+
+def test_nothing_is_answered_twice(store: Store) -> None:
+    name = hear(store, ADA, "How are things?")
+    heard = [part.id for part in thread(store, name).unanswered]
+    answer(store, name, "Fine.")
+    with pytest.raises(LostRace, match="was answered in the meantime"):
+        conversation.reply(thread(store, name), "bt", heard, "Well.", store.clock.now())
+
+
+def test_a_question_waits_until_something_is_said(store: Store) -> None:
+    name = hear(store, ADA, "Add slugs")
+    answer(store, name, "With dashes?", asks=True)
+    question = thread(store, name).question
+    assert question is not None
+    assert graph.state(store.snapshot(), question, store.clock.now()).kind == "needs_person"
+    hear(store, ADA, "Yes", name)
+    found = thread(store, name)
+    assert found.question is None
+    assert [part.description for part in found.unanswered] == ["Yes"]
+
+
+def test_a_proposal_waits_and_a_new_one_takes_its_place(store: Store) -> None:
+    name = hear(store, ADA, "Add slugs")
+    answer(store, name, "So:", proposal=("one", "plan 1"))
+    first = thread(store, name).proposal
+    assert first is not None
+    assert graph.state(store.snapshot(), first, store.clock.now()).kind == "needs_person"
+    hear(store, ADA, "Smaller", name)
+    assert thread(store, name).proposal == first
+    answer(store, name, "So then:", proposal=("two", "plan 2"))
+    found = thread(store, name)
+    assert found.proposal is not None
+    assert (found.proposal.title, found.proposal.description) == ("two", "plan 2")
+    assert store.snapshot().need(first.id).outcome == "superseded"
+
+
+def test_a_no_and_a_yes_are_said_once(store: Store) -> None:
+    name = hear(store, ADA, "Add slugs")
+    answer(store, name, "So:", proposal=("one", "plan 1"))
+    found = thread(store, name)
+    assert found.proposal is not None
+    store.commit(ADA, conversation.refuse(found, "bt", ADA, found.proposal, "too large", store.clock.now()))
+    found = thread(store, name)
+    assert found.proposal is None
+    assert found.parts[-1].description == "No: too large"
+    refused = next(part for part in found.parts if part.issue_type == "proposal")
+    assert (refused.outcome, refused.close_reason) == ("rejected", "too large")
+    with pytest.raises(LostRace, match="rejected already"):
+        conversation.settle(found, "bt", ADA, refused, "Yes", store.clock.now())
+
+
+def test_the_end_of_a_conversation_closes_all_that_is_open_in_it(store: Store) -> None:
+    name = hear(store, ADA, "Add slugs")
+    answer(store, name, "So:", proposal=("one", "plan 1"))
+    store.commit(ADA, lambda snapshot: conversation.end(conversation.thread(snapshot, name)))
+    assert [bead for bead in store.snapshot().unclosed()] == []
+    with pytest.raises(Refused, match="is over"):
+        hear(store, ADA, "More", name)
+
+
+def test_the_order_is_that_in_which_it_was_said_whatever_the_clock_does(store: Store) -> None:
+    name = hear(store, ADA, "one")
+    for text in ("two", "three"):
+        found = thread(store, name)
+        past = found.bead.created_at - timedelta(hours=1)
+        store.commit(ADA, conversation.say(found, "bt", ADA, text, past))
+    assert [part.description for part in thread(store, name).parts] == ["one", "two", "three"]
+
+
+def test_two_people_who_say_the_same_say_two_things(store: Store) -> None:
+    name = hear(store, ADA, "one")
+    hear(store, "Bob", "yes", name)
+    hear(store, ADA, "yes", name)
+    assert [(part.created_by, part.description) for part in thread(store, name).parts[1:]] == [
+        ("Bob", "yes"),
+        (ADA, "yes"),
+    ]
+
+
+def test_the_latest_is_ones_own_and_still_goes_on(store: Store) -> None:
+    mine = hear(store, ADA, "mine")
+    hear(store, "Bob", "his")
+    found = conversation.latest(store.snapshot(), ADA)
+    assert found is not None
+    assert found.id == mine
+    assert conversation.latest(store.snapshot(), "Eve") is None
+
+
+def test_nothing_of_it_is_ever_work(store: Store) -> None:
+    name = hear(store, ADA, "Add slugs")
+    answer(store, name, "So:", proposal=("one", "plan 1"))
+    hear(store, ADA, "Well", name)
+    snapshot, now = store.snapshot(), store.clock.now()
+    assert list(snapshot.ready(now)) == []
+    assert graph.ready(snapshot, now) == []
+    kinds = {bead.issue_type: graph.state(snapshot, bead, now).kind for bead in snapshot if not bead.closed}
+    assert kinds == {"conversation": "waiting", "message": "waiting", "proposal": "needs_person"}
+
+
+def test_what_is_no_conversation_is_not_found(store: Store) -> None:
+    with pytest.raises(NotFound, match="there is no conversation 'bt-nothing'"):
+        hear(store, ADA, "Hello", "bt-nothing")
+
+
+@pytest.mark.parametrize("text", ["\x00\x1b[31m\n", "x" * 10_000, "ü" * 700, "\t"])
+def test_any_text_has_a_title(store: Store, text: str) -> None:
+    name = hear(store, ADA, f"!{text}")
+    assert Bead.model_validate(dict(thread(store, name).bead)).title
+    assert thread(store, name).parts[0].description == f"!{text}"

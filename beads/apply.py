@@ -29,6 +29,7 @@ from beads.model import (
     Lease,
 )
 from beads.proof import answer, answered_for, following, question, united, unproven
+from beads.speech import SPEECH
 
 if TYPE_CHECKING:
     from beads.ops import (
@@ -146,7 +147,8 @@ def _claim(op: Claim, draft: Draft, context: Context) -> Bead | None:
         raise LostRace(f"{bead.id} is held by {lease.worker} since {lease.since:%H:%M:%S} UTC, epoch {lease.epoch}")
     seen = graph.state(draft, bead, context.now)
     free = ("ready", "needs_person", "deferred") if op.hand else ("ready",)
-    if graph.molecule_of(draft, bead).id != bead.id or seen.kind not in free:
+    whole = graph.molecule_of(draft, bead).id == bead.id and bead.issue_type not in SPEECH
+    if not whole or seen.kind not in free:
         raise Refused(f"{bead.id} cannot be claimed: {seen.reason}", f"`bead why {bead.id}` says more.")
     return _lease(bead, op, draft, context)
 

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from itertools import takewhile
 from typing import Protocol
 
+from beads import speech
 from beads.ids import natural as natural
 from beads.model import BLOCKING, Attempt, Bead, Dependency
 from beads.proof import asked
@@ -39,7 +40,7 @@ FOREVER = datetime.max.replace(tzinfo=UTC)
 PARTS = frozenset({"step", "merge-request"})
 """The types of what is claimed and released only with the molecule it is a part of."""
 
-UNLISTED = frozenset({*PARTS, "message", "epic"})
+UNLISTED = frozenset({*PARTS, *speech.SPEECH, "epic"})
 """The types of what nobody takes up as work."""
 
 _DONE = frozenset({"landed", "done", "superseded"})
@@ -339,6 +340,8 @@ def _step_state(view: View, step: Bead, now: datetime) -> State:
 
 
 def _molecule_state(view: View, bead: Bead) -> State:
+    if bead.issue_type in speech.SPEECH:
+        return speech.standing(bead)
     waiting = blockers(view, bead)
     stuck = next((target for target in waiting if target.closed), None)
     if stuck is not None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from beads.git import Oid
     from beads.model import Bead
 
-VERSION = 5
+VERSION = 6
 """The version of the tables; a file of another one is made anew."""
 
 BUSY_SECONDS = 3.0

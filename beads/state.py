@@ -12,8 +12,8 @@ class State(NamedTuple):
 
     Attributes:
         kind: ``ready`` a worker may take it; ``running`` its worker acts; ``queued`` the Refinery acts;
-            ``blocked`` it waits for other beads; ``waiting`` for the rest of its molecule; ``deferred`` for a
-            date; ``needs_person`` for a person; ``closed`` for nobody.
+            ``blocked`` it waits for other beads; ``waiting`` for the rest of its molecule, or for somebody to speak;
+            ``deferred`` for a date; ``needs_person`` for a person; ``closed`` for nobody.
         reason: one line for a person.
         waits_for: the beads it waits for, where it does.
     """

@@ -81,7 +81,7 @@ def why(session: Session, bead_id: str) -> None:
     chain = [(depth, bead, _routed(look, bead, state)) for depth, bead, state in _chain(look, look.find(bead_id))]
     failing = _failing(look, chain[0][1])
     if session.json:
-        described = [{"id": b.id, "title": b.title, "depth": d, "state": s, "next": _NEXT[s.kind]} for d, b, s in chain]
+        described = [{"id": b.id, "title": b.title, "depth": d, "state": s, "next": _next(b, s)} for d, b, s in chain]
         render.echo_json({**described[0], **({"failing": failing} if failing else {}), "chain": described[1:]})
         return
     for depth, bead, state in chain:
@@ -90,7 +90,7 @@ def why(session: Session, bead_id: str) -> None:
         reason = f": {state.reason}" if not state.reason.startswith(state.kind) else state.reason[len(state.kind) :]
         indent = "  " * depth
         click.echo(f"{indent}{bead.id} {render.printable(bead.title)}")
-        click.echo(f"{indent}  {kind}{render.printable(reason)}; next: {_NEXT[state.kind]}")
+        click.echo(f"{indent}  {kind}{render.printable(reason)}; next: {_next(bead, state)}")
         if not depth and failing:
             _print_failing(failing)
 
@@ -143,6 +143,14 @@ def _print_failing(failing: dict[str, Any]) -> None:
         click.echo(f"      {render.printable(line)}".rstrip())
     if "log" in failing:
         click.echo(f"    all of it: {failing['log']}")
+
+
+def _next(bead: Bead, state: State) -> str:
+    """Who acts next on a bead."""
+    from beads.speech import CONVERSATION, MESSAGE
+
+    speaks = {MESSAGE: "the Mayor", CONVERSATION: "whoever speaks next"} if state.kind == "waiting" else {}
+    return speaks.get(bead.issue_type, _NEXT[state.kind])
 
 
 @command("path")
@@ -259,7 +267,7 @@ def _print_facts(bead: Bead, state: State, spent: Spent) -> None:
     render.fields(
         [
             ("state", (f"{state.kind.replace('_', ' ')}: {state.reason}", render.COLOURS[state.kind])),
-            ("next", _NEXT[state.kind]),
+            ("next", _next(bead, state)),
             ("type", f"{bead.issue_type}, priority {bead.priority}"),
             ("labels", ", ".join(bead.labels)),
             ("assignee", bead.assignee),

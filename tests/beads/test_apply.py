@@ -405,6 +405,15 @@ def test_what_is_not_ready_is_not_claimed(world: World, bead_id: str, reason: st
         world.do(Claim(id=bead_id, worker="nux"))
 
 
+@pytest.mark.parametrize("issue_type", ["conversation", "message", "proposal"])
+@pytest.mark.parametrize("hand", [False, True])
+def test_nobody_holds_what_is_said(issue_type: str, hand: bool) -> None:
+    world = plain(issue_type=issue_type, created_by="mayor", criteria=(TESTS,))
+    with pytest.raises(Refused, match="cannot be claimed"):
+        world.do(Claim(id="a", worker="nux", hand=hand))
+    assert World(world["a"]).attempt(Claim(worker="nux")) is None
+
+
 def test_releasing_ends_what_was_begun_and_gives_back() -> None:
     world = started()
     released = world.do(Release(id="m", worker="nux", epoch=1, end="died", reason="gone"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import pytest
 from hypothesis import given
@@ -66,10 +66,12 @@ _edges = st.lists(
     max_size=3,
 ).map(tuple)
 _moments = st.sampled_from([NOW - timedelta(days=1), NOW, NOW + timedelta(days=1)])
+_TYPES = ["task", "molecule", "step", "step", "merge-request", "epic", "message", "proposal"]
 _anything = st.fixed_dictionaries(
     {"dependencies": _edges},
     optional={
-        "issue_type": st.sampled_from(["task", "molecule", "step", "step", "merge-request", "epic", "message"]),
+        "issue_type": st.sampled_from(_TYPES),
+        "created_by": st.sampled_from(["ada", "mayor"]),
         "status": st.sampled_from(STATUSES),
         "outcome": st.sampled_from([None, *OUTCOMES]),
         "priority": st.integers(0, 4),
@@ -99,14 +101,15 @@ def test_every_bead_has_exactly_one_state(view: Beads) -> None:
         assert seen.reason
         assert "\n" not in seen.reason
         assert (seen.kind == "closed") >= found.closed
-        unlisted = found.issue_type in ("step", "merge-request", "message", "epic")
+        unlisted = found.issue_type in ("step", "merge-request", "message", "proposal", "epic")
         assert (found.id in ready) == (seen.kind == "ready" and not unlisted)
         if found.merge is not None and not found.closed:
             assert seen == State("queued", f"place {queued.index(found.id) + 1} in the merge queue")
         for other in seen.waits_for:
             assert not view.beads[other].closed
         if seen.kind in ("blocked", "waiting"):
-            assert seen.waits_for
+            # What was said in a conversation waits for no bead, but for somebody to speak.
+            assert seen.waits_for or found.issue_type == "message"
 
 
 def _is_next(found: Bead | None, steps: list[Bead]) -> bool:
@@ -244,6 +247,28 @@ def test_a_merge_request_that_says_nothing_needs_a_person() -> None:
 
 def test_a_request_that_is_not_stored_yet_is_about_to_queue() -> None:
     assert graph.state(Beads(), request("m.m1"), NOW) == State("queued", "about to join the merge queue")
+
+
+# --- conversations --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "issue_type, by, kind, reason",
+    [
+        ("conversation", "ada", "waiting", "for what is said in it next"),
+        ("message", "ada", "waiting", "for the Mayor's answer"),
+        ("message", "mayor", "needs_person", "the Mayor asks this"),
+        ("proposal", "mayor", "needs_person", "proposes a plan, which waits for a yes or a no"),
+    ],
+)
+def test_who_is_to_speak_next(issue_type: str, by: str, kind: str, reason: str) -> None:
+    talk = bead("c", issue_type="conversation")
+    said = bead("c.1", issue_type=issue_type, created_by=by, dependencies=part_of("c", "t"), criteria=(TESTS,))
+    assert state("c.1", talk, said, bead("t")) == State(cast("graph.Kind", kind), reason)
+    assert graph.ready(Beads([talk, said]), NOW) == []
+    assert state("c.1", talk, said.evolve(status="closed", outcome="done")).kind == "closed"
+    later = said.evolve(defer_until=NOW + timedelta(days=1))
+    assert state("c.1", talk, later).kind == "deferred"
 
 
 # --- readiness -------------------------------------------------------------------------------------------------

@@ -79,10 +79,11 @@ _evidence = st.lists(
     ),
     max_size=2,
 ).map(tuple)
+_TYPES = ["task", "molecule", "step", "step", "merge-request", "epic", "message", "proposal"]
 _fields = st.fixed_dictionaries(
     {"dependencies": _edges, "status": st.sampled_from(STATUSES)},
     optional={
-        "issue_type": st.sampled_from(["task", "molecule", "step", "step", "merge-request", "epic", "message"]),
+        "issue_type": st.sampled_from(_TYPES),
         "outcome": st.sampled_from([None, *OUTCOMES]),
         "priority": st.integers(0, 2),
         "created_at": _moments,

@@ -37,6 +37,8 @@ from roles.study import LOOKS, Study
 REFUSALS_MAX = 4
 """How many answers in a row are sent back because they cannot be used."""
 
+_SAID_MAX = 600
+
 ANSWER = "answer"
 """The tool that ends a model's looking around."""
 
@@ -170,7 +172,8 @@ class ModelBrain:
             path.unlink(missing_ok=True)
         if ended.ending != "finished":
             hint = "What was said is kept; say it again, or differently, when that is mended."
-            raise NoAnswer(f"no answer that can be used: {ended.ending}: {ended.text}", hint, tally.took)
+            said = " ".join(cut(ended.text, _SAID_MAX).split())
+            raise NoAnswer(f"no answer that can be used: {ended.ending}: {said}", hint, tally.took)
         return Reply.model_validate_json(ended.text), tally.took
 
 

@@ -17,13 +17,7 @@ from beads import graph
 from beads.errors import LostRace, NotFound, Refused
 from beads.model import Attempt, Bead, Dependency, derived_id, milliseconds
 from beads.ops import Close, Create, Operation
-
-CONVERSATION = "conversation"
-MESSAGE = "message"
-PROPOSAL = "proposal"
-
-MAYOR = "mayor"
-"""Who speaks for the Mayor in a conversation; its money is counted under this name in brackets."""
+from beads.speech import CONVERSATION, MAYOR, MESSAGE, PROPOSAL
 
 MAYOR_BOOKS = "(mayor)"
 """What the Mayor's answers are counted under, where attempts have the name of their agent."""

@@ -17,13 +17,14 @@ from beads.errors import InvalidInput, NotFound, Refused, TownError
 from beads.model import Attempt, Bead
 from beads.ops import Close, Create, Operation, Update
 from beads.plan import Plan, check_name, read_plan, write_plan
+from beads.speech import MAYOR, PROPOSAL
 from beads.spending import books
 from beads.store import Snapshot, Store
 from beads.touches import ordered
 from refinery.gate import SETTINGS_FILE
 from roles import conversation, routing, status
 from roles.brain import Brain, NoAnswer, Question, Took
-from roles.conversation import MAYOR, MAYOR_BOOKS, PROPOSAL, Thread, thread
+from roles.conversation import MAYOR_BOOKS, Thread, thread
 from roles.events import Event
 from roles.prompts import mayor as words
 from roles.prompts.mayor import Said

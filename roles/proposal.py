@@ -272,7 +272,9 @@ def supersede(plan: Plan, poured: Sequence[Create], view: graph.View) -> list[Op
     for waiting, successor in itertools.chain(_by_name(plan, poured, view), _by_edge(replaced, view)):
         if waiting.id not in replaced and not waiting.closed and not _busy(view, waiting):
             enter[Depend(id=waiting.id, on=successor)] = None
-            former = (n for n in waiting.needs if n != successor and _source(view, n) == sources[successor])
+            gone = {old.bead.id for old in replaced.values() if old.successor == successor and not old.busy}
+            same = (n for n in waiting.needs if n != successor)
+            former = (n for n in same if n in gone or _source(view, n) == sources[successor])
             leave.update((Depend(id=waiting.id, on=need, remove=True), None) for need in former)
     # All old edges go before any new one comes, since together they could make a cycle that neither plan has.
     return [*leave, *(operation for old in replaced.values() for operation in _retire(old)), *enter]

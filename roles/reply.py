@@ -153,8 +153,11 @@ def read_changes(text: str, source: str) -> Changes:
 
 
 def is_plan(text: str) -> bool:
-    """Whether a proposal is a plan and not changes."""
-    return not text.lstrip().startswith("[[changes]]")
+    """Whether a proposal is a plan and not changes; what cannot be read is a plan that is wrong."""
+    try:
+        return "changes" not in Document(text.encode(), "proposal").read()
+    except InvalidInput:
+        return True
 
 
 def _text(value: dict[str, object]) -> str:

@@ -8,8 +8,9 @@ import pytest
 from beads import Snapshot, Store, graph
 from beads.errors import LostRace, NotFound, Refused
 from beads.model import Bead
+from beads.speech import MAYOR
 from roles import conversation
-from roles.conversation import MAYOR, Thread
+from roles.conversation import Thread
 from roles.mayor import hear
 
 ADA = "Ada"
@@ -124,7 +125,7 @@ def test_the_end_of_a_conversation_closes_all_that_is_open_in_it(store: Store) -
     name = hear(store, ADA, "Add slugs")
     answer(store, name, "So:", proposal=("one", "plan 1"))
     store.commit(ADA, lambda snapshot: conversation.end(conversation.thread(snapshot, name)))
-    assert [bead for bead in store.snapshot().unclosed()] == []
+    assert list(store.snapshot().unclosed()) == []
     with pytest.raises(Refused, match="is over"):
         hear(store, ADA, "More", name)
 

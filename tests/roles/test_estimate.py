@@ -11,7 +11,7 @@ import pytest
 
 from beads import Bead, Store
 from beads.errors import InvalidInput
-from beads.model import Attempt, Criterion, Evidence, Usage
+from beads.model import Attempt, Criterion, Evidence, Outcome, Usage
 from beads.ops import Create
 from beads.plan import Plan, read_plan
 from beads.spending import REVIEWS
@@ -58,7 +58,7 @@ def plan(*steps: str, criteria: str = "{ run = 'true' }") -> Plan:
     return read_plan(text.replace(", }", " }").encode(), "plan.toml")
 
 
-def worked(number: int, tries: Tries, outcome: str | None = "done", reviews: Sequence[float] = ()) -> Bead:
+def worked(number: int, tries: Tries, outcome: Outcome | None = "done", reviews: Sequence[float] = ()) -> Bead:
     """A step with these attempts, each by an agent at a cost."""
     attempts = [
         Attempt(
@@ -140,7 +140,8 @@ def test_too_few_say_nothing_and_the_price_list_does(store: Store) -> None:
 
 def test_prices_of_ones_own_count(store: Store) -> None:
     (part,) = found(store, plan("agent = 'own'")).parts
-    assert (part.basis, part.each) == ("assumed", pytest.approx(0.6))
+    assert part.basis == "assumed"
+    assert part.each == pytest.approx(0.6)
 
 
 def test_another_model_is_not_compared(store: Store) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from roles.routing import check_mayor
+
 if TYPE_CHECKING:
     from roles.brain import Brain
     from roles.site import Site
@@ -14,16 +16,30 @@ def brain_of(site: Site) -> Brain:
     """The Mayor's brain.
 
     Raises:
-        InvalidInput: none is configured, or it has a budget that nobody could hold; says what to do.
+        InvalidInput: none is configured, it cannot think, or has a budget that nobody could hold; says what to do.
+        Refused: it is an agent, and there is no sandbox.
     """
     from beads.errors import InvalidInput
-    from roles.brain import model_brain
-    from roles.llm import SURROUNDINGS
+    from refinery.gate import SETTINGS_FILE
 
     table = site.settings.mayor
+    check_mayor(site.settings)
     if table.model:
+        from roles.llm import SURROUNDINGS
+        from roles.model_brain import model_brain
+
         # LiteLLM looks for this when it is imported.
         for name, value in SURROUNDINGS.items():
             os.environ.setdefault(name, value)
+        if table.api_base and table.model.startswith("ollama"):
+            os.environ.setdefault("OLLAMA_API_BASE", table.api_base)
         return model_brain(site)
-    raise InvalidInput("nothing is configured that could answer", "Name a model in [mayor].")
+    if table.agent:
+        from roles.agent_brain import AgentBrain
+
+        brain = AgentBrain(site, table.agent)
+        brain.check()
+        return brain
+    from roles.discovery import advice, look
+
+    raise InvalidInput(f"{SETTINGS_FILE} names nothing that could think for the Mayor", advice(look(os.environ)))

@@ -304,6 +304,23 @@ def check(settings: Settings) -> None:
             raise InvalidInput(message, f"Remove it from {SETTINGS_FILE}, or use a runtime that reads its output.")
 
 
+def check_mayor(settings: Settings) -> None:
+    """Refuse a cap on what the Mayor's answers cost that could not be held.
+
+    Raises:
+        InvalidInput: what they cost is not known.
+    """
+    table = settings.mayor
+    keys = ["[mayor] budget"] if table.budget is not None else []
+    keys += ["[town] budget_day"] if settings.town.budget_day is not None else []
+    if not keys or not (table.model or table.agent) or table.prices:
+        return
+    models = {"runtime": "builtin", "model": table.model, "models": table.models}
+    if not knowable(Agent.model_validate(models) if table.model else settings.agent(table.agent)):
+        hint = f"Give [mayor] in {SETTINGS_FILE} `prices`, or a model with a known price; or remove the budget."
+        raise InvalidInput(f"{keys[0]} cannot be held: what {table.model or table.agent} costs is not known", hint)
+
+
 def _hint(name: str) -> str:
     return (
         f"Give [agents.{name}] in {SETTINGS_FILE} a `model` with a known price, `prices`, or a runtime that says what "

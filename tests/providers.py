@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -51,11 +51,12 @@ class Fails:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-Answer = str | int | Uses | Fails
+Answer = str | int | Uses | Fails | Callable[[dict[str, Any]], "str | int | Uses | Fails"]
 
 
 class Provider(ThreadingHTTPServer):
-    """Answers with one answer after the other; a text is said, a number is an HTTP status to fail with.
+    """Answers with one answer after the other; a text is said, a number is an HTTP status to fail with, and a function
+    says what to answer to what was asked.
 
     Attributes:
         answers: what is still to be said; the last one is said again and again.
@@ -106,6 +107,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.requests.append(asked)
         self.server.keys.append(self.headers.get("Authorization", ""))
         said = self.server.answers.pop(0) if len(self.server.answers) > 1 else self.server.answers[0]
+        if callable(said):
+            said = said(asked)
         if isinstance(said, int):
             said = Fails(said, f"scripted failure {said}", str(said))
         if isinstance(said, Fails):

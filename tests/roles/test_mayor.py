@@ -17,9 +17,10 @@ from beads.spending import costs
 from cli.config import open_site
 from refinery.redaction import Secrets
 from roles import conversation, mayor
-from roles.brain import ModelBrain, NoAnswer
+from roles.brain import NoAnswer
 from roles.builtin.talk import NotServed, Scripted, Turn, scripted_turn
 from roles.mayor import Mayor
+from roles.model_brain import ModelBrain
 from roles.settings import MayorTable
 from roles.site import Site
 from roles.study import Study

@@ -280,6 +280,8 @@ def _check_answers(step: Bead, evidence: Iterable[Evidence]) -> None:
 def _answer(op: Answer, draft: Draft, context: Context) -> Bead:
     step = draft.need(op.id)
     if not op.approved and not op.reason.strip():
+        if op.approved is None:
+            raise Refused(f"an answer to {step.id} needs words, for whoever goes on with it", "Say something.")
         raise Refused(f"rejecting {step.id} needs a reason, for whoever goes on with it", "Add --reason.")
     found = question(step)
     if step.closed or graph.molecule_of(draft, step).closed or found is None:
@@ -287,7 +289,9 @@ def _answer(op: Answer, draft: Draft, context: Context) -> Bead:
     if found.tree != op.tree:
         raise LostRace(f"{step.id} is asked about tree {found.tree[:12]} by now", "Look at it again.")
     there = answer(step, found.subject, found.tree)
-    verdict: Literal["pass", "fail"] = "pass" if op.approved else "fail"
+    verdict: Literal["pass", "fail", "answered"] = (
+        "answered" if op.approved is None else "pass" if op.approved else "fail"
+    )
     if there and (there.verdict, there.detail, there.by) == (verdict, op.reason, context.actor):
         return step
     key = f"{found.subject}\0{found.tree}\0{context.actor}\0{context.now.isoformat()}\0{verdict}"

@@ -30,7 +30,7 @@ class Found(NamedTuple):
 
     Attributes:
         subject: the criterion in words.
-        verdict: ``pass``, ``fail``, ``error`` or ``asked``; ``open`` when nobody has looked yet.
+        verdict: ``pass``, ``fail``, ``error``, ``asked`` or ``answered``; ``open`` when nobody has looked yet.
         detail: how, in a few words.
         tree: the tree it is about.
         by: who found it.

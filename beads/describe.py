@@ -21,7 +21,7 @@ def describe(operation: Operation, bead: Bead | None) -> str:
         case "finish":
             return f"attempt at {operation.id} ended {operation.end}: {operation.reason or operation.worker}"
         case "answer":
-            said = "approve" if operation.approved else "reject"
+            said = "answer" if operation.approved is None else "approve" if operation.approved else "reject"
             return f"{said} {operation.id}: {operation.reason or f'tree {operation.tree[:12]}'}"
         case "release":
             until = f", until {operation.until:%Y-%m-%d %H:%M} UTC" if operation.until else ""

@@ -171,14 +171,15 @@ class Evidence(Fact):
 
     ``subject`` is the criterion or the gate in words. ``verdict`` keeps apart what did not hold (``fail``) from
     what could not be judged (``error``: exit status 126 or 127, a signal, a time-out, zero tests collected). An
-    error is never a pass and convicts nobody. ``asked`` says that a person was asked about this tree; the answer is
-    evidence of its own, ``by`` that person. ``exit`` is None where no command came to an end by itself, and ``cost``,
-    in US dollars, where nobody knows. ``model`` is the one that reviewed, as far as that is known.
+    error is never a pass and convicts nobody. ``asked`` says that a person was asked about this tree; what they say is
+    evidence of its own, ``by`` that person: a yes, a no, or words to go on with (``answered``). ``exit`` is None where
+    no command came to an end by itself, and ``cost``, in US dollars, where nobody knows. ``model`` is the one that
+    reviewed, as far as that is known.
     """
 
     id: str
     subject: str
-    verdict: Literal["pass", "fail", "error", "asked"]
+    verdict: Literal["pass", "fail", "error", "asked", "answered"]
     detail: str = ""
     tree: str = ""
     commit: str = ""

@@ -178,13 +178,14 @@ class Finish(Held):
 class Answer(Fact):
     """A person's answer to what an approval criterion of step ``id`` asks about ``tree``.
 
-    Not about anything else: work that has gone on since has to be asked about anew. The last answer counts.
+    Not about anything else: work that has gone on since has to be asked about anew. The last answer counts. With
+    ``approved`` None it is neither a yes nor a no: the step is worked on again with the words in ``reason``.
     """
 
     op: Literal["answer"] = "answer"
     id: BeadId
     tree: str = Field(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")
-    approved: bool
+    approved: bool | None
     reason: str = ""
 
 

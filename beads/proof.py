@@ -48,6 +48,16 @@ def asked(bead: Bead) -> Evidence | None:
     return found if found and answer(bead, found.subject, found.tree) is None else None
 
 
+def words(bead: Bead) -> tuple[str, ...]:
+    """What a person has said about a bead's work when asked by a criterion, other than a yes, oldest first.
+
+    It is for whoever goes on with the work, however many attempts that takes.
+    """
+    subjects = {str(criterion) for criterion in bead.criteria if criterion.approval}
+    said = (e for e in bead.evidence if e.subject in subjects and e.verdict in ("fail", "answered"))
+    return tuple(e.detail for e in sorted(said, key=lambda e: e.at))
+
+
 def approvals(beads: Iterable[Bead]) -> list[str]:
     """The trees that a person has approved of, when asked by a criterion of one of these beads."""
     asking = ((bead, str(criterion)) for bead in beads for criterion in bead.criteria if criterion.approval)

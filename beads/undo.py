@@ -26,7 +26,7 @@ FINAL: Mapping[str, tuple[str, str]] = {
     "begin": ("an attempt is counted when it starts", "`town retry` allows more attempts."),
     "spend": ("what an attempt has come to is a fact", "`bead comment` can say what is wrong with it."),
     "finish": ("what an attempt found is a fact", "`bead comment` can say what is wrong with it."),
-    "answer": ("what a person said is a fact", "`town approve` and `town reject` can say otherwise."),
+    "answer": ("what a person said is a fact", "`town approve`, `reject` and `answer` can say otherwise."),
     "submit": ("the work is in the merge queue", "`bead close --outcome cancelled` takes it out."),
     "judge": ("a verdict of the gate is a fact", "The gate judges again when the candidate changes."),
     "intend": ("main may have moved already", "`town queue` shows where it stands."),

@@ -122,7 +122,7 @@ def _failing(look: Look, bead: Bead) -> dict[str, Any]:
 
     molecule = graph.molecule_of(look.snapshot, bead)
     step = bead if bead.id != molecule.id else graph.next_step(look.snapshot, molecule)
-    bad = [one for one in found(facts(step)) if one.verdict in ("fail", "error", "asked")] if step else []
+    bad = [one for one in found(facts(step)) if one.verdict in ("fail", "error", "asked", "answered")] if step else []
     if step is None or step.closed or not bad:
         return {}
     last = max(bad, key=lambda one: (one.at is not None, one.at))

@@ -78,6 +78,7 @@ TOWN_COMMANDS: Sections = {
         "attach": "cli.town_attach:attach",
         "approve": "cli.town_decide:approve",
         "reject": "cli.town_decide:reject",
+        "answer": "cli.town_decide:answer",
         "retry": "cli.town_decide:retry",
     },
     "Look": {

@@ -367,7 +367,7 @@ def end_of(result: Result) -> None:
     if result.end == "fenced":
         raise Fenced(result.reason)
     if result.end == "asked":
-        raise NeedsPerson(result.reason, f"`town approve {result.bead}` or `town reject {result.bead}` answers it.")
+        raise NeedsPerson(result.reason, f"`town approve`, `town reject` or `town answer {result.bead}` answers it.")
     if result.end == "unmet":
         raise NeedsPerson(result.reason, f"`bead why {result.bead}` says more; `town retry {result.bead}` tries again.")
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cli.session import BEAD_ID, Session, command, only_a_person
+from cli.session import BEAD_ID, Session, command, given_text, only_a_person
 
 if TYPE_CHECKING:
     from beads.model import Bead, Evidence
@@ -30,7 +30,7 @@ def approve(session: Session, bead_id: str, reason: str, tree: str | None) -> No
       town approve bt-7f3a9c
       town approve bt-7f3a9c --reason "as we said on Monday"
     """
-    _answer(session, bead_id, tree, approved=True, reason=reason)
+    _answer(session, bead_id, tree, approved=True, reason=reason, verb="approve")
 
 
 @command("reject")
@@ -47,13 +47,31 @@ def reject(session: Session, bead_id: str, reason: str, tree: str | None) -> Non
     Example:
       town reject bt-7f3a9c --reason "the old spelling has to go on working"
     """
-    _answer(session, bead_id, tree, approved=False, reason=reason)
+    _answer(session, bead_id, tree, approved=False, reason=reason, verb="reject")
 
 
-def _answer(session: Session, bead_id: str, tree: str | None, *, approved: bool, reason: str) -> None:
+@command("answer")
+@click.argument("bead_id", type=BEAD_ID, metavar="ID")
+@click.argument("text", metavar="TEXT|-")
+@click.option("--tree", metavar="TREE", help="What you have looked at; refused when it is asked about another by now.")
+@click.pass_obj
+def answer(session: Session, bead_id: str, text: str, tree: str | None) -> None:
+    """Answer in words what a molecule asks you; it is worked on again with what you say.
+
+    That is neither a yes nor a no. You are asked again about what was made of it, and say yes with `town approve`.
+    With - the words are read from standard input.
+
+    \b
+    Example:
+      town answer bt-7f3a9c "1: by name. 2: no more than a hundred"
+    """
+    _answer(session, bead_id, tree, approved=None, reason=given_text(text, "the answer"), verb="answer")
+
+
+def _answer(session: Session, bead_id: str, tree: str | None, *, approved: bool | None, reason: str, verb: str) -> None:
     from beads.ops import Answer
 
-    only_a_person("approve" if approved else "reject")
+    only_a_person(verb)
 
     def decide(snapshot: Snapshot) -> list[Operation]:
         step, question = _question(session, snapshot, bead_id, tree)
@@ -67,7 +85,7 @@ def _answer(session: Session, bead_id: str, tree: str | None, *, approved: bool,
 
         echo_json({"id": step.id, **said.model_dump(mode="json")})
     else:
-        done = "approved" if approved else "rejected"
+        done = {"pass": "approved", "fail": "rejected"}.get(said.verdict, "answered")
         click.echo(f"{done} {step.id}, tree {said.tree[:12]}: {said.subject}; `town up` goes on with it")
 
 

@@ -54,7 +54,7 @@ def known(
     ]
     found.sort(key=lambda pair: pair[0].at)
     trees = [main, *(candidate.tree for candidate in candidates)]
-    judged = [(e.tree, bead, e.verdict) for e, bead in found if e.verdict != "asked"]
+    judged = [(e.tree, bead, e.verdict) for e, bead in found if e.verdict != "asked" and e.verdict != "answered"]
     runs = {k: [verdict for at, _, verdict in judged if at == tree] for k, tree in enumerate(trees)}
     tips = {k: candidate.members[-1].id for k, candidate in enumerate(candidates, start=1)}
     controls = {k: [v for at, bead, v in judged if at == main and bead == tip] for k, tip in tips.items()}

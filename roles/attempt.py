@@ -9,6 +9,7 @@ from functools import partial
 from beads import graph
 from beads.model import Attempt, Bead, Evidence, Usage
 from beads.ops import Report
+from beads.proof import words
 from refinery.queue import REWORK
 from roles import context
 from roles.acceptance import feedback
@@ -68,10 +69,12 @@ def _order(
     session = context.session_of(step, last, runtime) if last else context.chosen(step, attempt)
     used = [a.usage for a in step.attempts[:-1] if last and a.session == session and a.usage]
     failing = _failing(step, attempt, evidence)
+    # What a person has said has a place of its own in a prompt.
+    unmet = _failing(step, attempt, [one for one in evidence if not one.subject.startswith("approval: ")])
     return Order(
         agent=agent,
         # A command is told nothing but what failed.
-        prompt="" if agent.runtime == "command" else compose(_task(station, step, attempt, failing, last is not None)),
+        prompt="" if agent.runtime == "command" else compose(_task(station, step, attempt, unmet, last is not None)),
         directory=station.worktree.path,
         home=station.site.home(station.molecule.id, attempt.runtime),
         scratch=station.site.scratch(station.molecule.id, label),
@@ -83,7 +86,8 @@ def _order(
         confined=station.site.sandbox.confines,
         before=sum(used, Usage()),
         run=step.run,
-        feedback=failing,
+        # A command has nothing else to learn from what a person has said, before its last attempt as well.
+        feedback="\n\n".join([*(said for said in words(step) if said not in failing), failing]).strip(),
     )
 
 
@@ -114,4 +118,5 @@ def _task(station: Station, step: Bead, attempt: Attempt, failing: str, resumed:
         handoff=context.handoff(step, attempt),
         left=tuple(station.worktree.changed(head)) if attempt.number > 1 else (),
         resumed=resumed,
+        said=words(step),
     )

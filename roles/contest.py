@@ -22,11 +22,11 @@ def ref_of(molecule: Bead, step: Bead, number: int) -> str:
 def good(step: Bead) -> list[str]:
     """The trees that nothing is to be said against but what a person may say, who is asked about one only.
 
-    None once a person has said no: then it is gone on with as with any other work that was rejected.
+    None once a person has said anything but yes: then it is gone on with as with any other work that was rejected.
     """
     judged = [str(criterion) for criterion in step.criteria if not criterion.approval]
     asked = {str(criterion) for criterion in step.criteria if criterion.approval}
-    if any(found.subject in asked and found.verdict == "fail" for found in step.evidence):
+    if any(found.subject in asked and found.verdict in ("fail", "answered") for found in step.evidence):
         return []
     trees = dict.fromkeys(found.tree for found in step.evidence if found.tree)
     return [tree for tree in trees if _holds(step, judged, tree)]

@@ -115,7 +115,8 @@ def _remedy(snapshot: Snapshot, bead: Bead) -> str:
     """The command that brings a bead forward again, or ends it."""
     step = graph.next_step(snapshot, bead)
     if step is not None and asked(step):
-        return f"town approve {bead.id}, or town reject {bead.id} --reason WHY; git diff main...polecat/{bead.id}"
+        said = f"town approve {bead.id}, town reject {bead.id} --reason WHY, or town answer {bead.id} TEXT"
+        return f"{said}; git diff main...polecat/{bead.id}"
     if step is not None and graph.out_of_tries(step):
         return f"town retry {bead.id}"
     spent = graph.overdrawn(snapshot, bead, step) if step is not None else ""

@@ -45,6 +45,7 @@ class Task:
         handoff: what the agent before this one left to say; empty when there was none.
         left: the paths that an attempt before this one changed, and that are not committed.
         resumed: whether the agent goes on with a conversation in which it was told all that before.
+        said: what a person has answered about this step, oldest first.
     """
 
     goal: str
@@ -57,6 +58,7 @@ class Task:
     handoff: str = ""
     left: tuple[str, ...] = ()
     resumed: bool = False
+    said: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,7 @@ def _everything(task: Task) -> list[_Section]:
         _Section("Goal", task.goal, 0.25),
         _Section("Your step", task.step, 0.15),
         _Section("Done means", "\n".join(f"- {criterion}" for criterion in task.criteria), 0.15),
+        _Section(_PERSON, _said(task), 0.05),
         _Section("Already done in this branch", "\n".join(map(_earlier, task.earlier)), 0.1, f"  {_QUOTE}"),
         _Section(_failing(task), quoted(task.feedback), 0.2, _QUOTE),
         _Section(_HANDOFF, _handoff(task), 0.1, _QUOTE),
@@ -94,6 +95,7 @@ def _everything(task: Task) -> list[_Section]:
 def _news(task: Task) -> list[_Section]:
     return [
         _Section("Go on", _GO_ON, 0.2),
+        _Section(_PERSON, _said(task), 0.1),
         _Section(_failing(task), quoted(task.feedback), 0.7, _QUOTE),
     ]
 
@@ -102,6 +104,8 @@ def _failing(task: Task) -> str:
     before = task.attempt - 1
     return f"Attempt {before} did not meet the criteria" if before else "What does not hold yet"
 
+
+_PERSON = "What a person has said about your step"
 
 _HANDOFF = "Where the attempt before this one left off"
 
@@ -119,6 +123,11 @@ def _earlier(step: Earlier) -> str:
     changed = _named(step.changed)
     lines = [f"- {step.title}", *([f"  changed: {changed}"] if changed else [])]
     return "\n".join([*lines, *filter(None, [quoted(cut(step.words.strip(), WORDS_MAX), f"  {_QUOTE}")])])
+
+
+def _said(task: Task) -> str:
+    """What a person has answered. It is not quoted, since a person may say what is to be done."""
+    return "\n\n".join(task.said)
 
 
 def _handoff(task: Task) -> str:

@@ -43,6 +43,7 @@ from beads.ops import (
     Submit,
     Update,
 )
+from beads.proof import words
 from tests.beads.strategies import NOW, OUTCOMES, STATUSES, Beads, bead, needs, part_of, proof
 
 HEAD, BASE = "a" * 40, "b" * 40
@@ -181,6 +182,7 @@ AGAIN: dict[str, tuple[Callable[[], World], Operation]] = {
     "finish what was not begun": (held, Finish(id="m.1", worker="nux", epoch=1, end="unmet")),
     "answer": (asking, Answer(id="m.1", tree=TREE, approved=True)),
     "answer no": (asking, Answer(id="m.1", tree=TREE, approved=False, reason="no")),
+    "answer in words": (asking, Answer(id="m.1", tree=TREE, approved=None, reason="by name")),
     "close a step": (started, Close(id="m.1", worker="nux", epoch=1, evidence=(proof(TESTS),))),
     "close by decision": (queued, Close(id="m", outcome="cancelled", reason="no more")),
     "close by force": (held, Close(id="m", force=True, reason="because")),
@@ -1047,12 +1049,11 @@ def test_what_is_asked_waits_for_a_person() -> None:
         asking().do(Claim(id="m", worker="ace"))
 
 
-@pytest.mark.parametrize("approved", [True, False])
-def test_an_answer_is_kept_with_who_gave_it_and_frees_the_molecule(approved: bool) -> None:
+@pytest.mark.parametrize("approved,verdict", [(True, "pass"), (False, "fail"), (None, "answered")])
+def test_an_answer_is_kept_with_who_gave_it_and_frees_the_molecule(approved: bool | None, verdict: str) -> None:
     world = asking()
     step = world.do(Answer(id="m.1", tree=TREE, approved=approved, reason="because"), actor="ada")
     said = step.evidence[-1]
-    verdict = "pass" if approved else "fail"
     assert (said.subject, said.verdict, said.tree, said.by, said.detail) == (
         "approval: is it what we want?",
         verdict,
@@ -1061,6 +1062,23 @@ def test_an_answer_is_kept_with_who_gave_it_and_frees_the_molecule(approved: boo
         "because",
     )
     assert graph.state(world.view, world["m"], NOW).kind == "ready"
+
+
+def test_an_answer_in_words_is_told_as_one_and_closes_nothing() -> None:
+    world = asking()
+    operation = Answer(id="m.1", tree=TREE, approved=None, reason="by name")
+    assert describe(operation, world.do(operation)) == "answer m.1: by name"
+    assert words(world["m.1"]) == ("by name",)
+    assert graph.failed(world["m.1"]) == []
+    world.do(Claim(id="m", worker="ace"))
+    with pytest.raises(Refused, match="not proven: approval"):
+        world.do(Close(id="m.1", worker="ace", epoch=2, evidence=(proof(TESTS, TREE),)))
+
+
+@pytest.mark.parametrize("approved,problem", [(False, "rejecting m.1 needs a reason"), (None, "needs words")])
+def test_whoever_does_not_say_yes_says_why(approved: bool | None, problem: str) -> None:
+    with pytest.raises(Refused, match=problem):
+        asking().do(Answer(id="m.1", tree=TREE, approved=approved, reason="  "))
 
 
 def test_only_what_was_approved_of_closes_the_step() -> None:

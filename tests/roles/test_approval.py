@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,10 +13,12 @@ from beads import Bead, graph
 from tests.towns import (
     BEAD,
     SETTINGS,
+    TOWN,
     assert_settled,
     make_town,
     molecule,
     pour,
+    prepare,
     run,
     sandboxed,
     settings_with,
@@ -109,6 +112,98 @@ def test_what_is_rejected_is_worked_on_with_the_reason_and_asked_again(tmp_path:
     assert git(repository, "show", "main:parts/voice") == "ok\nLOUD"
 
 
+# Asks, or does what it is told; a second time it needs two attempts for that, of which the first one breaks something.
+ASKER = """\
+import sys
+from pathlib import Path
+
+prompt = sys.stdin.read()
+told, log, page = Path(sys.argv[1]), Path("parts/log"), Path("parts/page")
+told.write_text(prompt)
+if "by name" not in prompt:
+    page.write_text("ok\\nhow is it sorted?\\n")
+elif "backwards" not in prompt:
+    page.write_text("ok\\nsorted by name\\nand in which direction?\\n")
+elif not told.with_suffix(".2").exists():
+    told.with_suffix(".2").write_text(prompt)
+    page.write_text("broken\\n")
+else:
+    page.write_text("ok\\nsorted by name, backwards\\n")
+"""
+
+
+def test_what_is_answered_is_worked_on_with_all_that_was_said_while_others_go_on(tmp_path: Path) -> None:
+    (tmp_path / "agent.py").write_text(ASKER)
+    settings = settings_with([sys.executable, str(tmp_path / "agent.py"), str(tmp_path / "prompt")])
+    repository = make_town(tmp_path, sandboxed(f'write = ["{tmp_path}"]', settings))
+    asks = '{ approval = "are all questions answered?" }'
+    pour(
+        repository,
+        molecule("page", "", "grep ^ok parts/page", limits=asks),
+        molecule("other", "printf 'ok\\n' > parts/other", agent="command"),
+    )
+    said = up(repository)
+    # The question is in nobody's way.
+    assert "ok" in git(repository, "show", "main:parts/other")
+    root = next(bead.id for bead in snapshot(repository) if bead.title == "Do page")
+    assert f"town answer {root} TEXT" in said
+    first = snapshot(repository).need(f"{root}.1").evidence[-1]
+    done = run(repository, "answer", root, "by name")
+    assert done.stdout.startswith(f"answered {root}.1, tree {first.tree[:12]}: approval: are all questions answered?;")
+
+    work(repository)
+    prompt = (tmp_path / "prompt").read_text()
+    assert "# What a person has said about your step\nby name\n" in prompt
+    step = snapshot(repository).need(f"{root}.1")
+    assert step.evidence[-1].verdict == "asked"
+    assert step.evidence[-1].tree != first.tree
+    assert [attempt.end for attempt in step.attempts] == ["asked", "asked"]
+
+    # An attempt that goes wrong does not make the next one forget what was said, nor what was said before.
+    prepare(repository, "answer", root, "backwards")
+    work(repository)
+    assert "# What a person has said about your step\nby name\n\nbackwards\n" in (tmp_path / "prompt").read_text()
+    step = snapshot(repository).need(f"{root}.1")
+    assert [attempt.end for attempt in step.attempts] == ["asked", "asked", "unmet", "asked"]
+    asked = [e.tree for e in step.evidence if e.verdict == "asked"]
+    assert len(asked) == len(set(asked)) == 3
+    run(repository, "approve", root)
+    up(repository)
+    assert_settled(repository, landed=2)
+    assert git(repository, "show", "main:parts/page") == "ok\nsorted by name, backwards"
+    log = git(repository, "log", "--format=%an: %s", "refs/beads/main")
+    assert f"Test Person: answer {root}.1: by name" in log
+    assert "reject" not in log
+
+
+def test_a_command_reads_what_was_answered(tmp_path: Path) -> None:
+    repository = make_town(tmp_path)
+    line = "(echo ok; echo question; cat) > parts/voice.new; mv parts/voice.new parts/voice"
+    pour(repository, molecule("voice", line, "test -f parts/voice", limits=ASKED))
+    work(repository)
+    (root,) = {str(bead.parent) for bead in snapshot(repository) if bead.issue_type == "step"}
+    done = subprocess.run(
+        [*TOWN, "answer", root, "-"], cwd=repository, input="quite\nloud", capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    work(repository)
+    assert "is it loud enough?\nquite\nloud" in git(repository, "show", f"polecat/{root}:parts/voice")
+    late = run(repository, "answer", root, " ", ok=(5,))
+    assert "needs words" in late.stderr
+
+
+def test_an_answer_that_nothing_is_done_about_uses_up_attempts(tmp_path: Path) -> None:
+    repository = make_town(tmp_path)
+    pour(repository, voice())
+    work(repository)
+    prepare(repository, "answer", step_of(repository).id, "as loud as can be")
+    work(repository)
+    step = step_of(repository)
+    assert len(graph.failed(step)) == 3
+    # Nobody is asked again about what they have answered about.
+    assert [e.verdict for e in step.evidence if e.subject.startswith("approval")] == ["asked", "answered"]
+
+
 def test_a_rejection_that_nothing_is_done_about_uses_up_attempts(tmp_path: Path) -> None:
     repository = make_town(tmp_path)
     pour(repository, voice())
@@ -142,9 +237,9 @@ def test_nobody_is_asked_about_what_a_test_says_no_to(tmp_path: Path) -> None:
     assert all(e.verdict != "asked" for e in step_of(repository).evidence)
 
 
-@pytest.mark.parametrize("word", ["approve", "reject", "retry", "close"])
+@pytest.mark.parametrize("word", ["approve", "reject", "answer", "retry", "close"])
 def test_an_agent_cannot_speak_for_a_person(tmp_path: Path, word: str) -> None:
-    reason = "" if word == "retry" else " --reason=fine"
+    reason = {"retry": "", "answer": " fine"}.get(word, " --reason=fine")
     force = " --force" if word == "close" else ""
     program = "bead" if word == "close" else "town"
     (tmp_path / "agent.py").write_text(

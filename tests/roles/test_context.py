@@ -58,6 +58,7 @@ TASKS = st.builds(
     handoff=TEXTS,
     left=st.lists(TEXTS, max_size=3).map(tuple),
     resumed=st.booleans(),
+    said=st.lists(TEXTS, max_size=3).map(tuple),
 )
 
 
@@ -122,6 +123,13 @@ def test_a_resumed_conversation_is_told_only_what_is_new() -> None:
     assert "> it is red" in said
     assert "the goal" not in said
     assert "my words" not in said
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_what_a_person_has_said_is_no_quotation(resumed: bool) -> None:
+    said = compose(task(said=("Sort by name.", "No more than 100."), attempt=2, resumed=resumed))
+    assert "# What a person has said about your step\nSort by name.\n\nNo more than 100.\n\n#" in said
+    assert "did not meet" not in said
 
 
 # ── What is gathered ─────────────────────────────────────────────────────────────────────────────────────────────

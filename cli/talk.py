@@ -144,9 +144,8 @@ class Talk:
         found = self.thread()
         if found is None:
             click.echo("Say what you want done. /help shows what else there is.")
-        elif not self._shown:
+        else:
             click.echo(f"Going on with {found.id}: {found.bead.title} (/new begins another one)")
-            self._shown.update(part.id for part in found.parts[:-4] if part.closed)
             self.show()
 
     def hint(self) -> str:
@@ -208,6 +207,35 @@ class Talk:
         elif wanted.changes is not None:
             click.echo("\n".join(f"- {printable(line)}" for line in changes_in_words(wanted.changes)))
 
+    def seen(self) -> None:
+        """What has been said before is known; what is open waits for somebody, and is shown again."""
+        self._shown.update(part.id for part in self._parts() if part.closed)
+
+    def mark_shown(self) -> None:
+        """Nothing of what has been said needs to be shown again."""
+        self._shown.update(part.id for part in self._parts())
+
+    def finish(self) -> None:
+        """Say what there is to be said, and end with 7 where something waits for a person.
+
+        Raises:
+            NeedsPerson: a question or a proposal does.
+        """
+        from beads.errors import NeedsPerson
+
+        found = self.thread()
+        if self.session.json:
+            from cli.render import echo_json
+
+            echo_json(self.as_json())
+        else:
+            self.show()
+        if found is not None and found.question is not None:
+            raise NeedsPerson(f"{found.id} has a question for you", f'`town answer {found.id} "…"` answers it.')
+        if found is not None and found.proposal is not None:
+            hint = f'`town approve {found.id}` accepts it, `town answer {found.id} "…"` says what to change.'
+            raise NeedsPerson(f"{found.proposal.id} waits for your yes", hint)
+
     def as_json(self) -> dict[str, Any]:
         """All of it, as JSON has it."""
         from beads.errors import TownError
@@ -253,7 +281,7 @@ class Talk:
             case "/accept":
                 self.accept()
             case "/refuse":
-                self._refuse(rest)
+                self.refuse(rest)
             case "/edit":
                 self._edit()
             case "/replan" if name:
@@ -307,13 +335,15 @@ class Talk:
         self.show()
         self._say_commit(commit)
 
-    def _refuse(self, reason: str) -> None:
+    def refuse(self, reason: str) -> None:
+        """Say no to what is proposed."""
         from roles.mayor import decline
 
         proposal = self._proposal()
         decline(self.site, proposal.id, self.session.actor, reason)
-        self._shown.update(part.id for part in self._parts())
-        click.echo(f"refused {proposal.id}")
+        self.mark_shown()
+        if not self.session.json:
+            click.echo(f"refused {proposal.id}")
 
     def _edit(self) -> None:
         from beads.errors import TownError
@@ -350,7 +380,7 @@ class Talk:
             return [operation(), *told]
 
         written = self.site.store.commit(self.session.actor, decide)
-        self._shown.update(part.id for part in self._parts())
+        self.mark_shown()
         click.echo(f"{bead_id}: {what}")
         self._say_commit(written.snapshot.commit)
 
@@ -365,6 +395,38 @@ class Talk:
     def _say_commit(self, commit: str) -> None:
         if not self.session.json:
             click.echo(f"transaction {commit[:12]}; `bead undo --transaction {commit[:12]}` takes it back")
+
+
+def speak(session: Session, bead: Bead, approved: bool | None, text: str) -> None:
+    """Say yes, no, or something else to a conversation, or to something in one.
+
+    Raises:
+        LostRace: what is meant no longer waits for an answer.
+        NeedsPerson: something waits for one now.
+    """
+    from beads.errors import LostRace
+    from cli.config import open_site
+
+    if bead.issue_type == "proposal" and bead.closed:
+        raise LostRace(
+            f"{bead.id} is {bead.outcome} already: {bead.close_reason}", f"`bead show {bead.parent}` says more."
+        )
+    talk = Talk(session, open_site(session.start), trying=True)
+    talk.conversation = bead.id if bead.issue_type == "conversation" else bead.parent
+    talk.seen()
+    talk.mark_shown()
+    with talk.shared():
+        if approved is None:
+            talk.say(text)
+            talk.finish()
+        elif approved:
+            talk.accept()
+        else:
+            talk.refuse(text)
+    if session.json and approved is not None:
+        from cli.render import echo_json
+
+        echo_json(talk.as_json())
 
 
 def _update(bead_id: str, priority: int) -> Operation:

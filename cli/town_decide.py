@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option("--tree", metavar="TREE", help="What you have looked at; refused when it is asked about another by now.")
 @click.pass_obj
 def approve(session: Session, bead_id: str, reason: str, tree: str | None) -> None:
-    """Say yes to what a molecule asks you; its work goes on.
+    """Say yes to what a molecule asks you, and its work goes on; or to what the Mayor proposes, and it is work.
 
     `town status` shows what is asked, and `git diff main...polecat/ID` what it is about. The yes is to exactly those
     files: when they change, you are asked again. Who said it is kept.
@@ -39,7 +39,7 @@ def approve(session: Session, bead_id: str, reason: str, tree: str | None) -> No
 @click.option("--tree", metavar="TREE", help="What you have looked at; refused when it is asked about another by now.")
 @click.pass_obj
 def reject(session: Session, bead_id: str, reason: str, tree: str | None) -> None:
-    """Say no to what a molecule asks you; it is worked on again with your reason.
+    """Say no to what a molecule asks you, and it is worked on again with your reason; or to what the Mayor proposes.
 
     To give it up altogether, `bead close ID --outcome rejected`.
 
@@ -56,7 +56,7 @@ def reject(session: Session, bead_id: str, reason: str, tree: str | None) -> Non
 @click.option("--tree", metavar="TREE", help="What you have looked at; refused when it is asked about another by now.")
 @click.pass_obj
 def answer(session: Session, bead_id: str, text: str, tree: str | None) -> None:
-    """Answer in words what a molecule asks you; it is worked on again with what you say.
+    """Answer in words what a molecule asks you, and it is worked on again with what you say; or what the Mayor asks.
 
     That is neither a yes nor a no. You are asked again about what was made of it, and say yes with `town approve`.
     With - the words are read from standard input.
@@ -70,8 +70,15 @@ def answer(session: Session, bead_id: str, text: str, tree: str | None) -> None:
 
 def _answer(session: Session, bead_id: str, tree: str | None, *, approved: bool | None, reason: str, verb: str) -> None:
     from beads.ops import Answer
+    from beads.speech import SPEECH
 
     only_a_person(verb)
+    asking = session.find(session.store.snapshot(), bead_id)
+    if asking.issue_type in SPEECH:
+        from cli.talk import speak
+
+        speak(session, asking, approved, reason)
+        return
 
     def decide(snapshot: Snapshot) -> list[Operation]:
         step, question = _question(session, snapshot, bead_id, tree)

@@ -133,6 +133,7 @@ def _talk(session: Session, text: str, last: bool, within: str | None, yes: bool
     elif last or not text:
         found = conversation.latest(snapshot, session.actor)
         talk.conversation = found.id if found else None
+    talk.seen()
     if text or _waits(talk):
         with talk.shared():
             talk.say(text) if text else talk.go_on()
@@ -141,7 +142,7 @@ def _talk(session: Session, text: str, last: bool, within: str | None, yes: bool
     if sys.stdin.isatty() and sys.stdout.isatty() and not (session.json or yes):
         _at_terminal(talk)
     elif text or yes or session.json:
-        _finish(session, talk)
+        talk.finish()
     else:
         _line_by_line(talk)
 
@@ -162,7 +163,7 @@ def _at_terminal(talk: Talk) -> None:
 def _line_by_line(talk: Talk) -> None:
     """A script talks: each line of standard input is said, and answered before the next one is read."""
     _each(talk, (line.decode(errors="replace").rstrip("\n") for line in sys.stdin.buffer))
-    _finish(talk.session, talk)
+    talk.finish()
 
 
 def _each(talk: Talk, texts: Iterable[str]) -> None:
@@ -181,25 +182,3 @@ def _each(talk: Talk, texts: Iterable[str]) -> None:
             click.echo(f"{error.message}\n{error.hint}".strip(), err=True)
         except KeyboardInterrupt:
             click.echo("Stopped. What you said is kept; say anything to go on.", err=True)
-
-
-def _finish(session: Session, talk: Talk) -> None:
-    """Say what there is to be said, and end with 7 where something waits for a person.
-
-    Raises:
-        NeedsPerson: a question or a proposal does.
-    """
-    from beads.errors import NeedsPerson
-
-    found = talk.thread()
-    if session.json:
-        from cli.render import echo_json
-
-        echo_json(talk.as_json())
-    if found is None:
-        return
-    if found.question is not None:
-        raise NeedsPerson(f"{found.id} has a question for you", f'`town mayor --in {found.id} "…"` answers it.')
-    if found.proposal is not None:
-        hint = f'`town approve {found.proposal.id}` accepts it, `town mayor --in {found.id} "…"` says what to change.'
-        raise NeedsPerson(f"{found.proposal.id} waits for your yes", hint)

@@ -123,7 +123,7 @@ def _look(criterion: Criterion, bench: Bench, number: int) -> Finding:
         case "run":
             return _run(criterion, bench, number)
         case "file":
-            return _file(criterion, bench)
+            return look_at_file(criterion, bench.directory, _search)
         case "diff":
             return _diff(criterion, bench)
         case "review":
@@ -151,9 +151,24 @@ def _run(criterion: Criterion, bench: Bench, number: int) -> Finding:
     return Finding(verdict, detail, exit.seconds, output, exit.digest, exit=exit.code)
 
 
-def _file(criterion: Criterion, bench: Bench) -> Finding:
-    path = bench.directory / criterion.file
-    if not _inside(path, bench.directory):
+def look_at_file(criterion: Criterion, directory: Path, search: Callable[[str, str], bool]) -> Finding:
+    """What a ``file`` criterion finds in a directory, without following links out of it.
+
+    Args:
+        criterion: what to look for.
+        directory: where.
+        search: whether an expression matches in a text; it may take as long as whoever wrote the expression likes.
+    """
+    try:
+        return _found(criterion, directory, search)
+    except OSError as error:
+        # Such as a name that is longer than any can be.
+        return Finding("error", f"{criterion.file[:200]} cannot be looked at: {error.strerror}")
+
+
+def _found(criterion: Criterion, directory: Path, search: Callable[[str, str], bool]) -> Finding:
+    path = directory / criterion.file
+    if not _inside(path, directory):
         return Finding("fail", f"{criterion.file} leads out of the repository")
     there = path.is_file() if criterion.matches else path.exists()
     if criterion.absent or not there:
@@ -162,9 +177,13 @@ def _file(criterion: Criterion, bench: Bench) -> Finding:
         return Finding("pass", "is there")
     with path.open("rb") as stream:
         text = stream.read(_READ_MAX).decode(errors="replace")
-    if re.search(criterion.matches, text, re.MULTILINE):
+    if search(criterion.matches, text):
         return Finding("pass", "matches")
     return Finding("fail", f"nothing in it matches {criterion.matches!r}")
+
+
+def _search(expression: str, text: str) -> bool:
+    return re.search(expression, text, re.MULTILINE) is not None
 
 
 def _diff(criterion: Criterion, bench: Bench) -> Finding:

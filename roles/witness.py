@@ -24,6 +24,7 @@ from refinery.git import ABSENT
 from refinery.merge import SCRATCH
 from refinery.processes import kill_strays
 from refinery.refinery import GATE_LOGS
+from roles import room
 from roles.logs import attempt_label, told, trim
 from roles.prices import price
 from roles.site import BRANCHES, REQUESTS, Site, branch_of
@@ -181,7 +182,10 @@ def _ran_out(site: Site, action: Reclaim) -> bool:
 
 
 def _lay_to_rest(site: Site, worker: str) -> None:
-    """Clear away what a dead worker left: processes, lock files, its own file."""
+    """Clear away what a dead worker left: processes, lock files, its own file, and a room where it had one."""
+    if room.is_room(worker):
+        room.sweep(site, worker)
+        return
     kill_strays(site.marker(worker))
     site.store.sweep()
     for scratch in site.store.directory.glob(f"{SCRATCH}{worker.rpartition('-')[2]}-*"):

@@ -17,6 +17,7 @@ from cli.session import Session, tell
 if TYPE_CHECKING:
     from beads.model import Bead
     from beads.ops import Operation
+    from beads.plan import Plan
     from beads.store import Snapshot
     from roles.brain import Brain
     from roles.conversation import Thread
@@ -58,6 +59,7 @@ class Talk:
         self.conversation: str | None = None
         self._trying = trying
         self._shown: set[str] = set()
+        self._tried: dict[str, tuple[str, str]] = {}
         self._brain: Brain | None = None
 
     def thread(self) -> Thread | None:
@@ -109,7 +111,7 @@ class Talk:
 
         if self.conversation:
             try:
-                Mayor(self.site, self._mind(), self._progress).answer(self.conversation)
+                Mayor(self.site, self._mind(), self._progress, self._try).answer(self.conversation)
             finally:
                 self._wipe()
         self.show()
@@ -122,12 +124,28 @@ class Talk:
             self._brain = brain_of(self.site)
         return self._brain
 
+    def _try(self, plan: Plan) -> tuple[str, str]:
+        """Try a plan's criteria on main: what is wrong with it in words for who made it, and what was found."""
+        from beads.plan import write_plan
+        from roles.rehearsal import rehearse
+        from roles.remarks import in_words, problems
+
+        if not self._trying:
+            return "", ""
+        key = write_plan(plan).decode()
+        if key not in self._tried:
+            remarks = rehearse(self.site, plan, tell=self._tell)
+            self._tried[key] = "\n".join(problems(remarks)), in_words(remarks)
+        return self._tried[key]
+
+    def _tell(self, words: str) -> None:
+        if self._live:
+            tell(" ".join(words.split())[: max(20, _columns() - 1)])
+
     def _progress(self, event: Event) -> None:
         from cli.town_log import in_words
 
-        if self._live:
-            words = " ".join(in_words(event).split())
-            tell(words[: max(20, _columns() - 1)])
+        self._tell(in_words(event))
 
     def _wipe(self) -> None:
         if self._live:
@@ -323,15 +341,19 @@ class Talk:
         """Say yes to what is proposed, and show which transaction that made.
 
         Args:
-            unseen: whether nobody has looked at it; then nothing is said where nothing is proposed.
+            unseen: whether nobody has looked at it. Then a plan with criteria that prove nothing, or cannot be run,
+                is left for somebody who does.
         """
         from roles.mayor import offer, take
 
         found = self.thread()
         if unseen and (found is None or found.proposal is None):
             return
-        proposal = self._proposal()
-        commit = take(self.site, offer(self.site, proposal.id, self.session.actor), self.session.actor)
+        wanted = offer(self.site, self._proposal().id, self.session.actor)
+        if unseen and wanted.plan is not None and self._try(wanted.plan.plan)[0]:
+            # What was found is in what was said about it.
+            return
+        commit = take(self.site, wanted, self.session.actor)
         self.show()
         self._say_commit(commit)
 

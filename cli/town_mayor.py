@@ -12,6 +12,7 @@ from cli.formulas import FORMULA, given, plan_of, pouring_options
 from cli.session import BEAD_ID, Session, command, only_a_person
 
 if TYPE_CHECKING:
+    from cli.formulas import Given
     from cli.talk import Talk
     from roles.proposal import Proposal
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--yes", is_flag=True, help="Accept what is proposed without asking.")
 @click.option("-c", "--continue", "last", is_flag=True, help="Go on with your last conversation.")
 @click.option("--in", "within", type=BEAD_ID, metavar="ID", help="Go on with that conversation.")
-@click.option("--try/--no-try", "trying", default=True, help="Try a plan's criteria on main before it is shown [yes].")
+@click.option("--try/--no-try", "trying", default=None, help="Try criteria on main first [not those of a file].")
 @click.pass_obj
 def mayor(
     session: Session,
@@ -35,7 +36,7 @@ def mayor(
     yes: bool,
     last: bool,
     within: str | None,
-    trying: bool,
+    trying: bool | None,
 ) -> None:
     """Say what you want done; you are shown a plan, and when you accept it, it is work for polecats.
 
@@ -63,23 +64,27 @@ def mayor(
     if what is not None:
         if text or last or within:
             raise InvalidInput("a plan from a file is no part of a conversation", "Give either --plan or a request.")
-        _from_file(session, what, given(variables, name, criteria), yes)
+        _from_file(session, what, given(variables, name, criteria), yes, bool(trying))
         return
     if variables or name or criteria:
         raise InvalidInput("--var, --name and --criterion are for --plan", "Name a formula with --plan.")
-    _talk(session, text, last, within, yes, trying)
+    _talk(session, text, last, within, yes, trying is not False)
 
 
-def _from_file(session: Session, what: str, said: Any, yes: bool) -> None:
+def _from_file(session: Session, what: str, said: Given, yes: bool, trying: bool) -> None:
     from cli.config import open_site
     from roles.proposal import accept, propose_plan
+    from roles.rehearsal import rehearse
+    from roles.remarks import in_words
     from roles.showing import render
 
     site = open_site(session.start)
     plan = plan_of(session, what, said)
     proposal = propose_plan(plan, site.store, session.actor, site.settings)
+    found = in_words(rehearse(site, plan, trusted=True)) if trying else ""
     if not session.json:
         click.echo(render(proposal))
+        click.echo(found, nl=bool(found))
     if not yes:
         _need_terminal(session)
         click.confirm("Accept?", abort=True)
@@ -87,7 +92,8 @@ def _from_file(session: Session, what: str, said: Any, yes: bool) -> None:
     if session.json:
         from cli.render import echo_json
 
-        echo_json({**as_json(proposal), "changed": written.changed, "commit": written.snapshot.commit})
+        tried = {"tried": found} if trying else {}
+        echo_json({**as_json(proposal), **tried, "changed": written.changed, "commit": written.snapshot.commit})
         return
     click.echo("poured" if written.changed else "everything in it was there already; nothing changed")
 

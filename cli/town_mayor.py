@@ -131,20 +131,21 @@ def _talk(session: Session, text: str, last: bool, within: str | None, yes: bool
     from cli.talk import Talk
     from roles import conversation
 
-    site = open_site(session.start)
-    talk = Talk(session, site, trying=trying)
-    snapshot = site.store.snapshot()
-    if within is not None:
-        talk.conversation = conversation.thread(snapshot, within).id
-    elif last or not text:
-        found = conversation.latest(snapshot, session.actor)
-        talk.conversation = found.id if found else None
-    talk.seen()
-    if text or _waits(talk):
-        with talk.shared():
-            talk.say(text) if text else talk.go_on()
-    if yes:
-        talk.accept(unseen=True)
+    talk = Talk(session, open_site(session.start), trying=trying)
+    with talk.shared():
+        snapshot = talk.site.store.snapshot()
+        if within is not None:
+            talk.conversation = conversation.thread(snapshot, within).id
+        elif last or not text:
+            found = conversation.latest(snapshot, session.actor)
+            talk.conversation = found.id if found else None
+        talk.seen()
+        if text:
+            talk.say(text)
+        elif _waits(talk):
+            talk.go_on()
+        if yes:
+            talk.accept(unseen=True)
     if sys.stdin.isatty() and sys.stdout.isatty() and not (session.json or yes):
         _at_terminal(talk)
     elif text or yes or session.json:

@@ -17,9 +17,9 @@ import pytest
 from click.testing import CliRunner
 
 from beads import Bead
-from cli.main import town
+from cli.main import bead, town
 from tests.towns import SETTINGS, TOWN, make_town, snapshot
-from tests.world import git
+from tests.world import commit, git
 
 # Thinks: the last section but one of what it is told is what it is asked.
 AGENT = """\
@@ -208,6 +208,28 @@ def test_a_new_one_ends_the_one_before(repository: Path) -> None:
     assert "You said: Hello" in shown
     found = [bead for bead in snapshot(repository) if bead.issue_type == "conversation"]
     assert sorted(bead.status for bead in found) == ["closed", "open"]
+
+
+def test_a_conversation_goes_on_in_another_clone(repository: Path) -> None:
+    git(repository.parent, "init", "--quiet", "--bare", "hub.git")
+    git(repository, "remote", "add", "origin", str(repository.parent / "hub.git"))
+    path = repository / "town.toml"
+    path.write_text(path.read_text() + '[store]\nremote = "origin"\n')
+    commit(repository, {"town.toml": path.read_text()}, "Share the store")
+    git(repository, "push", "--quiet", "origin", "main")
+    say(repository, "which part", code=7)
+    other = repository.parent / "other"
+    git(repository.parent, "clone", "--quiet", "--branch", "main", str(repository.parent / "hub.git"), str(other))
+    done = CliRunner().invoke(bead, ["-C", str(other), "sync"])
+    assert done.exit_code == 0, done.output
+    shown = say(other, "--continue", "add beta", code=7)
+    assert "One part, beta." in shown
+    say(other, "--continue", "--yes")
+    # What was said there is known here, and what was accepted is accepted.
+    assert say(repository, "--continue", "Thanks").endswith("mayor: You said: Thanks\n\n")
+    texts = [b.description for b in snapshot(repository) if b.issue_type == "message"]
+    assert "add beta" in texts
+    assert [b.title for b in molecules(repository)] == ["Add beta"]
 
 
 # ── Without ──────────────────────────────────────────────────────────────────────────────────────────────────

@@ -60,6 +60,7 @@ class Talk:
         self._trying = trying
         self._shown: set[str] = set()
         self._tried: dict[str, tuple[str, str]] = {}
+        self._offer: Offer | None = None
         self._brain: Brain | None = None
 
     def thread(self) -> Thread | None:
@@ -101,6 +102,7 @@ class Talk:
         from roles import mayor
 
         self._mind()
+        text = self.site.secrets.text(text)
         self.conversation = mayor.hear(self.site.store, self.session.actor, text, self.conversation)
         self._shown.update(part.id for part in self._parts() if part.created_by == self.session.actor)
         self.go_on()
@@ -208,7 +210,8 @@ class Talk:
         from roles.mayor import offer
 
         try:
-            self._show_what(offer(self.site, part.id, self.session.actor))
+            self._offer = offer(self.site, part.id, self.session.actor)
+            self._show_what(self._offer)
         except TownError as error:
             click.echo(f"{part.id} cannot be done as things are: {error.message}\n")
 
@@ -349,7 +352,10 @@ class Talk:
         found = self.thread()
         if unseen and (found is None or found.proposal is None):
             return
-        wanted = offer(self.site, self._proposal().id, self.session.actor)
+        proposal, wanted = self._proposal(), self._offer
+        if wanted is None or wanted.bead.id != proposal.id:
+            wanted = offer(self.site, proposal.id, self.session.actor)
+        # Else it is what was shown: it is not accepted if it would do more by now.
         if unseen and wanted.plan is not None and self._try(wanted.plan.plan)[0]:
             # What was found is in what was said about it.
             return

@@ -9,7 +9,7 @@ twice, whoever is killed when, and on whichever clone it goes on.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -46,20 +46,27 @@ class Thread:
     @property
     def unanswered(self) -> tuple[Bead, ...]:
         """What people have said that the Mayor has not answered."""
-        return tuple(part for part in self._open(MESSAGE) if part.created_by != MAYOR)
+        return tuple(part for part in self.parts if _waits(part, MESSAGE) and part.created_by != MAYOR)
 
     @property
     def question(self) -> Bead | None:
         """What the Mayor asks; None when it asks nothing."""
-        return next((part for part in self._open(MESSAGE) if part.created_by == MAYOR), None)
+        asked = (part for part in reversed(self.parts) if _waits(part, MESSAGE))
+        return next((part for part in asked if part.created_by == MAYOR), None)
 
     @property
     def proposal(self) -> Bead | None:
         """What waits for a yes; None when nothing does."""
-        return next(self._open(PROPOSAL), None)
+        return next((part for part in reversed(self.parts) if _waits(part, PROPOSAL)), None)
 
-    def _open(self, kind: str) -> Iterator[Bead]:
-        return (part for part in reversed(self.parts) if part.issue_type == kind and not part.closed)
+    @property
+    def settled(self) -> bool:
+        """Whether nobody is to speak next."""
+        return all(part.closed for part in self.parts)
+
+
+def _waits(part: Bead, kind: str) -> bool:
+    return part.issue_type == kind and not part.closed
 
 
 def thread(view: graph.View, conversation: str) -> Thread:
@@ -85,13 +92,15 @@ def latest(view: graph.View, actor: str) -> Thread | None:
 def begin(view: graph.View, prefix: str, actor: str, text: str, now: datetime) -> tuple[str, list[Operation]]:
     """The conversation that begins with these words, and what makes it.
 
-    Beginning it again while it goes on is no new one, so that a request can be made again after a crash.
+    Beginning it again while somebody is to speak next in it changes nothing, so that a request can be made again after
+    a crash; when all has been said, it goes on with the same words.
     """
     names = (derived_id(prefix, CONVERSATION, actor, text, str(n), length=_ID_LENGTH) for n in itertools.count())
     there = ((name, view.get(name)) for name in names)
     name, bead = next((name, bead) for name, bead in there if bead is None or _goes_on(bead))
     if bead is not None:
-        return name, []
+        found = thread(view, name)
+        return name, [] if not found.settled else say(found, prefix, actor, text, now)
     moment = milliseconds(now)
     opened = Bead(
         id=name,

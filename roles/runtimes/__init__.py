@@ -6,6 +6,7 @@ what its result is worth belong to the polecat, so that every runtime is contain
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from refinery.redaction import Secrets
@@ -53,9 +54,18 @@ def network_for(agent: Agent) -> bool:
 def secrets_in(settings: Settings, environ: Mapping[str, str]) -> Secrets:
     """The values of all variables that any agent, review or gate of a town may see besides the usual ones.
 
+    The Mayor's model is asked by this very process, with the key that LiteLLM finds by the provider's name.
+
     Raises:
         InvalidInput: what is to be allowed is not the name of a variable.
     """
     names = [name for agent in settings.agents.values() for name in names_for(agent)]
     gate = settings.gate.environment if settings.gate else ()
-    return secrets(environ, (*names, *settings.review.environment, *gate))
+    mayor = [_key_of(model) for model in (settings.mayor.model, *settings.mayor.models) if model]
+    return secrets(environ, (*names, *settings.review.environment, *gate, *mayor))
+
+
+def _key_of(model: str) -> str:
+    """The variable with the key for a model, as LiteLLM names both."""
+    provider = model.partition("/")[0] if "/" in model else "anthropic" if "claude" in model else "openai"
+    return re.sub(r"\W", "_", provider.upper()) + "_API_KEY"

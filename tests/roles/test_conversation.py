@@ -54,6 +54,20 @@ def test_saying_the_same_again_goes_on_with_it_and_changes_nothing(store: Store)
     assert store.snapshot().commit == before
 
 
+def test_saying_the_same_when_all_has_been_said_is_saying_it_again(store: Store) -> None:
+    name = hear(store, ADA, "What is stuck?")
+    answer(store, name, "Nothing.")
+    assert hear(store, ADA, "What is stuck?") == name
+    assert [part.description for part in thread(store, name).parts] == ["What is stuck?", "Nothing.", "What is stuck?"]
+    assert len(thread(store, name).unanswered) == 1
+
+
+def test_what_waits_is_answered_in_the_order_in_which_it_was_said(store: Store) -> None:
+    name = hear(store, ADA, "one")
+    hear(store, "Bob", "two", name)
+    assert [part.description for part in thread(store, name).unanswered] == ["one", "two"]
+
+
 def test_when_that_one_is_over_it_is_another_one(store: Store) -> None:
     name = hear(store, ADA, "Add slugs")
     store.commit(ADA, lambda snapshot: conversation.end(conversation.thread(snapshot, name)))

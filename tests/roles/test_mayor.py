@@ -24,7 +24,7 @@ from roles.model_brain import ModelBrain
 from roles.settings import MayorTable
 from roles.site import Site
 from roles.study import Study
-from tests.towns import make_town
+from tests.towns import SETTINGS, leaks, make_town
 from tests.world import git
 
 ADA = "Ada"
@@ -273,6 +273,15 @@ def test_a_provider_that_does_not_answer_leaves_the_question_open(site: Site) ->
         minded.mayor.answer(name)
     assert conversation.thread(site.store.snapshot(), name).unanswered != ()
     assert minded.mayor.answer(name).parts[-1].description == "Fine."
+
+
+def test_no_key_of_the_mayor_s_model_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-0123456789abcdef")
+    site = open_site(make_town(tmp_path, f'{SETTINGS}[mayor]\nmodel = "anthropic/claude-sonnet-4-5"\n'))
+    plan = changed(PLAN, "molecules.0.goal", "use sk-ant-0123456789abcdef")
+    minded = Minded(site, [answer(say="The key is sk-ant-0123456789abcdef.", plan=plan)])
+    minded.ask("Add beta")
+    assert leaks(site.git.directory, "sk-ant-0123456789abcdef") == []
 
 
 # ── Looking ──────────────────────────────────────────────────────────────────────────────────────────────────

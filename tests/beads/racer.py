@@ -27,7 +27,7 @@ class Unlocked(Store):
     """A store without turns, as on a file system that knows no locks: only the compare-and-swap is left."""
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
+    def turn(self) -> Iterator[None]:
         yield
 
 

@@ -178,8 +178,16 @@ class Reader:
         if choice.text:
             return self._chosen(choice, f"{those} AND ({units} OR {PART_STANDS_SO})", values)
         # Each comes in the order of an index, where one condition for both would take a look at every bead.
-        both = (self._chosen(choice, f"{those} AND {kind}", values) for kind in (units, PART_STANDS_SO))
-        return heapq.merge(*both, key=lambda row: natural(row.id))
+        found = self._chosen(choice, f"{those} AND {units}", values)
+        if choice.limit is not None:
+            some = list(islice(found, choice.limit))
+            found = iter(some)
+            if len(some) == choice.limit:
+                # There may be hundreds of thousands of parts, none of which stands so. Those further on are too late.
+                values |= {"last": natural(some[-1].id)}
+                those += " AND place < :last"
+        parts = self._chosen(choice, f"{those} AND {PART_STANDS_SO}", values)
+        return heapq.merge(found, parts, key=lambda row: natural(row.id))
 
     def _chosen(self, choice: Choice, conditions: str, values: dict[str, Any]) -> Iterator[Row]:
         source, order = "beads", "place"

@@ -60,7 +60,7 @@ class Replaced(NamedTuple):
 class _File(NamedTuple):
     """What is to be in a file, and what the writer takes it for: a blob's id, None for no file, or ... for anything."""
 
-    data: bytes
+    data: bytes | None
     was: str | EllipsisType | None
 
 
@@ -76,6 +76,9 @@ def _nothing(oid: Oid) -> None:
 def blob_id(data: bytes) -> Oid:
     """The id of the blob with that content."""
     return raw(b"blob", data).oid
+
+
+_EMPTY = raw(b"tree", b"").oid
 
 
 class Repository:
@@ -270,7 +273,7 @@ class Repository:
     def write(
         self,
         base: Oid | None,
-        files: Mapping[str, bytes],
+        files: Mapping[str, bytes | None],
         *,
         parents: Sequence[Oid],
         author: str,
@@ -283,7 +286,7 @@ class Repository:
 
         Args:
             base: the tree to start from.
-            files: path → content.
+            files: path → content; None for a file that is to go.
             parents: the parents of the commit.
             author: ``Name <address>``, also the committer.
             when: the time of the commit, kept to the second.
@@ -312,7 +315,7 @@ class Repository:
     ) -> Oid:
         """The tree ``base`` with ``files`` put in; every object made on the way is appended to ``new``."""
         tree = self._tree(base)
-        entries: dict[bytes, Entry] = {}
+        entries: dict[bytes, Entry | None] = {}
         below: dict[str, dict[tuple[str, ...], _File]] = {}
         for (name, *rest), file in files.items():
             if rest:
@@ -321,12 +324,20 @@ class Repository:
             there = tree.get(os.fsencode(name))
             if file.was is not ... and (there and there.sha.hex()) != file.was:
                 raise Stale(f"{name} is not what it was taken for")
-            new.append(raw(b"blob", file.data))
-            entries[os.fsencode(name)] = Entry(FILE, bytes.fromhex(new[-1].oid))
+            entries[os.fsencode(name)] = None
+            if file.data is not None:
+                new.append(raw(b"blob", file.data))
+                entries[os.fsencode(name)] = Entry(FILE, bytes.fromhex(new[-1].oid))
         for name, inner in below.items():
             there = tree.get(os.fsencode(name))
             subtree = Oid(there.sha.hex()) if there is not None and there.is_tree else None
-            entries[os.fsencode(name)] = Entry(DIRECTORY, bytes.fromhex(self._graft(subtree, inner, new, trees)))
+            inside = self._graft(subtree, inner, new, trees)
+            entries[os.fsencode(name)] = Entry(DIRECTORY, bytes.fromhex(inside))
+            if inside == _EMPTY:
+                # Git has no empty directories.
+                entries[os.fsencode(name)] = None
+                new.pop()
+                trees[-1] = Replaced(subtree, None, None)
         grafted = tree.put(entries)
         new.append(raw(b"tree", grafted.raw))
         self._remember(new[-1].oid, grafted)

@@ -67,9 +67,14 @@ class Entry:
 
 def transactions(repository: Repository, head: Oid) -> Iterator[Entry]:
     """Every transaction up to ``head``, on all sides of every merge, the newest first."""
+    return map(_entry, commits(repository, head))
+
+
+def commits(repository: Repository, head: Oid) -> Iterator[Commit]:
+    """The commits of these transactions."""
     walk = _Walk(repository, head)
     for commit in walk:
-        yield _entry(commit)
+        yield commit
         walk.follow(*commit.parents)
 
 

@@ -234,7 +234,7 @@ class Store:
                 self._catch_up()
             except (sqlite3.Error, OSError):
                 break
-        return self.snapshot_at(self._head())
+        return self.snapshot_at(self.head())
 
     def _made_anew(self, commit: Oid) -> sqlite3.Connection:
         """An index of one's own, instead of one that is damaged, which is thrown away."""
@@ -269,7 +269,7 @@ class Store:
 
     def _pin(self) -> Snapshot | None:
         """The newest state, if the index has it."""
-        head = self._head()
+        head = self.head()
         pinned = self._index.pin()
         if pinned is None:
             return None
@@ -279,7 +279,7 @@ class Store:
         weakref.finalize(snapshot, self._index.release, connection).atexit = False
         snapshot.mend = functools.partial(self._made_anew, commit)
         # It may be ahead of what we saw of the ref before.
-        return self._checked(snapshot) if commit == head or commit == self._head() else None
+        return self._checked(snapshot) if commit == head or commit == self.head() else None
 
     def _checked(self, snapshot: Snapshot) -> Snapshot:
         if snapshot._format != self._format:
@@ -290,9 +290,10 @@ class Store:
     def _catch_up(self) -> None:
         from beads.indexing import catch_up
 
-        catch_up(self._index.path, self.repository, self._head, self._known)
+        catch_up(self._index.path, self.repository, self.head, self._known)
 
-    def _head(self) -> Oid:
+    def head(self) -> Oid:
+        """The newest commit; raises NotFound when the ref is gone."""
         head = self.repository.head(self.ref)
         if head is None:
             raise NotFound(f"the store's ref {self.ref} is gone", "`git fsck --unreachable` may find where it was.")
@@ -340,7 +341,7 @@ class Store:
         """
         from beads.packing import pack
 
-        return pack(self.repository, self._head(), show=show)
+        return pack(self.repository, self.head(), show=show)
 
     def _try(self, actor: str, operations: Sequence[Operation] | Decision, reason: str) -> Written | None:
         from beads.apply import Context, apply
@@ -400,10 +401,7 @@ class Store:
         return _Published(snapshot.commit, commit, updates, found, trees)
 
     def _index_it(self, published: _Published) -> None:
-        """Put what was published into the index, if nobody else was there first.
-
-        The index is only a cache: whatever goes wrong with it, the transaction is done, and the next look mends it.
-        """
+        """Put what was published into the index, if nobody was there first; the next look mends what goes wrong."""
         from beads.indexing import put
 
         with contextlib.suppress(sqlite3.Error, Unreadable), self._index.writing() as connection:
@@ -411,6 +409,10 @@ class Store:
             said = connection.execute("SELECT value FROM meta WHERE key = 'commit'").fetchone()
             if said == (before,) and stands is not None:
                 put(connection, updates, stands, trees, after, self._known)
+
+    def forget(self) -> None:
+        """Throw the index away; it is only a cache, and made anew at the next look."""
+        self._index.discard()
 
     def sweep(self) -> None:
         """Clear away the lock files of writers that were killed. They block nobody for long, but are litter."""

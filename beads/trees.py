@@ -58,18 +58,21 @@ class Tree:
             yield name, Entry(self.raw[start : place - len(name) - 2], self.raw[place : place + _SHA])
             start = place + _SHA
 
-    def put(self, changes: Mapping[bytes, Entry]) -> Tree:
-        """The tree with these entries added or replaced."""
+    def put(self, changes: Mapping[bytes, Entry | None]) -> Tree:
+        """The tree with these entries added or replaced; where there is None for one, without it."""
         raw = bytearray(self.raw)
         for name, entry in changes.items():
             place = self.at.get(name)
-            if place is None or raw[place - len(name) - 2 - len(entry.mode) : place - len(name) - 2] != entry.mode:
+            if place is None or entry is None:
+                return self._merged(changes)
+            if raw[place - len(name) - 2 - len(entry.mode) : place - len(name) - 2] != entry.mode:
                 return self._merged(changes)
             raw[place : place + _SHA] = entry.sha
         return Tree(bytes(raw), self.at)
 
-    def _merged(self, changes: Mapping[bytes, Entry]) -> Tree:
-        entries = {**dict(self.items()), **changes}
+    def _merged(self, changes: Mapping[bytes, Entry | None]) -> Tree:
+        both = {**dict(self.items()), **changes}
+        entries = {name: entry for name, entry in both.items() if entry is not None}
         # Git sorts a directory as if its name ended in a slash.
         order = sorted(entries, key=lambda name: name + b"/" if entries[name].is_tree else name)
         at, end = dict[bytes, int](), 0

@@ -21,6 +21,7 @@ from beads.ops import Changed, Delete, Operation, Release, Reopen, Restore
 
 FINAL: Mapping[str, tuple[str, str]] = {
     "init": ("it began the store", ""),
+    "repair": ("what it replaced was damaged", "`bead show --at` shows what was there before."),
     "renew": ("a worker counts on the time it was given", "`bead release` ends a lease early."),
     "release": ("a lease is only ever given under a new epoch", "`bead claim` takes the bead again."),
     "begin": ("an attempt is counted when it starts", "`town retry` allows more attempts."),

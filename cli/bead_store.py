@@ -89,28 +89,42 @@ def gc(session: Session) -> None:
 
 
 @command("doctor")
+@click.option("--repair", "mend", is_flag=True, help="Put back from the history what is damaged, as a new commit.")
 @click.pass_context
-def doctor(context: click.Context) -> None:
+def doctor(context: click.Context, mend: bool) -> None:
     """Look for what is wrong with the store.
 
-    Nothing is changed.
+    Nothing is changed without --repair.
 
     Every bead must be readable and in its place, goals as they were sealed, what is depended on there, and
     nothing waiting for itself. The exit code is 0 when all is well and 7 when a person should look.
 
+    Repairing puts back the newest version of each damaged bead that can be read, and every sealed goal; clears away
+    what dead writers left locked, and the index, which is made anew. What is missing, or waits for itself, it leaves
+    to you.
+
     \b
     Example:
       bead doctor
+      bead doctor --repair
     """
     from beads.doctor import examine
     from beads.errors import NeedsPerson
 
     session = context.ensure_object(Session)
     store = session.store
-    found = examine(store.repository, store.repository.head(store.ref) or store.snapshot().commit)
+    mended = []
+    if mend:
+        from beads.repair import repair
+
+        mended = [*repair(store, session.actor)]
+    found = examine(store.repository, store.head())
     if session.json:
-        render.echo_json(found)
+        facts = {"commit": found.commit, "beads": found.beads, "findings": found.findings}
+        render.echo_json({**facts, **({"repaired": [one._asdict() for one in mended]} if mend else {})})
     else:
+        for where, what in mended:
+            click.echo(render.printable(f"{where} {what}"))
         rows = [((f.kind, "red"), f.where, f"{f.problem}. {f.hint}") for f in found.findings]
         render.echo_table(rows, ("what", "where", "problem"))
         click.echo(f"{found.beads} beads, {len(found.findings)} problems", err=bool(rows))

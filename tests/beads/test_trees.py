@@ -30,6 +30,8 @@ def test_what_was_put_in_is_found_again(first: dict[bytes, Entry], second: dict[
     assert dict(Tree(tree.raw).items()) == expected
     assert Tree(b"").put(expected).raw == tree.raw, "the order in which entries came in shows"
     assert tree.get(b"nobody") is None
+    rest = {name: entry for name, entry in expected.items() if name not in second}
+    assert tree.put(dict.fromkeys([*second, b"nobody"])).raw == Tree(b"").put(rest).raw
 
 
 @given(_entries)

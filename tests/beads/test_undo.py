@@ -68,7 +68,7 @@ NOT_AGAIN = {"close a step": "m is held by nux", "close by force": "m cannot clo
 
 def test_every_operation_can_be_taken_back_or_says_why_not() -> None:
     names = {operation.op for _, operation in AGAIN.values()}
-    assert names | {"init"} == TAKEN_BACK | {"create", "claim"} | set(undo.FINAL)
+    assert names | {"init", "repair"} == TAKEN_BACK | {"create", "claim"} | set(undo.FINAL)
     assert not (TAKEN_BACK | {"create", "claim"}) & set(undo.FINAL)
 
 

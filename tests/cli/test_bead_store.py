@@ -120,6 +120,22 @@ def test_the_doctor_finds_every_damage_at_once(beads: Beads) -> None:
     assert beads.run("doctor", code=7) == "3 beads, 7 problems\n"
 
 
+def test_the_doctor_mends_what_is_damaged_when_it_is_told_to(beads: Beads) -> None:
+    beads.create("One", "--id", "bt-one")
+    damage(beads, {path_of("bt-one"): "id = \n"})
+    beads.run("list", code=6)
+    said = beads.run("doctor", "--repair").splitlines()
+    assert re.fullmatch(r"bt-one is as in [0-9a-f]{12} \(create bt-one: One\)", said[0])
+    assert said[1:] == ["1 beads, 0 problems"]
+    assert beads.show("bt-one")["title"] == "One"
+    assert beads.json("doctor", "--repair")["repaired"] == []
+    damage(beads, {"beads/readme.md": "hello", path_of("bt-one"): "id = \n"})
+    done = CliRunner().invoke(bead, ["-C", str(beads.repository), "doctor", "--repair", "--json"])
+    found = json.loads(done.stdout)
+    assert (done.exit_code, [one["where"] for one in found["repaired"]]) == (7, ["bt-one"])
+    assert [one["kind"] for one in found["findings"]] == ["stray"]
+
+
 def test_a_damaged_store_names_the_file(beads: Beads) -> None:
     damage(beads, {path_of("bt-odd"): 'id = "bt-odd"\n'})
     said = beads.run("list", code=6)

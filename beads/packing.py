@@ -28,6 +28,9 @@ _FACTOR = 2
 _TOLD_MAX = 20_000
 """How many objects Git is told at most; a writer would take longer to list more of them than it may."""
 
+_OPEN_MAX = 100
+"""Of how many packs the lists are open at once; each is an open file."""
+
 _PATIENCE_SECONDS = 600.0
 """How long after a packer failed the next one is begun."""
 
@@ -185,16 +188,16 @@ def _finish(repository: Repository) -> int:
 
 def _replaced(repository: Repository, name: str, old: Sequence[str]) -> int:
     """Remove the old packs whose objects are all in the pack of that name; returns how many."""
-    packs = _packs(repository)
-    held = Listing(f"{packs}/{name}.idx")
-    gone = 0
-    for other in old:
-        try:
-            replaced = other != name and held.holds(Listing(f"{packs}/{other}.idx"))
-        except FileNotFoundError:
-            # Somebody who was killed had begun to remove it.
-            replaced = True
-        if replaced:
+    packs, gone = _packs(repository), 0
+    held, others = Listing(f"{packs}/{name}.idx"), [other for other in old if other != name]
+    for start in range(0, len(others), _OPEN_MAX):
+        some, there = others[start : start + _OPEN_MAX], dict[str, Listing]()
+        for other in some:
+            # One that is not there was being removed by somebody who was killed.
+            with contextlib.suppress(FileNotFoundError):
+                there[other] = Listing(f"{packs}/{other}.idx")
+        found = dict(zip(there, held.holds([*there.values()]), strict=True))
+        for other in (other for other in some if found.get(other, True)):
             repository.objects.own.remove(other)
             gone += 1
     return gone

@@ -149,16 +149,21 @@ class Listing:
             low, high = (middle + 1, high) if found < sha else (low, middle)
         return False
 
-    def holds(self, other: Listing) -> bool:
-        """Whether every object of the other one is in this one, too."""
-        if len(other) * _SEARCHED < len(self):
-            return all(sha in self for sha in other)
-        return all(set(self._beginning(byte)).issuperset(other._beginning(byte)) for byte in range(256))
+    def holds(self, others: Sequence[Listing]) -> list[bool]:
+        """Of each of the others, whether every object of it is in this one, too."""
+        if _SEARCHED * sum(map(len, others)) < len(self):
+            return [all(sha in self for sha in other) for other in others]
+        held = [True] * len(others)
+        # Through this one once, however many others there are, and with a part of it in memory.
+        for byte in range(256):
+            here = set(self._beginning(byte))
+            held = [held[n] and here.issuperset(other._beginning(byte)) for n, other in enumerate(others)]
+        return held
 
-    def _beginning(self, byte: int) -> list[bytes]:
+    def _beginning(self, byte: int) -> tuple[bytes, ...]:
         """The ids that begin with this byte."""
-        rows = self._map[_HEADS + 20 * self._until[byte - 1] : _HEADS + 20 * self._until[byte]]
-        return [rows[at : at + 20] for at in range(0, len(rows), 20)]
+        start, end = self._until[byte - 1], self._until[byte]
+        return struct.unpack_from("20s" * (end - start), self._map, _HEADS + 20 * start)
 
 
 def _names(directory: str) -> list[str]:

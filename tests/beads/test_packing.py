@@ -76,7 +76,11 @@ def test_packing_again_does_nothing(store: Store, repo: Path) -> None:
     assert packs(repo) == before
 
 
-def test_only_packs_that_the_store_wrote_are_rolled_up(store: Store, repo: Path) -> None:
+@pytest.mark.parametrize("at_once", [2, 100])
+def test_only_packs_that_the_store_wrote_are_rolled_up(
+    store: Store, repo: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(packing, "_OPEN_MAX", at_once)
     git(repo, "commit", "--quiet", "--allow-empty", "--message", "mine")
     git(repo, "pack-objects", "--revs", "--quiet", str(repo / ".git/objects/pack/pack"), stdin="HEAD\n")
     theirs = {name for name in packs(repo) if name.endswith(".pack")} - {

@@ -54,8 +54,10 @@ def test_a_listing_holds_another_when_it_has_all_of_it(some: set[int], more: set
             return packs.Listing(str(path))
 
         there = some | more if whole else some
-        assert listed(there).holds(listed(more)) == (more <= there)
-        assert listed(there).holds(listed(set(list(more)[:3]))) == (set(list(more)[:3]) <= there)
+        few = set(list(more)[:3])
+        # Some are looked for one by one, others are gone through.
+        for others in ([more], [few], [more, few, set(), some], [few, few]):
+            assert listed(there).holds([listed(other) for other in others]) == [other <= there for other in others]
 
 
 @given(st.dictionaries(st.binary(min_size=20, max_size=20), st.integers(0, 1 << 40), max_size=50))

@@ -82,7 +82,9 @@ class _Life(NamedTuple):
 
     @classmethod
     def of(cls, bead: Bead) -> _Life:
-        return cls(bead.status, bead.outcome, bead.closed_at, bead.close_reason)
+        # What is held is in progress, whatever it says; or that would be news to whoever merges it with itself.
+        status = "in_progress" if bead.status == "open" and bead.lease else bead.status
+        return cls(status, bead.outcome, bead.closed_at, bead.close_reason)
 
     @property
     def rank(self) -> tuple[int, int]:

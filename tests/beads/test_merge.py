@@ -243,6 +243,13 @@ def test_giving_back_wins_over_renewing_and_a_new_holder_over_both() -> None:
     assert (both.lease, both.status, both.assignee) == (taken.lease, "in_progress", "fox")
 
 
+def test_a_lease_of_a_bead_that_is_not_in_progress_is_given_back_whatever_was_merged_first() -> None:
+    base = bead("bt-a", lease=lease("nux"), epoch=1)
+    back = base.evolve(lease=None)
+    first, last = merged(base, merged(base, base, base), back), merged(base, base, merged(base, base, back))
+    assert first == last == back
+
+
 def test_a_seal_is_never_broken() -> None:
     base = bead("bt-a", title="Goal", criteria=(Criterion(run="true"),))
     sealed = base.sealed()

@@ -307,6 +307,7 @@ class Objects:
 
     def sweep(self) -> None:
         """Let go of the packs of writers of ours that were killed. Temporary files `git gc` removes in time."""
+        self.own.unlist(())
         for path in (self._folder / "pack").glob("*.keep"):
             with contextlib.suppress(OSError), path.open("rb") as file:
                 # The kernel has let go of the lock of a dead one; or it is the one that we have now.

@@ -182,6 +182,8 @@ def _finish(repository: Repository) -> int:
                     (aside / f"{name}{suffix}").replace(f"{packs}/{name}{suffix}")
             old = [line for line in (aside / "old").read_text().split() if re.fullmatch(r"pack-[0-9a-f]{40}", line)]
             gone = _replaced(repository, name, old)
+            # Somebody may have made it anew meanwhile, of the packs that there were.
+            own.unlist(())
     shutil.rmtree(aside, ignore_errors=True)
     return gone
 
@@ -197,9 +199,11 @@ def _replaced(repository: Repository, name: str, old: Sequence[str]) -> int:
             with contextlib.suppress(FileNotFoundError):
                 there[other] = Listing(f"{packs}/{other}.idx")
         found = dict(zip(there, held.holds([*there.values()]), strict=True))
-        for other in (other for other in some if found.get(other, True)):
+        replaced = [other for other in some if found.get(other, True)]
+        repository.objects.own.unlist(replaced)
+        for other in replaced:
             repository.objects.own.remove(other)
-            gone += 1
+        gone += len(replaced)
     return gone
 
 

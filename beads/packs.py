@@ -13,7 +13,7 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import accumulate, count
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -166,6 +166,23 @@ class Listing:
         return struct.unpack_from("20s" * (end - start), self._map, _HEADS + 20 * start)
 
 
+_SEVERAL = "multi-pack-index"
+
+
+def _listed(path: str) -> list[str]:
+    """The indices that an index over several packs is made of; none where it is not there, or none that we know."""
+    with contextlib.suppress(FileNotFoundError, struct.error), open(path, "rb") as file:
+        head = file.read(12)
+        chunks = head[6] if head.startswith(b"MIDX") and len(head) == 12 else 0
+        # Each has a name and a place, and ends where the next one begins.
+        table = file.read(12 * (chunks + 1))
+        for name, start, _, end in (struct.unpack_from(">4sQ4sQ", table, 12 * at) for at in range(chunks)):
+            if name == b"PNAM":
+                file.seek(start)
+                return [os.fsdecode(name) for name in file.read(end - start).split(b"\0") if name]
+    return []
+
+
 def _names(directory: str) -> list[str]:
     """What is in a directory; nothing where there is none."""
     with contextlib.suppress(OSError):
@@ -227,6 +244,19 @@ class Owned:
             # `git gc` took it in, or it was never ended.
             self.remove(name)
         return found
+
+    def unlist(self, names: Collection[str]) -> None:
+        """Remove Git's index over several packs if one of these is among them, or one that is gone.
+
+        It is a cache like ours. As Git does when it removes a pack, because it would miss that in what it lists.
+        """
+        listed = _listed(f"{self._packs}/{_SEVERAL}")
+        if any(name[:-4] in names or not os.path.exists(f"{self._packs}/{name}") for name in listed):
+            for name in _names(self._packs):
+                # What belongs to it is called after its checksum.
+                if name.startswith(_SEVERAL) and not name.endswith((".lock", ".d")):
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(f"{self._packs}/{name}")
 
     def remove(self, name: str) -> None:
         """Remove a pack of ours whose objects are in another one."""

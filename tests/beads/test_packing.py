@@ -91,6 +91,34 @@ def test_only_packs_that_the_store_wrote_are_rolled_up(
     assert len(store.repository.objects.own) == 1
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_an_index_of_gits_over_several_packs_does_not_outlive_them(store: Store, repo: Path, late: bool) -> None:
+    git(repo, "multi-pack-index", "write")
+    listing = repo / ".git" / "objects" / "pack" / "multi-pack-index"
+    listing.with_name(f"{listing.name}-{'0' * 40}.bitmap").touch()
+    content = listing.read_bytes()
+    assert store.pack().packs == 6
+    assert not [name for name in packs(repo) if name.startswith("multi-pack-index")]
+    if late:
+        # Git had looked which packs there are before, and was slow to write.
+        listing.write_bytes(content)
+        with pytest.raises(AssertionError, match="failed to load pack"):
+            git(repo, "fsck", "--strict", "--no-dangling")
+        store.sweep()
+    git(repo, "fsck", "--strict", "--no-dangling")
+    git(repo, "multi-pack-index", "write")
+    store.sweep()
+    assert listing.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"MIDX", b"MIDX\1\1\4\0" + bytes(60)])
+def test_an_index_over_several_packs_that_is_none_is_nobodys_business(store: Store, repo: Path, content: bytes) -> None:
+    listing = repo / ".git" / "objects" / "pack" / "multi-pack-index"
+    listing.write_bytes(content)
+    assert store.pack().packs == 6
+    assert listing.read_bytes() == content
+
+
 def test_packs_are_rolled_up_when_they_are_of_a_size() -> None:
     assert packing._too_small({"a": 100, "b": 10}) == []
     assert packing._too_small({"a": 10, "b": 9, "c": 100}) == ["b", "a"]

@@ -20,6 +20,9 @@ from beads.clock import Clock
 STALE_LOCK_SECONDS = 1.0
 """A lock file that nobody touched for this long belongs to a dead process."""
 
+_SWEPT_MAX = 20
+"""How often a file is written that somebody takes away each time before it has its name."""
+
 OURS = b"beadtown\n"
 """How files of ours begin that lie where others have theirs."""
 
@@ -38,7 +41,7 @@ def publish(
 
     Args:
         path: where; its directory must be there.
-        write: writes the content.
+        write: writes the content; again when somebody sweeps up the temporary file meanwhile.
         prefix: of the temporary file's name, which lies beside it.
         sync: brings it to the disk before it has its name; None when being on its way there is enough.
         share: gives the file the permissions that the repository wants beyond those of the process.
@@ -46,18 +49,23 @@ def publish(
     Raises:
         OSError: it could not be written; nothing is left behind.
     """
-    temporary, handle = new(os.path.dirname(path), prefix)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            if sync is not None:
-                sync(file.fileno())
-        share(temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    for left in reversed(range(_SWEPT_MAX)):
+        temporary, handle = new(os.path.dirname(path), prefix)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                write(file)
+                file.flush()
+                if sync is not None:
+                    sync(file.fileno())
+            share(temporary)
+            os.replace(temporary, path)
+            return
+        except BaseException as error:
+            # `git gc --prune=now` sweeps up what others are writing, too.
+            swept = isinstance(error, FileNotFoundError) and not os.path.exists(temporary)
+            Path(temporary).unlink(missing_ok=True)
+            if not (swept and left):
+                raise
 
 
 @contextlib.contextmanager

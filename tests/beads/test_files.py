@@ -54,6 +54,28 @@ def test_what_is_shared_is_so_before_it_has_its_name(tmp_path: Path) -> None:
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o464
 
 
+def test_a_temporary_file_that_is_swept_up_before_it_has_its_name_is_written_again(tmp_path: Path) -> None:
+    swept: list[str] = []
+
+    def write(file: BinaryIO) -> None:
+        file.write(b"x")
+        if len(swept) < 3:
+            swept.extend(names(tmp_path))
+            (tmp_path / swept[-1]).unlink()
+
+    publish(str(tmp_path / "a"), write, prefix="tmp_", sync=None, share=lambda _: None)
+    assert ((tmp_path / "a").read_bytes(), names(tmp_path), len(set(swept))) == (b"x", ["a"], 3)
+
+
+def test_a_file_that_is_swept_up_each_time_is_given_up(tmp_path: Path) -> None:
+    def write(_: BinaryIO) -> None:
+        (tmp_path / names(tmp_path)[0]).unlink()
+
+    with pytest.raises(FileNotFoundError):
+        publish(str(tmp_path / "a"), write, prefix="tmp_", sync=None, share=lambda _: None)
+    assert names(tmp_path) == []
+
+
 def test_a_file_that_could_not_be_written_leaves_nothing(tmp_path: Path) -> None:
     put(tmp_path / "a", b"old")
 

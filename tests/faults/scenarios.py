@@ -8,10 +8,11 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from beads.clock import Clock
@@ -76,11 +77,13 @@ class Scenario:
         prepare: makes what is there before, in an empty directory; the repository is its ``repo``.
         steps: the commands, one after another; each may take back up where the one before was killed.
         lacks: why it is not tried; empty when it is.
+        again: by which command somebody goes on where a step was struck that does not do the same again.
     """
 
     prepare: Callable[[Path], None]
     steps: tuple[tuple[str, ...], ...]
     lacks: str = ""
+    again: Mapping[tuple[str, ...], tuple[str, ...]] = MappingProxyType({})
 
 
 def _bare(base: Path) -> None:
@@ -149,6 +152,7 @@ def _shared(base: Path) -> None:
     done(place, "comment", "bt-1", "from here")
 
 
+_BEST = ("claim", "--next", "--as", "nux")
 _LATER = "" if LONG else "`make faults` tries it"
 
 SCENARIOS = {
@@ -159,12 +163,13 @@ SCENARIOS = {
         _few,
         (
             ("create", "Another", "--id", "bt-x"),
-            ("claim", "--next", "--as", "nux"),
+            _BEST,
             ("comment", "bt-0", "Found it."),
             ("label", "add", "bt-0", "found"),
             ("close", "bt-0", "--as", "nux", "--epoch", "1", "--reason", "done"),
         ),
         _LATER,
+        {_BEST: ("claim", "bt-0", "--as", "nux")},
     ),
     "batch": Scenario(_batch, (("batch", "batch"),), _LATER),
     "first use of the index": Scenario(_unindexed, (("ready", "--json"),), _LATER),

@@ -34,6 +34,10 @@ _QUESTIONS = (
 )
 
 
+_AIMS = 3
+"""How often a call is tried that a run did not come to."""
+
+
 @dataclass
 class Clean:
     """How it goes when nothing happens.
@@ -72,11 +76,13 @@ class Trial:
         assert run.status == 0, "the run that nobody disturbed failed"
         return [call for call in run.calls if call.writes]
 
-    def strike(self, call: Call, how: str) -> tuple[Run, list[str]]:
+    def strike(self, call: Call, how: str, aims: int = _AIMS) -> tuple[Run, list[str]]:
         """Let that call be struck; what is wrong then."""
         self._afresh()
         what = "signal=KILL" if how == "KILL" else f"error={how}"
         run = strace.run(self._work, self._log, f"{call.name}:{what}:when={call.number}")
+        if aims > 1 and not run.struck:
+            return self.strike(call, how, aims - 1)
         [problems] = strace.fork(lambda tell: tell(list(self._problems(run))))
         return run, problems
 
@@ -139,15 +145,19 @@ class Trial:
                 yield f"the doctor finds {doctor}"
             if _answers(self._place) != self._clean.answers.get(now):
                 yield "the index answers otherwise than one made anew"
-        yield from self._again(finished)
+        yield from self._again(finished, run)
         if _answers(self._place) != self._clean.answers[states[-1]]:
             yield "afterwards the index answers otherwise than one made anew"
 
-    def _again(self, finished: int) -> Iterator[str]:
+    def _again(self, finished: int, run: Run) -> Iterator[str]:
         """Go on where it was struck, as whoever finds it next would."""
-        for step, clean in list(zip(self._scenario.steps, self._clean.outcomes, strict=True))[finished:]:
+        steps = list(zip(self._scenario.steps, self._clean.outcomes, strict=True))
+        if _cleared(run):
+            # What could not be removed is removed by the next one that clears up there.
+            finished = min(finished, len(steps) - 1)
+        for step, clean in steps[finished:]:
             clock = Still()
-            outcome = command(self._place, *step, clock=clock)
+            outcome = command(self._place, *self._scenario.again.get(step, step), clock=clock)
             if outcome.code:
                 yield f"afterwards {step} ended with {outcome}"
             if clock.elapsed > STALE_LOCK_SECONDS + 0.1:
@@ -177,13 +187,17 @@ class Trial:
 
     def _rubbish(self, run: Run) -> list[str]:
         """What a process that could still clean up should not have left."""
-        if " unlink" in run.struck:
-            # That was the cleaning up.
+        if _cleared(run):
             return []
         names = [path.name for path in (self._place / ".git").rglob("*") if path.is_file()]
         # Those of Git's own, which its processes leave too, are called otherwise.
         ours = re.compile(r"tmp_(obj|pack|idx|keep)_\d+_\d+|.*\.(lock|keep)")
         return [name for name in names if ours.fullmatch(name)]
+
+
+def _cleared(run: Run) -> bool:
+    """Whether it was the clearing up that went wrong, and nothing else."""
+    return " unlink" in run.struck and "INJECTED" in run.struck
 
 
 def _import(modules: list[str]) -> None:

@@ -13,7 +13,8 @@ GUIDE = """\
 # Issues of this repository: `bead`
 
 Issues ("beads") live in the Git ref `refs/beads/main`, never in the work tree. Change them with `bead` only.
-Every command takes `--json`, explains itself with `--help`, and is safe to run again.
+Every command takes `--json`, explains itself with `--help`, and is safe to run again: what holds already stays so.
+Only `create` without `--id`, `comment` and `claim --next` do it once more.
 
 ## Work
 

@@ -309,8 +309,9 @@ def claim(session: Session, bead_id: str | None, best: bool, worker: str | None,
     """Take a bead that is ready, so that nobody else works on it.
 
     It prints the epoch, which `release` and `close` ask for: when the time is over somebody else may take the
-    bead under the next epoch, and yours no longer counts. With --next and nothing ready it prints nothing. Where
-    the store has a remote (`bead sync --remote`), the claim counts because the remote has accepted it.
+    bead under the next epoch, and yours no longer counts. With --next and nothing ready it prints nothing; each time
+    it takes another one, and `bead list --assignee WORKER` shows what you have. Where the store has a remote
+    (`bead sync --remote`), the claim counts because the remote has accepted it.
 
     \b
     Example:

@@ -15,6 +15,7 @@ from refinery import landlock
 from refinery.checkouts import checkouts
 from refinery.gate import gate_of
 from refinery.git import Git
+from roles.discovery import keys_for, look
 from roles.routing import check, remarks
 from roles.runtimes import runtime_of
 from roles.runtimes.stream import NET
@@ -40,6 +41,7 @@ def examine(directory: Path) -> Iterator[tuple[bool, str]]:
     yield from _sandbox(site)
     yield from _gate(site)
     yield from _agents(site)
+    yield from _mayor(site)
     yield from _checkouts(site)
 
 
@@ -146,6 +148,23 @@ def _signs_in(runtime: Runtime, site: Site) -> str:
     has = [*(f"${name}" for name in there), *(f"~/{name}" for name in files)]
     may = [*(f"${name}" for name in names), *(f"~/{name}" for name in runtime.credentials)]
     return f"has {', '.join(has)}" if has else f"none of these is there: {', '.join(may)}"
+
+
+def _mayor(site: Site) -> Iterator[tuple[bool, str]]:
+    """What thinks for the Mayor; where nothing does, what there is that could."""
+    table = site.settings.mayor
+    if table.agent:
+        yield True, f"mayor: thinks with agent {table.agent}"
+    elif not table.model:
+        yield True, "mayor: takes plans from files only, as [mayor] names no model and no agent"
+        yield True, f"mayor: found here: {look(site.environ).in_words()}"
+    provider = table.model.partition("/")[0]
+    for model in filter(None, (table.model, *table.models)):
+        elsewhere = table.api_base and model.partition("/")[0] == provider
+        keys = () if elsewhere else keys_for(model)
+        missing = keys if not any(site.environ.get(name) for name in keys) else ()
+        lacks = f", and {' or '.join(f'${name}' for name in missing)} is not set" if missing else ""
+        yield not missing, f"mayor: thinks with {model}{lacks}"
 
 
 def _checkouts(site: Site) -> Iterator[tuple[bool, str]]:

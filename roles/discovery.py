@@ -59,6 +59,12 @@ PROVIDERS = (
 """Those whose keys are looked for; LiteLLM knows more."""
 
 
+def keys_for(model: str) -> tuple[str, ...]:
+    """The variables that LiteLLM looks for a model's key in, any of which will do; none where we do not know."""
+    of = model.partition("/")[0]
+    return next((one.variables for one in PROVIDERS if one.model.partition("/")[0] == of), ())
+
+
 class Place(NamedTuple):
     """Where a server for models usually is on one's own machine.
 

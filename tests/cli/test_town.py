@@ -191,3 +191,21 @@ def test_doctor_of_a_healthy_town_and_of_one_without_its_agent(tmp_path: Path) -
     agents = '\n[agents.x]\nruntime = "plain"\ncommand = ["no-such-agent"]\n'
     (repository / "town.toml").write_text((repository / "town.toml").read_text() + agents)
     assert "'no-such-agent' is not on the PATH" in run(repository, "doctor", ok=[7]).stdout
+
+
+def test_doctor_says_what_thinks_for_the_mayor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository = make_town(tmp_path)
+    settings = (repository / "town.toml").read_text()
+    monkeypatch.setenv("GEMINI_API_KEY", "a-secret-of-mine")
+    said = run(repository, "doctor").stdout
+    assert "ok   mayor: takes plans from files only" in said
+    assert "$GEMINI_API_KEY" in said
+    assert "a-secret-of-mine" not in said
+    models = 'model = "gemini/gemini-2.5-pro"\nmodels = ["anthropic/claude-sonnet-4-5"]'
+    (repository / "town.toml").write_text(f"{settings}\n[mayor]\n{models}\n")
+    said = run(repository, "doctor", ok=[7]).stdout
+    assert "ok   mayor: thinks with gemini/gemini-2.5-pro\n" in said
+    assert "BAD  mayor: thinks with anthropic/claude-sonnet-4-5, and $ANTHROPIC_API_KEY is not set" in said
+    base = 'model = "openai/qwen"\napi_base = "http://127.0.0.1:8000/v1"'
+    (repository / "town.toml").write_text(f"{settings}\n[mayor]\n{base}\n")
+    assert "ok   mayor: thinks with openai/qwen\n" in run(repository, "doctor").stdout

@@ -21,6 +21,7 @@ from roles.discovery import (
     Provider,
     Server,
     advice,
+    keys_for,
     look,
 )
 from roles.prices import listed
@@ -158,6 +159,19 @@ LISTED = [provider for provider in PROVIDERS if provider.name != "OpenRouter"]
 @pytest.mark.parametrize("provider", LISTED, ids=lambda provider: provider.name)
 def test_the_example_of_each_provider_is_known_to_litellm(provider: Provider) -> None:
     assert listed(provider.model) is not None
+
+
+@pytest.mark.parametrize(
+    "model, keys",
+    [
+        ("anthropic/claude-opus-4-5", ("ANTHROPIC_API_KEY",)),
+        ("gemini/gemini-2.5-flash", ("GEMINI_API_KEY", "GOOGLE_API_KEY")),
+        ("ollama_chat/qwen3", ()),
+        ("gpt-5", ()),
+    ],
+)
+def test_which_keys_a_model_takes(model: str, keys: tuple[str, ...]) -> None:
+    assert keys_for(model) == keys
 
 
 def test_programs_on_the_path(tmp_path: Path) -> None:

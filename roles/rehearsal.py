@@ -250,7 +250,7 @@ class _Rehearsal:
             what.argv,
             cwd=place.worktree.path,
             environ=self.site.surroundings((), **what.environ),
-            log=self.site.logs(place.name) / f"{label}.log",
+            log=place.logs / f"{label}.log",
             timeout=max(0.01, min(most, left)),
             marker=self.site.marker(place.name),
             clock=self.site.clock,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import NamedTuple
 
 from beads import liveness
@@ -19,15 +20,22 @@ from refinery.processes import kill_strays
 from refinery.workshop import Worktree
 from roles.site import Site
 
-PREFIX = "rehearsal-"
-"""What the names of rooms begin with; that of a room is its work tree's, and its marker's."""
+PREFIX = "_rehearsal-"
+"""What the names of rooms begin with, and none of a bead or a worker: so are a room's work tree and marker called."""
 
 
 class Room(NamedTuple):
-    """A work tree that nobody else has, and the name of whoever works in it."""
+    """A work tree that nobody else has.
+
+    Attributes:
+        name: whoever works in it is called so.
+        worktree: its files.
+        logs: a directory for what commands print.
+    """
 
     name: str
     worktree: Worktree
+    logs: Path
 
 
 @contextmanager
@@ -44,7 +52,7 @@ def room(site: Site, commit: str) -> Iterator[Room]:
         # It may be the name of one who has died since.
         _clear(site, presence.name)
         try:
-            yield Room(presence.name, site.workshop.open_detached(presence.name, commit))
+            yield Room(presence.name, site.workshop.open_detached(presence.name, commit), _logs(site, presence.name))
         finally:
             _clear(site, presence.name)
 
@@ -76,5 +84,9 @@ def _clear(site: Site, name: str) -> None:
         if worktree.path.name == name and worktree.branch is None:
             worktree.remove(discard=True)
     site.workshop.prune()
-    for own in (site.logs(name), site.sandbox.scratch(name)):
+    for own in (_logs(site, name), site.sandbox.scratch(name)):
         removal.delete(own)
+
+
+def _logs(site: Site, name: str) -> Path:
+    return site.store.directory / "rooms" / name

@@ -242,7 +242,7 @@ def test_no_kind_of_sandbox_leaves_anything(tmp_path: Path, trial: Trial) -> Non
     ]
     private = site.sandbox.scratch("any").parent
     assert not private.exists() or not list(private.iterdir())
-    assert not list((site.store.directory / "logs").glob("rehearsal-*"))
+    assert not list((site.store.directory / "rooms").iterdir())
     assert_nothing_left(site.git.directory)
 
 
@@ -330,13 +330,13 @@ def test_who_is_killed_leaves_nothing_for_long(tmp_path: Path, moment: str, by: 
         assert process.stdout
         next(line for line in process.stdout if line.startswith(moment))
         if moment == "making":
-            until(lambda: list((repository / ".git/beads/workers").glob("rehearsal-*")))
+            until(lambda: list((repository / ".git/beads/workers").glob("_rehearsal-*")))
         if moment == "trying 2":
             until(lambda: any("sleep 1000" in line for line in processes(repository)))
         process.kill()
     site = open_site(repository)
     if by == "witness":
-        assert witness.tick(site) == ["cleared away after rehearsal-1"]
+        assert witness.tick(site) == ["cleared away after _rehearsal-1"]
     else:
         assert kinds(rehearse(site, plan(run("test -e parts/left")), bounds=QUICK)) == ["fails"]
     assert_nothing_left(repository)
@@ -364,7 +364,7 @@ def test_two_at_once_have_work_trees_of_their_own(tmp_path: Path) -> None:
             inner.append(kinds(rehearse(site, plan(run("touch parts/left")), bounds=QUICK, tell=tell)))
 
     found = rehearse(site, plan(run("test -e parts/left")), bounds=QUICK, tell=outer)
-    assert (kinds(found), inner, there) == (["fails"], [["holds"]], [["rehearsal-1", "rehearsal-2"]])
+    assert (kinds(found), inner, there) == (["fails"], [["holds"]], [["_rehearsal-1", "_rehearsal-2"]])
     assert_nothing_left(site.git.directory)
 
 

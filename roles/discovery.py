@@ -249,11 +249,10 @@ def advice(found: Found) -> str:
         head = f"Put one of these into {SETTINGS_FILE}, as far as it was found on this machine:"
     else:
         head = f"{_nothing(found)} With one of them, these lines go into {SETTINGS_FILE}:"
-        choices = [_of_program(Program("claude", "", "")), _of_key(Key("", PROVIDERS[0])), _of_server(_EXAMPLE)]
+        choices = [_of_program(Program("claude", "", "")), _of_key(Key("", PROVIDERS[0]))]
+        choices.append(_of_server(Server(PLACES[0], ("qwen3",)), f"{PLACES[0].name} has it"))
     return "\n\n".join([head, *choices, _WITHOUT])
 
-
-_EXAMPLE = Server(PLACES[0], ("qwen3",))
 
 _WITHOUT = """\
 Without any model:
@@ -288,12 +287,12 @@ def _of_key(key: Key) -> str:
     return _lines(f"[mayor]    # ${variable} is set", model)
 
 
-def _of_server(server: Server) -> str:
+def _of_server(server: Server, note: str = "") -> str:
     if not server.example:
         pull = "; `ollama pull qwen3` gets one" if server.place.kind == "ollama" else ""
         return _lines(f"# {server}, none that can be talked to{pull}")
     return _lines(
-        f"[mayor]    # {server}", f"model = {_quoted(server.example)}", f"api_base = {_quoted(server.api_base)}"
+        f"[mayor]    # {note or server}", f"model = {_quoted(server.example)}", f"api_base = {_quoted(server.api_base)}"
     )
 
 

@@ -152,7 +152,7 @@ def in_words(remarks: Sequence[Remark]) -> str:
     """
     about = [remark for remark in remarks if remark.criterion and remark.criterion.kind not in LATER]
     tried = [remark for remark in about if remark.kind != "not_tried"]
-    good = sum(remark.kind == "fails" for remark in tried)
+    good = sum(remark.kind == "fails" or bool(remark.missing and not remark.wrong) for remark in tried)
     lines = [f"{_criteria(len(tried))} tried on main: {good} not met yet, as it should be"] if tried else []
     for reason, number in Counter(remark.detail for remark in about if remark.kind == "not_tried").items():
         lines.append(f"{_criteria(number)} not tried: {plain(reason, 500)}")
@@ -160,7 +160,7 @@ def in_words(remarks: Sequence[Remark]) -> str:
         if remark.kind not in ("fails", "not_tried"):
             lines.append(f"{'!' if remark.wrong else '-'} {_where(remark)}: {_found(remark)}")
             last = next((line for line in reversed(remark.output.splitlines()) if line.strip()), "")
-            lines += [f"    {plain(last, 200)}"] if last and remark.kind != "holds" else []
+            lines += [f"    {plain(last, 200)}"] if last and remark.kind != "holds" and not remark.missing else []
     return "\n".join(lines)
 
 

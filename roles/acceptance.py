@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import re
+import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,7 +124,7 @@ def _look(criterion: Criterion, bench: Bench, number: int) -> Finding:
         case "run":
             return _run(criterion, bench, number)
         case "file":
-            return look_at_file(criterion, bench.directory, _search)
+            return look_at_file(criterion, bench.directory, lambda *about: _search(criterion, bench, number, *about))
         case "diff":
             return _diff(criterion, bench)
         case "review":
@@ -151,13 +152,17 @@ def _run(criterion: Criterion, bench: Bench, number: int) -> Finding:
     return Finding(verdict, detail, exit.seconds, output, exit.digest, exit=exit.code)
 
 
-def look_at_file(criterion: Criterion, directory: Path, search: Callable[[str, str], bool]) -> Finding:
+Search = Callable[[str, str], bool | None]
+"""Whether an expression matches in a text; None when that was not known after as long as there was."""
+
+
+def look_at_file(criterion: Criterion, directory: Path, search: Search) -> Finding:
     """What a ``file`` criterion finds in a directory, without following links out of it.
 
     Args:
         criterion: what to look for.
         directory: where.
-        search: whether an expression matches in a text; it may take as long as whoever wrote the expression likes.
+        search: looks for what the file's text is to match; see :func:`searching`.
     """
     try:
         return _found(criterion, directory, search)
@@ -166,7 +171,7 @@ def look_at_file(criterion: Criterion, directory: Path, search: Callable[[str, s
         return Finding("error", f"{criterion.file[:200]} cannot be looked at: {error.strerror}")
 
 
-def _found(criterion: Criterion, directory: Path, search: Callable[[str, str], bool]) -> Finding:
+def _found(criterion: Criterion, directory: Path, search: Search) -> Finding:
     path = directory / criterion.file
     if not _inside(path, directory):
         return Finding("fail", f"{criterion.file} leads out of the repository")
@@ -177,13 +182,43 @@ def _found(criterion: Criterion, directory: Path, search: Callable[[str, str], b
         return Finding("pass", "is there")
     with path.open("rb") as stream:
         text = stream.read(_READ_MAX).decode(errors="replace")
-    if search(criterion.matches, text):
-        return Finding("pass", "matches")
-    return Finding("fail", f"nothing in it matches {criterion.matches!r}")
+    match search(criterion.matches, text):
+        case True:
+            return Finding("pass", "matches")
+        case False:
+            return Finding("fail", f"nothing in it matches {criterion.matches!r}")
+        case None:
+            return Finding("error", f"looking for {criterion.matches!r} took longer than {criterion.timeout:g} s")
 
 
-def _search(expression: str, text: str) -> bool:
-    return re.search(expression, text, re.MULTILINE) is not None
+def searching(expression: str, text: str) -> tuple[list[str], str]:
+    """What looks for an expression in a text: arguments and standard input of a process, which ends with 0 or 1.
+
+    An expression may take as long as its author likes, and in this process nothing could stop it.
+    """
+    return [sys.executable, "-I", "-S", "-c", _SEARCH], json.dumps([expression, text])
+
+
+_SEARCH = "import json, re, sys; e, t = json.load(sys.stdin); sys.exit(not re.search(e, t, re.MULTILINE))"
+
+
+def _search(criterion: Criterion, bench: Bench, number: int, expression: str, text: str) -> bool | None:
+    argv, stdin = searching(expression, text)
+    # It is our own, and touches nothing: it needs no sandbox.
+    job = start(
+        argv,
+        cwd=bench.directory,
+        environ=bench.environ,
+        log=bench.logs / f"criterion-{number}-{bench.tree[:12]}.log",
+        timeout=criterion.timeout,
+        marker=bench.marker,
+        clock=bench.clock,
+        stdin=stdin,
+        secrets=bench.secrets,
+    )
+    exit = bench.wait(job)
+    exit.log.unlink(missing_ok=True)
+    return exit.code == 0 if exit.kind == "exited" else None
 
 
 def _diff(criterion: Criterion, bench: Bench) -> Finding:

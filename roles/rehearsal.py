@@ -9,8 +9,6 @@ they print is told to a model.
 from __future__ import annotations
 
 import itertools
-import json
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +22,7 @@ from beads.touches import overlap
 from refinery import processes
 from refinery.containment import Reach
 from refinery.processes import Exit, shell
-from roles.acceptance import look_at_file
+from roles.acceptance import look_at_file, searching
 from roles.readiness import Unready, make_ready
 from roles.remarks import LATER, Kind, Look, Remark, judged, plain
 from roles.room import Room, room
@@ -117,8 +115,6 @@ def _of_step(point: _Point, found: Sequence[Remark]) -> Iterator[Remark]:
 
 
 # ── Trying ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-_SEARCH = "import json,re,sys; p,t=json.load(sys.stdin); sys.exit(not re.search(p,t,re.MULTILINE))"
 
 
 def _key(criterion: Criterion) -> object:
@@ -221,19 +217,19 @@ class _Rehearsal:
                 return
 
     def _file(self, place: Room, criterion: Criterion) -> Look:
-        late: list[Exit] = []
+        most = min(criterion.timeout, self.bounds.each)
+        late: list[bool] = []
 
-        def search(expression: str, text: str) -> bool:
-            # It may take as long as its author likes, and could not be stopped in this process.
-            what = Launch([sys.executable, "-I", "-S", "-c", _SEARCH], json.dumps([expression, text]))
-            exit = self._run(place, what, "search", self.bounds.each)
-            late.extend([exit] if exit.kind != "exited" else ())
-            return exit.code == 0
+        def search(expression: str, text: str) -> bool | None:
+            argv, stdin = searching(expression, text)
+            exit = self._run(place, Launch(argv, stdin), "search", most)
+            late.append(exit.kind != "exited")
+            return exit.code == 0 if exit.kind == "exited" else None
 
         self._go_on()
         found = look_at_file(criterion, place.worktree.path, search)
-        if late:
-            return Look("timeout", f"its expression was not through after {self.bounds.each:g} s", wrong=True)
+        if any(late):
+            return Look("timeout", f"its expression was not through after {most:g} s", wrong=True)
         kinds: dict[str, Kind] = {"pass": "holds", "fail": "fails"}
         return Look(kinds.get(found.verdict, "cannot_run"), found.detail, wrong=found.verdict not in kinds)
 

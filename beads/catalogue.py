@@ -10,6 +10,7 @@ from typing import NamedTuple
 from beads.errors import InvalidInput, NotFound, Unreadable
 from beads.formula import Formula, read_formula
 from beads.interchange.gastown import is_foreign, read_foreign
+from beads.interchange.tasklist import TaskList, read_tasks
 from beads.plan import Plan, check_name, nearest, read_plan
 from beads.toml import Document
 
@@ -89,21 +90,25 @@ class Catalogue:
         return self.formula(self.entry(name).path)
 
     def formula(self, path: Path) -> Formula:
-        """The formula in a file; raises as :meth:`read` does, and for a plan."""
+        """The formula in a file; raises as :meth:`read` does, and for a plan or a list of tasks."""
         found = self.read(path)
+        if isinstance(found, TaskList):
+            raise InvalidInput(f"{path} is a list of tasks, and this is no place for one", "`bead pour` takes it.")
         if isinstance(found, Plan):
             raise found.fault(("plan",), "begins a plan, and this is no place for one", "Write `formula`.")
         return found
 
-    def read(self, path: Path) -> Plan | Formula:
-        """The plan or the formula in a file; what it says tells which.
+    def read(self, path: Path) -> Plan | Formula | TaskList:
+        """The plan or the formula in a file; what it says tells which. A file of Markdown is a ``tasks.md``.
 
         Raises:
-            InvalidInput: it is neither; names the line, but of one in JSON.
+            InvalidInput: it is none of these; names the line, but of one in JSON.
             NotFound: there is no such file.
             Unreadable: it cannot be read.
         """
         document = _document(path)
+        if path.suffix.lower() == ".md":
+            return read_tasks(document.text, path.absolute(), document.source)
         data = document.read()
         if "formula" not in data:
             return read_plan(document.text, document.source)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from beads.defaults import NO_DEFAULTS, Defaults
 from beads.errors import NotFound
 from beads.formula import ITEM, Formula, InvalidValue, Remark, Variable, instance, settle
 from beads.plan import Molecule, Plan, PlannedCriterion, Step, check_acyclic, check_plan, nearest
@@ -74,7 +75,7 @@ def expand(
     given: Mapping[str, Sequence[str]],
     find: Find,
     name: str = "",
-    criteria: Sequence[PlannedCriterion] = (),
+    defaults: Defaults = NO_DEFAULTS,
 ) -> Plan:
     """The plan that a formula makes.
 
@@ -83,14 +84,15 @@ def expand(
         given: the texts given for its variables.
         find: finds the formulas that it includes.
         name: the plan's name; otherwise it follows from the formula's and from what is given.
-        criteria: those of steps that have none.
+        defaults: the shell line and the criteria of steps that have none. They may have the formula's variables, and
+            ``{{id}}`` and ``{{title}}`` of the step.
 
     Raises:
-        InvalidInput: a variable cannot have its value, or is missing.
+        InvalidInput: a variable cannot have its value, or is missing, or the defaults cannot be filled in.
         InvalidDocument: what is made of the formula is no plan; names the file, line and key of the template.
     """
     values = settle(formula, given)
-    return _Expansion(find, criteria).plan(formula, values, instance(formula, given, name))
+    return _Expansion(find, defaults).plan(formula, values, instance(formula, given, name))
 
 
 def sample(formula: Formula, find: Find, criteria: Sequence[PlannedCriterion]) -> Plan:
@@ -100,7 +102,7 @@ def sample(formula: Formula, find: Find, criteria: Sequence[PlannedCriterion]) -
         InvalidDocument: as :func:`expand` does.
     """
     values = {name: _something(name, variable) for name, variable in formula.vars.items()}
-    return _Expansion(find, criteria, every=True).plan(formula, values, formula.formula)
+    return _Expansion(find, Defaults(criteria=criteria), every=True).plan(formula, values, formula.formula)
 
 
 def _something(name: str, variable: Variable) -> Value:
@@ -138,7 +140,7 @@ class _Expansion:
 
     Attributes:
         find: finds the formulas that are included.
-        criteria: those of steps that have none.
+        defaults: the shell line and the criteria of steps that have none.
         every: whether conditions are left aside.
         needs: how many needs there are so far.
         made: how many steps.
@@ -146,7 +148,7 @@ class _Expansion:
     """
 
     find: Find
-    criteria: Sequence[PlannedCriterion]
+    defaults: Defaults
     every: bool = False
     needs: int = 0
     made: int = 0
@@ -236,11 +238,15 @@ class _Expansion:
             key: _filled(formula, ("steps", index), key, getattr(template, key), one.values)
             for key in template.model_fields_set - _NOT_OF_A_STEP
         }
+        about = {**one.values, "id": one.id, "title": facts.get("title", "")}
         if not facts.get("criteria"):
-            if not self.criteria:
+            if not self.defaults.criteria:
                 hint = "A step closes only when its criteria hold; give it some, or pour with --criterion 'run: …'."
                 raise formula.fault(("steps", index, "criteria"), "is missing", hint)
-            facts["criteria"] = self.criteria
+            facts["criteria"] = self.defaults.checks(about)
+        # A step that names the runtime of commands and has none is a question to a person, and nothing else.
+        if self.defaults.run and not facts.get("run") and facts.get("agent") != "command":
+            facts["run"] = self.defaults.line(about)
         step = document.check(Step, {**facts, "id": scope.prefix + one.id, "needs": needs}, place)
         return Drawn(step, document, place)
 

@@ -138,6 +138,13 @@ class Reader:
         """Every bead that is not closed, in the order of the ids."""
         return self._beads("SELECT id, oid, data FROM beads WHERE status <> 'closed' ORDER BY place")
 
+    def poured(self, plan: str) -> list[Bead]:
+        """The molecules that versions of a plan have made, in the order of their ids. Looks at every molecule."""
+        start = f"plan:{plan}/"
+        sql = "SELECT id, oid, data FROM beads WHERE type = 'molecule' AND instr(data, ?) ORDER BY place"
+        found = self._beads(sql, (f'source = "{start}'.encode(),))
+        return [bead for bead in found if bead.source.startswith(start)]
+
     def requests(self) -> list[Bead]:
         """The merge requests that are not closed."""
         sql = "SELECT id, oid, data FROM beads WHERE merge AND status <> 'closed' ORDER BY place"

@@ -58,9 +58,15 @@ class Line(NamedTuple):
 @click.option("--dry-run", is_flag=True, help="Show what would be poured, and pour nothing.")
 @click.pass_obj
 def pour(
-    session: Session, what: str, variables: tuple[str, ...], name: str, criteria: tuple[str, ...], dry_run: bool
+    session: Session,
+    what: str,
+    variables: tuple[str, ...],
+    name: str,
+    criteria: tuple[str, ...],
+    run: str,
+    dry_run: bool,
 ) -> None:
-    """Make the molecules of a plan or a formula, all or none.
+    """Make the molecules of a plan, a formula or a tasks.md, all or none.
 
     They are sealed, and ready to be worked on. Pouring the same again changes nothing. Pouring what was edited makes
     new beads for what is another now, and closes as superseded what nobody had begun; --dry-run shows all that.
@@ -73,11 +79,12 @@ def pour(
         --var test_file=tests/test_titles.py
       bead pour codemod-per-file --var "files=$(git ls-files '*.py')" --var 'change=sed -i s/old/new/ "$1"' \\
         --var 'check=! grep -q old "$1"' --var "test=make test"
+      bead pour specs/001-albums/tasks.md --criterion 'run: make test' --run 'tools/do {{id}} {{paths}}'
     """
     from roles.proposal import accept, propose_plan
     from roles.showing import render as in_words
 
-    plan = plan_of(session, what, given(variables, name, criteria))
+    plan = plan_of(session, what, given(variables, name, criteria, run))
     proposal = propose_plan(plan, session.store, session.actor)
     beads = [bead for item in proposal.items for bead in (item.molecule, *item.steps)]
     if dry_run:

@@ -15,7 +15,6 @@ from cli import render
 from cli.session import Session, command
 
 if TYPE_CHECKING:
-    from beads.interchange.speckit import Origin
     from beads.model import Bead
     from beads.ops import Operation
     from beads.store import Snapshot
@@ -144,21 +143,9 @@ def _speckit(session: Session, file: str) -> Callable[[Snapshot], Said]:
         outline = tasks.read(data.decode(), source)
     except UnicodeDecodeError as error:
         raise InvalidInput(f"{source} is not UTF-8: byte {error.start} is {data[error.start]:#04x}") from error
-    origin, now = _origin(file, source, outline.title), session.now()
+    path = None if file == "-" else Path(file).absolute()
+    origin, now = speckit.origin_of(path, source, outline.title), session.now()
     return lambda snapshot: speckit.poured(outline, origin, snapshot.prefix, session.actor, now, snapshot.get)
-
-
-def _origin(file: str, source: str, title: str) -> Origin:
-    """What the tasks are about: the directory in ``specs``, or what the file calls itself."""
-    from beads.errors import InvalidInput
-    from beads.interchange.speckit import Origin
-
-    folder = Path() if file == "-" else Path(file).absolute().parent
-    if folder.parent.name == "specs":
-        return Origin(source, f"specs/{folder.name}/{Path(file).name}", folder.name)
-    if not title and not folder.name:
-        raise InvalidInput(f"{source} does not say what its tasks are about", "Begin it with `# Tasks: NAME`.")
-    return Origin(source, Path(file).name if file != "-" else "tasks.md", title or folder.name)
 
 
 def _compare(session: Session, snapshot: Snapshot, said: Said) -> Comparison:

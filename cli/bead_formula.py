@@ -220,14 +220,14 @@ def formula_check(context: click.Context, names: tuple[str, ...]) -> None:
 def _checked(session: Session, names: Sequence[str]) -> Iterator[Check]:
     from beads.errors import TownError
     from beads.expansion import remarks, sample
-    from beads.plan import Plan
+    from beads.formula import Formula
 
     for name in names:
         path: Path | None = None
         try:
             path, catalogue = located(session, name)
             found = catalogue.read(path)
-            if isinstance(found, Plan):
+            if not isinstance(found, Formula):
                 yield Check(name, path, (), None)
                 continue
             sample(found, catalogue.find, [_to_be_given()])

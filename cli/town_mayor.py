@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @command("mayor")
 @click.argument("request", nargs=-1, metavar="[REQUEST]...")
-@click.option("--plan", "what", metavar="FORMULA|PLAN", type=FORMULA, help="Pour this; a file, or a formula's name.")
+@click.option("--plan", "what", metavar="FORMULA|PLAN", type=FORMULA, help="Pour this: a file, or a formula's name.")
 @pouring_options
 @click.option("--yes", is_flag=True, help="Accept what is proposed without asking.")
 @click.option("-c", "--continue", "last", is_flag=True, help="Go on with your last conversation.")
@@ -33,6 +33,7 @@ def mayor(
     variables: tuple[str, ...],
     name: str,
     criteria: tuple[str, ...],
+    run: str,
     yes: bool,
     last: bool,
     within: str | None,
@@ -46,7 +47,7 @@ def mayor(
     store, and a conversation that was interrupted goes on where it was.
 
     Asking needs a model or an agent in [mayor] of town.toml. With --plan none is needed: it takes our plans and
-    formulas and Gas Town's. Pouring the same again changes nothing.
+    formulas, Gas Town's, and the tasks.md of Spec-Kit. Pouring the same again changes nothing.
 
     Exit code 7: it asks you something, or a plan waits for your yes.
 
@@ -56,6 +57,7 @@ def mayor(
       town mayor --continue "Yes, and drop the old one" --yes
       town mayor --plan plan.toml
       town mayor --plan refactor --var "summary=Split the parser" --var "test=make test"
+      town mayor --plan specs/001-albums/tasks.md --criterion "run: make test"
     """
     from beads.errors import InvalidInput
 
@@ -64,10 +66,10 @@ def mayor(
     if what is not None:
         if text or last or within:
             raise InvalidInput("a plan from a file is no part of a conversation", "Give either --plan or a request.")
-        _from_file(session, what, given(variables, name, criteria), yes, bool(trying))
+        _from_file(session, what, given(variables, name, criteria, run), yes, bool(trying))
         return
-    if variables or name or criteria:
-        raise InvalidInput("--var, --name and --criterion are for --plan", "Name a formula with --plan.")
+    if variables or name or criteria or run:
+        raise InvalidInput("--var, --name, --criterion and --run are for --plan", "Name a formula with --plan.")
     _talk(session, text, last, within, yes, trying is not False)
 
 

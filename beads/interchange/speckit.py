@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
 from typing import Any
 
-from beads.errors import InvalidDocument
+from beads.errors import InvalidDocument, InvalidInput
 from beads.interchange.bd import bead_of
 from beads.interchange.merge import adopted, changes
 from beads.interchange.row import Row, one_line
@@ -40,14 +41,34 @@ class Origin:
     feature: str
 
 
+def origin_of(path: Path | None, source: str, title: str) -> Origin:
+    """What a file's tasks are about: the directory in ``specs``, or what the file calls itself.
+
+    Args:
+        path: where it is, absolute; None for standard input.
+        source: its name for messages.
+        title: what it calls itself.
+
+    Raises:
+        InvalidInput: nothing says it.
+    """
+    folder = path.parent if path else Path()
+    if path and folder.parent.name == "specs":
+        return Origin(source, f"specs/{folder.name}/{path.name}", folder.name)
+    if not title and not folder.name:
+        raise InvalidInput(f"{source} does not say what its tasks are about", "Begin it with `# Tasks: NAME`.")
+    return Origin(source, path.name if path else "tasks.md", title or folder.name)
+
+
 @dataclass
-class _Order:
-    """Which tasks and checkpoints wait for which."""
+class Order:
+    """Which tasks and checkpoints wait for which, by their names, and what could not be followed."""
 
     needs: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def add(self, name: str, needs: Iterable[str]) -> None:
+        """Let one wait for others, as well as for those it waits for already."""
         there = self.needs.setdefault(name, [])
         there.extend(need for need in dict.fromkeys(needs) if need not in there and need != name)
 
@@ -83,7 +104,7 @@ def beads_of(
     Raises:
         InvalidDocument: tasks wait for each other in a ring.
     """
-    order = _order(outline, origin)
+    order = order_of(outline, origin)
     maker = _Maker(origin, prefix, actor, now, known, order.needs)
     beads: list[Bead] = []
     for phase in outline.phases:
@@ -93,8 +114,13 @@ def beads_of(
     return beads, [*outline.notes, *order.notes]
 
 
-def _order(outline: Outline, origin: Origin) -> _Order:
-    order = _Order()
+def order_of(outline: Outline, origin: Origin) -> Order:
+    """What waits for what in a file: a task by its id, a checkpoint by :func:`check_of`.
+
+    Raises:
+        InvalidDocument: tasks wait for each other in a ring.
+    """
+    order = Order()
     tasks = [task for phase in outline.phases for task in phase.tasks]
     for phase in outline.phases:
         _chain(phase, order)
@@ -115,7 +141,7 @@ def _order(outline: Outline, origin: Origin) -> _Order:
     return order
 
 
-def _raise_barriers(phases: Sequence[Phase], order: _Order) -> None:
+def _raise_barriers(phases: Sequence[Phase], order: Order) -> None:
     """The barriers: a story waits for the last phase before the stories, any other phase for all before it."""
     base: list[str] = []
     stories: list[str] = []
@@ -125,15 +151,15 @@ def _raise_barriers(phases: Sequence[Phase], order: _Order) -> None:
         waited = {need for name in inside for need in order.needs[name]}
         ends = [task.id for task in phase.tasks if task.id not in waited]
         if phase.checks:
-            order.add(_check(phase), ends)
-            ends = [_check(phase)]
+            order.add(check_of(phase), ends)
+            ends = [check_of(phase)]
         for task in phase.tasks:
             if inside.isdisjoint(order.needs[task.id]):
                 order.add(task.id, before)
         base, stories = (base, [*stories, *ends]) if phase.story else (ends, [])
 
 
-def _chain(phase: Phase, order: _Order) -> None:
+def _chain(phase: Phase, order: Order) -> None:
     """A task without ``[P]`` waits for all since the last one without; tests come before what they test."""
     chain: list[str] = []
     tests = [task.id for task in phase.tasks if task.section.lower().startswith("tests")]
@@ -142,7 +168,7 @@ def _chain(phase: Phase, order: _Order) -> None:
         chain = [*chain, task.id] if task.free else [task.id]
 
 
-def _explicit(tasks: Sequence[Task], order: _Order, origin: Origin) -> None:
+def _explicit(tasks: Sequence[Task], order: Order, origin: Origin) -> None:
     ids = {task.id for task in tasks}
     for task in tasks:
         order.add(task.id, (need for need in task.needs if need in ids))
@@ -152,7 +178,7 @@ def _explicit(tasks: Sequence[Task], order: _Order, origin: Origin) -> None:
         ]
 
 
-def _share(tasks: Sequence[Task], order: _Order) -> None:
+def _share(tasks: Sequence[Task], order: Order) -> None:
     """Chain the tasks that name one file: whatever ``[P]`` says, they cannot be done side by side."""
     last: dict[str, str] = {}
     for task in tasks:
@@ -160,7 +186,7 @@ def _share(tasks: Sequence[Task], order: _Order) -> None:
         last.update(dict.fromkeys(task.paths, task.id))
 
 
-def _check(phase: Phase) -> str:
+def check_of(phase: Phase) -> str:
     """The name of a phase's checkpoint among the names of tasks."""
     return f"checkpoint {phase.key}"
 
@@ -190,7 +216,7 @@ class _Maker:
         done = not phase.commands and all(task.done for task in phase.tasks)
         ended = {"status": "closed", "close_reason": f"all ticked in {self.origin.path}"} if done else {}
         facts = {**_about(phase), **ended}
-        bead = self._bead(_check(phase), f"Checkpoint: {phase.title}", phase.checks[-1][2], phase, facts, parent)
+        bead = self._bead(check_of(phase), f"Checkpoint: {phase.title}", phase.checks[-1][2], phase, facts, parent)
         criteria = tuple(Criterion(run=command) for command in phase.commands)
         return bead.evolve(criteria=criteria).sealed() if criteria else bead
 

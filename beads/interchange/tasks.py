@@ -26,6 +26,14 @@ _PATH = re.compile(
     r"|[\w.-]*\w\.(?:c|cfg|cpp|cs|css|go|h|html|ini|java|json|kt|lock|md|php|py|rb|rs|sh|sql|swift|toml|tsx?|txt|ya?ml))"
     r"(?![\w/])"
 )
+# What comes before a file that is written, and between two of them; and a task after which it is gone.
+_WRITES = re.compile(
+    r"\b(?:add|as|at|build|create|creating|draft|generate|implement|in|inside|into|make|scaffold|to|under|write|writing)"
+    r"\s+(?:(?:a|an|its|new|the)\s+)?(?:files?\s+)?[`'\"(]*$",
+    re.I,
+)
+_AND = re.compile(r"[`'\")]*\s*(?:,\s*and|,|and|&|\+)\s*[`'\"(]*", re.I)
+_REMOVES = re.compile(r"(?:delete|drop|remove)\b", re.I)
 _CODE = re.compile(r"(?P<before>[^`]*)`(?P<code>[^`\n]+)`")
 _RUNNERS = frozenset(
     {
@@ -64,6 +72,36 @@ class Task:
     def paths(self) -> tuple[str, ...]:
         """The files that the text names."""
         return tuple(dict.fromkeys(found.group(1) for found in _PATH.finditer(self.text)))
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Those of them that are inside of the repository."""
+        return tuple(path for path, _ in self._inside())
+
+    @property
+    def makes(self) -> tuple[str, ...]:
+        """Those among :attr:`files` that the task makes, if they are not there: the only one, or where it is to write.
+
+        >>> Task("T001", 1, False, False, "Test src/a.py in tests/a.py and tests/b.py", "", "").makes
+        ('tests/a.py', 'tests/b.py')
+        """
+        if _REMOVES.match(self.text):
+            return ()
+        found, after, end = [], False, 0
+        for path, at in self._inside():
+            before = self.text[end : at.start()]
+            after = bool(_WRITES.search(before)) or (after and _AND.fullmatch(before) is not None)
+            found += [path] if after else []
+            end = at.end()
+        return tuple(found) or (self.files if len(self.files) == 1 else ())
+
+    def _inside(self) -> Iterator[tuple[str, re.Match[str]]]:
+        seen = set[str]()
+        for at in _PATH.finditer(self.text):
+            path = at[1]
+            if at[0] in (path, f"./{path}") and ".." not in path.split("/") and path not in seen:
+                seen.add(path)
+                yield path, at
 
     @property
     def needs(self) -> tuple[str, ...]:

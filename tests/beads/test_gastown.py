@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from beads.defaults import Defaults
 from beads.errors import InvalidDocument, InvalidInput, NotFound
 from beads.expansion import expand, remarks, sample
 from beads.formula import Formula, read_formula
@@ -163,7 +164,7 @@ def read(text: str, others: Mapping[str, str] = ALL) -> Formula:
 
 def molecule(text: str, **values: str) -> Molecule:
     given = {name: (value,) for name, value in values.items()}
-    (found,) = expand(read(text), given, no_includes, criteria=FILLER).molecules
+    (found,) = expand(read(text), given, no_includes, defaults=Defaults(criteria=FILLER)).molecules
     return found
 
 

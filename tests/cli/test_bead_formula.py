@@ -300,7 +300,7 @@ def test_a_file_is_a_plan_or_a_formula_by_what_it_says(beads: Beads, tmp_path: P
     assert [bead["title"] for bead in beads.json("pour", str(plan))] == ["A", "A"]
     assert beads.json("pour", str(formula), "--var", "summary=s")[0]["title"] == "Hotfix: s"
     said = beads.run("pour", str(plan), "--var", "summary=s", code=2)
-    assert f"{plan} is a plan, and --var, --name and --criterion are for formulas" in said
+    assert f"{plan} is a plan, and --var, --name, --criterion and --run are for" in said
 
 
 def test_a_directory_of_a_formulas_name_is_not_in_its_way(beads: Beads, monkeypatch: pytest.MonkeyPatch) -> None:

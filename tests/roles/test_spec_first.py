@@ -1,0 +1,69 @@
+"""A feature that is specified before it is built, all phases of it, by commands in a real town."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.beads.specs import CONSTITUTION, FILES, NAME, SPEC
+from tests.towns import assert_settled, make_town, run, snapshot
+from tests.world import commit, git
+
+ASKS = SPEC.replace("by name.", "[NEEDS CLARIFICATION: by name or by date?]").partition("## Clarifications")[0]
+
+# Writes what a phase leaves. What is open is asked, and what was answered is written down.
+PHASE = """\
+import json, sys
+from pathlib import Path
+
+phase, name, said = sys.argv[1], sys.argv[2], sys.stdin.read()
+files = json.loads(Path("tools/phases.json").read_text())
+if phase == "constitution":
+    (Path(".specify/memory/constitution.md").parent).mkdir(parents=True)
+    Path(".specify/memory/constitution.md").write_text(files[phase])
+else:
+    for path, text in files[f"{phase}, answered" if "by name" in said else phase].items():
+        (Path("specs") / name / path).parent.mkdir(parents=True, exist_ok=True)
+        (Path("specs") / name / path).write_text(text)
+"""
+
+
+def test_a_feature_is_specified_asked_about_planned_and_built(tmp_path: Path) -> None:
+    repository = make_town(tmp_path)
+    open_ = {"spec.md": ASKS + "## Clarifications\n\n## Assumptions\n"}
+    phases = {**FILES, "specify": {"spec.md": ASKS}, "clarify": open_, "clarify, answered": FILES["clarify"]}
+    phases = {"constitution": CONSTITUTION, **phases}
+    commit(repository, {"tools/phase.py": PHASE, "tools/phases.json": json.dumps(phases)}, "Phases")
+    line = ["--run", "python3 tools/phase.py {{id}} {{name}}"]
+
+    principles = ["--var", "principles=Nothing but Python.", "--run", "python3 tools/phase.py {{id}} none"]
+    run(repository, "mayor", "--plan", "constitution", *principles, "--yes")
+    run(repository, "up", "--until-idle")
+    given = ["--var", f"name={NAME}", "--var", "feature=Photos in albums."]
+    shown = run(repository, "mayor", "--plan", "spec", *given, *line, "--yes").stdout
+    assert "done when: approval: Is specs/001-photo-albums/spec.md what you want?" in shown
+
+    waits = run(repository, "up", "--until-idle", ok=(7,))
+    assert "asks for approval: Is specs/001-photo-albums/spec.md what you want?" in waits.stderr
+    root = next(bead.id for bead in snapshot(repository) if bead.title == f"Specify {NAME}")
+    asked = git(repository, "show", f"polecat/{root}:specs/{NAME}/spec.md")
+    assert "[NEEDS CLARIFICATION: by name or by date?]" in asked
+    run(repository, "answer", root, "1: by name")
+    run(repository, "up", "--until-idle", ok=(7,))
+    answered = git(repository, "show", f"polecat/{root}:specs/{NAME}/spec.md")
+    assert "- Q: How are albums sorted? → A: By name." in answered
+    run(repository, "approve", root)
+    run(repository, "up", "--until-idle")
+    assert_settled(repository, landed=2)
+    steps = [bead for bead in snapshot(repository) if bead.parent == root and bead.issue_type == "step"]
+    # What was settled with the answer needed nobody any more.
+    assert [len(step.attempts) for step in steps] == [1, 2, 0, 1, 1, 1, 1]
+    assert all(attempt.end != "unmet" for step in steps for attempt in step.attempts)
+    changed = git(repository, "diff", "--name-only", "main~2", "main", "--", ":!.specify").split()
+    assert sorted(changed) == sorted({f"specs/{NAME}/{path}" for files in FILES.values() for path in files})
+
+    line = "for path in {{paths}}; do echo ok > $path; done"
+    run(repository, "mayor", "--plan", f"specs/{NAME}/tasks.md", "--run", line, "--yes")
+    run(repository, "up", "--until-idle")
+    parts = git(repository, "ls-tree", "--name-only", "main", "parts/").split()
+    assert parts == [f"parts/{name}" for name in ("albums.txt", "export.txt", "first", "list.txt", "readme.txt")]

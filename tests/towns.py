@@ -56,6 +56,11 @@ def sandboxed(lines: str, settings: str = SETTINGS) -> str:
     return without.replace("[sandbox]\n", f"[sandbox]\n{lines}\n")
 
 
+def contained(settings: str) -> str:
+    """Settings that have no table about the sandbox, as a town can be run with where nothing can contain it."""
+    return f"{settings}\n[sandbox]\n{_KIND}" if _KIND else settings
+
+
 UNCONTAINED = sandboxed('kind = "none"')
 """The settings of a town whose workers can do as they like, as they could where nothing can contain them."""
 

@@ -70,8 +70,8 @@ class Task:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """The files that the text names."""
-        return tuple(dict.fromkeys(found.group(1) for found in _PATH.finditer(self.text)))
+        """The files that the text names, but for those that only a command in it does."""
+        return tuple(dict.fromkeys(found.group(1) for found in _PATH.finditer(self._prose)))
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -89,7 +89,7 @@ class Task:
             return ()
         found, after, end = [], False, 0
         for path, at in self._inside():
-            before = self.text[end : at.start()]
+            before = self._prose[end : at.start()]
             after = bool(_WRITES.search(before)) or (after and _AND.fullmatch(before) is not None)
             found += [path] if after else []
             end = at.end()
@@ -97,11 +97,19 @@ class Task:
 
     def _inside(self) -> Iterator[tuple[str, re.Match[str]]]:
         seen = set[str]()
-        for at in _PATH.finditer(self.text):
+        for at in _PATH.finditer(self._prose):
             path = at[1]
             if at[0] in (path, f"./{path}") and ".." not in path.split("/") and path not in seen:
                 seen.add(path)
                 yield path, at
+
+    @property
+    def _prose(self) -> str:
+        """The text without the commands in it: what they name is looked at, and not written."""
+        text = self.text
+        for command in commands(text):
+            text = text.replace(f"`{command}`", "").replace(f"`$ {command}`", "")
+        return text
 
     @property
     def needs(self) -> tuple[str, ...]:

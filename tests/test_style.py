@@ -32,6 +32,7 @@ LIBRARIES = {
     "click": "cli/*",
     "dulwich": "beads/objects.py",
     "litellm": "roles/llm.py",
+    "prompt_toolkit": "cli/prompt.py",
     "psutil": "refinery/strays.py",
     "pydantic": "*",  # The language our types are written in.
     "tomli": "beads/toml.py",

@@ -95,9 +95,8 @@ def model_brain(site: Site) -> ModelBrain:
     study = Study(
         git=site.git,
         commit=site.main_head(),
-        view=site.store.snapshot,
+        store=site.store,
         town=lambda: status.in_words(site.store.snapshot(), site.settings, site.clock.now()),
-        now=site.clock.now,
         room=ROOM_MAX,
     )
     return ModelBrain(talkers, table, study, site.store.directory / "mayor", site.secrets, site.clock)

@@ -6,17 +6,18 @@ such as a file with keys, is not seen. Each answer is bounded, and what is left 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 
 from pydantic import Field
 
 from beads import graph
 from beads.choice import Choice
 from beads.errors import InvalidInput, NotFound, TownError
+from beads.history import history_of, transactions
 from beads.model import Bead, Fact
-from beads.store import Snapshot
+from beads.store import Store
 from refinery.git import Git
 from roles.builtin.tools import Result
 
@@ -75,6 +76,13 @@ class Show(Fact):
     id: str
 
 
+class Log(Fact):
+    """Show the newest transactions of the store: who did what, and when."""
+
+    id: str = Field("", description="Only what changed this bead.")
+    count: int = Field(30, ge=1, le=_COMMITS_MAX)
+
+
 class Find(Fact):
     """Search titles and texts of all beads, closed ones included."""
 
@@ -88,6 +96,7 @@ LOOKS: Mapping[str, type[Fact]] = {
     "history": History,
     "town": Town,
     "show": Show,
+    "log": Log,
     "find": Find,
 }
 """The tools by their names."""
@@ -100,17 +109,15 @@ class Study:
     Attributes:
         git: Git in the repository.
         commit: the commit of main that is looked at.
-        view: the newest state of the store.
+        store: the store.
         town: in words, how the town stands.
-        now: the time.
         room: characters that one answer may have.
     """
 
     git: Git
     commit: str
-    view: Callable[[], Snapshot]
+    store: Store
     town: Callable[[], str]
-    now: Callable[[], datetime]
     room: int
 
     def look(self, wish: Fact) -> Result:
@@ -133,7 +140,9 @@ class Study:
             case History():
                 return self._history(wish)
             case Show():
-                return dossier(self.view(), wish.id).splitlines()
+                return dossier(self.store.snapshot(), wish.id).splitlines()
+            case Log():
+                return self._log(wish)
             case Find():
                 return self._find(wish.text)
             case _:
@@ -180,9 +189,20 @@ class Study:
         args = ("log", "--no-color", "--no-show-signature", "--stat=100", "--stat-count=10", form)
         return self.git.line(*args, f"-n{wish.count}", self.commit, *only).splitlines() or ["There is none."]
 
+    def _log(self, wish: Log) -> list[str]:
+        head = self.store.snapshot()
+        repository = self.store.repository
+        entries = (
+            history_of(repository, head.commit, head.need(wish.id).id)
+            if wish.id
+            else transactions(repository, head.commit)
+        )
+        found = [f"{e.when:%Y-%m-%d %H:%M:%S} {e.actor}: {e.what}" for e in itertools.islice(entries, wish.count)]
+        return [line for text in found for line in text.splitlines()] or ["There is none."]
+
     def _find(self, text: str) -> list[str]:
-        view = self.view()
-        rows = view.rows(Choice(text=text, closed=True, limit=30), self.now())
+        view = self.store.snapshot()
+        rows = view.rows(Choice(text=text, closed=True, limit=30), self.store.clock.now())
         found = [view.need(row.id) for row in rows]
         return [f"{b.id} {b.issue_type} {b.outcome or b.status}: {b.title}" for b in found] or ["Nothing is found."]
 

@@ -57,8 +57,7 @@ class Minded:
     def __init__(self, site: Site, replies: Iterable[Turn | NotServed], table: MayorTable | None = None) -> None:
         self.site = site
         self.model = Scripted(replies)
-        room = 16_000
-        study = Study(site.git, site.main_head(), site.store.snapshot, lambda: "all is well", site.clock.now, room)
+        study = Study(site.git, site.main_head(), site.store, lambda: "all is well", 16_000)
         home = site.store.directory / "mayor"
         self.brain = ModelBrain([self.model], table or MayorTable(), study, home, Secrets(), site.clock)
         self.mayor = Mayor(site, self.brain, lambda _: None)
@@ -307,6 +306,9 @@ def test_it_sees_main_as_it_is_committed(town: Site) -> None:
     assert "Begin" in look(town, "history")
     assert look(town, "history", path="parts/none") == "There is none."
     assert look(town, "town") == "all is well"
+    assert "Ada: say: Look " in look(town, "log")
+    assert "begin the store" in look(town, "log", count=100)
+    assert look(town, "find", text="Look 0").endswith(": Look 0")
 
 
 @pytest.mark.parametrize(
@@ -326,6 +328,7 @@ def test_it_sees_main_as_it_is_committed(town: Site) -> None:
         ("history", {"path": ":(top)../.."}),
         ("show", {"id": "../../etc"}),
         ("show", {"id": "bt-none"}),
+        ("log", {"id": "bt-none"}),
     ],
 )
 def test_what_is_not_there_to_be_seen_is_not_seen(town: Site, tool: str, arguments: dict[str, object]) -> None:
@@ -338,7 +341,7 @@ def test_what_it_sees_is_bounded(town: Site) -> None:
     blob = git(repository, "hash-object", "-w", "--stdin", stdin="x" * 5_000 + "\n" + "line\n" * 100_000).strip()
     tree = git(repository, "mktree", stdin=f"100644 blob {blob}\tlong\n").strip()
     commit = git(repository, "commit-tree", "-m", "long", tree).strip()
-    study = Study(town.git, commit, town.store.snapshot, lambda: "", town.clock.now, 2_000)
+    study = Study(town.git, commit, town.store, lambda: "", 2_000)
     from roles.study import Search, View
 
     seen = study.look(View(path="long", lines=400)).text

@@ -1,7 +1,7 @@
-"""An agent's program as the Mayor's brain: in the sandbox, on a work tree of main that it can read and not change.
+"""An agent's program as the Mayor's brain: in the sandbox, in a work tree of main that is thrown away afterwards.
 
-It has tools of its own, so that it is not let loose without a sandbox. It is told how to answer in words, and a program
-that can go on with a conversation is told there what was wrong with its answer.
+It has tools of its own, so that it is not let loose without a sandbox; what it changes is nobody's. It is told how to
+answer in words, and a program that can go on with a conversation is told there what was wrong with its answer.
 """
 
 from __future__ import annotations
@@ -140,9 +140,7 @@ class _Hearing:
                 texts.append(event.text)
             tally.hear(event)
 
-        job = station.start(
-            station.house(order), station.reach(order, edits=False), label, agent.timeout, names_for(agent)
-        )
+        job = station.start(station.house(order), station.reach(order), label, agent.timeout, names_for(agent))
         limits = Limits(order.budget or math.inf, agent.tokens or math.inf, agent.silence)
         priced = partial(price, overrides=agent.prices)
         drive = Drive(job, station.log(label), reader, limits, agent.model, priced, site.clock, tell, site.secrets)

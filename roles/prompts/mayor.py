@@ -44,8 +44,8 @@ HOW_WITH_TOOLS = """\
 Look around with the tools as far as you need to, then call `answer` once. Everything you want to say goes into it."""
 
 HOW_IN_JSON = """\
-You may read the files in the current directory; you cannot change them. When you know enough, print one JSON object \
-and nothing after it. Its JSON schema:
+The current directory has main as it is. Only look: nothing that you change there is kept. When you know enough, your \
+last words are one JSON object, and nothing after it. Its JSON schema:
 {schema}"""
 
 AGAIN = """\

@@ -43,6 +43,10 @@ _TROUBLE = re.compile(r"litellm\.\w+(Error|Exception)\b|^The API provider|^Model
 _HEADINGS = ("Aider v", "Main model:", "Model:", "Weak model:", "Git repo:", "Repo-map:", "Restored previous", "Added ")
 """What it prints before the model says anything."""
 
+_WIDE = {"COLUMNS": "1000000"}
+"""It breaks lines where a terminal ends, in the middle of a text in JSON as well, which a verdict or a plan then is no
+more."""
+
 
 def launch(order: Order) -> Launch:
     """The prompt is in a file. Its conversation is in one, too, which it reads again when it goes on with it."""
@@ -61,7 +65,7 @@ def launch(order: Order) -> Launch:
         *order.agent.arguments,
     ]
     files = {prompt: order.prompt, own / "settings.yml": "check-update: false\n", own / "environment": ""}
-    environ = {**stream.housing(order.home), **_SOMEBODY, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    environ = {**stream.housing(order.home), **_SOMEBODY, **_WIDE, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     if objects := _objects(order.directory):
         # It adds files that are new to Git's index before it writes them, and a sandbox lets nobody write in `.git`.
         environ |= {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +94,10 @@ class Cli:
         """A turn in which the model says that it is done."""
         more: dict[str, Any] = {} if usage is None else {"usage": usage}
         return Call(self.ends, **more) if self.ends else Text("All done.", **more)
+
+    def says(self, text: str, usage: Usage) -> Turn:
+        """A turn in which the model says something as its last words."""
+        return Call(f"{self.ends}; echo {shlex.quote(text)}", usage) if self.ends else Text(text, usage)
 
     def seen(self, usage: Usage) -> Usage:
         """What the program can tell of what the provider counted."""

@@ -8,7 +8,7 @@ import pytest
 
 from tests.agents.clis import CLIS, installed
 
-COLUMNS = ("landed", "usage", "cost", "secret", "killed", "conversation", "quota", "context", "outage")
+COLUMNS = ("landed", "usage", "cost", "secret", "killed", "conversation", "quota", "context", "outage", "mayor")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import time
@@ -228,3 +229,28 @@ def test_hands_off_when_its_context_is_full(cli: Cli, town: Path, monkeypatch: p
         first, second = attempts(repository)
         assert (first.end, first.ending, second.end) == ("handed_off", "context_exhausted", "satisfied")
         tell("context", "handed off")
+
+
+def test_thinks_for_the_mayor(cli: Cli, town: Path, monkeypatch: pytest.MonkeyPatch, tell: Told) -> None:
+    step = {"id": "add", "title": "Add it", "criteria": [{"run": "grep -qx ok parts/one"}]}
+    plan = {"plan": "parts", "molecules": [{"id": "one", "title": "One", "goal": "It is there.", "steps": [step]}]}
+    looked = [] if cli.toolless else [Call("cat parts/first; touch parts/owned", FIRST)]
+    answer = json.dumps({"say": "One part, as you wish.", "plan": plan})
+    answers = [cli.says("I have no plan yet.", SECOND), cli.says(answer, LAST)]
+    with provider(*looked, *answers, toolless=cli.toolless) as server:
+        repository = settle(cli, server, town, monkeypatch)
+        path = repository / "town.toml"
+        path.write_text(path.read_text() + f'[mayor]\nagent = "{cli.name}"\n')
+        before = git(repository, "for-each-ref", "refs/heads"), git(repository, "status", "--short")
+        said = run(repository, "mayor", "Add a part", ok=(7,))
+        assert "One part, as you wish." in said.stdout
+        assert "waits for your yes" in said.stderr
+        assert (git(repository, "for-each-ref", "refs/heads"), git(repository, "status", "--short")) == before
+        (proposal,) = [bead for bead in snapshot(repository) if bead.issue_type == "proposal"]
+        run(repository, "approve", proposal.id)
+        assert [b.title for b in snapshot(repository) if b.issue_type == "molecule" and "parts" in b.source] == ["One"]
+        (taken,) = [bead.attempts[0] for bead in snapshot(repository) if bead.issue_type == "message" and bead.attempts]
+        assert taken.runtime == "(mayor)"
+        assert taken.usage == cli.seen(server.used)
+        assert_secret(repository, server)
+        tell("mayor", "thought")

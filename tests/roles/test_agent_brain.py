@@ -18,6 +18,7 @@ from roles.conversation import Thread
 from roles.mayor import Mayor
 from roles.site import Site
 from tests.towns import SETTINGS, UNCONTAINED, assert_nothing_left, make_town
+from tests.world import git
 
 # Answers as Claude Code does, with what a file beside it says, one line after the other; and tries to write.
 AGENT = """\
@@ -59,10 +60,13 @@ def ask(site: Site, text: str) -> Thread:
     return Mayor(site, AgentBrain(site, "it"), lambda _: None).answer(name)
 
 
-def test_it_reads_and_cannot_write_and_its_answer_is_taken(tmp_path: Path) -> None:
-    site = make(tmp_path, 'I looked.\n{"say": "It is WROTE."}')
+def test_its_answer_is_taken_and_nothing_that_it_wrote(tmp_path: Path) -> None:
+    site = make(tmp_path, 'I looked.\n{"say": "I WROTE."}')
+    before = git(site.git.directory, "for-each-ref", "refs/heads", "refs/beads/salvage")
     found = ask(site, "How is it?")
-    assert found.parts[-1].description == "It is read-only."
+    assert found.parts[-1].description == "I wrote."
+    assert git(site.git.directory, "for-each-ref", "refs/heads", "refs/beads/salvage") == before
+    assert git(site.git.directory, "status", "--short") == ""
     (line,) = costs(site.store.snapshot(), "agent")
     assert (line.what, line.cost, line.input, line.output) == ("(mayor)", 0.25, 1200, 40)
     assert_nothing_left(site.git.directory)

@@ -248,8 +248,8 @@ def advice(found: Found) -> str:
     if choices:
         head = f"Put one of these into {SETTINGS_FILE}, as far as it was found on this machine:"
     else:
-        head = f"{_nothing(found)} With one of them, these lines go into {SETTINGS_FILE}:"
-        choices = [_of_program(Program("claude", "", "")), _of_key(Key("", PROVIDERS[0]))]
+        head = f"{_nothing()} With one of them, these lines go into {SETTINGS_FILE}:"
+        choices = [_of_program(Program("claude", "", "")), _of_key(Key(PROVIDERS[0].variables[0], PROVIDERS[0]))]
         choices.append(_of_server(Server(PLACES[0], ("qwen3",)), f"{PLACES[0].name} has it"))
     return "\n\n".join([head, *choices, _WITHOUT])
 
@@ -261,8 +261,7 @@ Without any model:
     town mayor --plan bugfix --var "summary=…" --var …    # a formula; `bead formula list` shows them"""
 
 
-def _nothing(found: Found) -> str:
-    del found
+def _nothing() -> str:
     programs = ", ".join(runtime.program for runtime in RUNTIMES.values() if runtime.program)
     variables = ", ".join(f"${provider.variables[0]}" for provider in PROVIDERS)
     ports = ", ".join(f"{place.name} ({urlsplit(place.address).port})" for place in PLACES)
@@ -282,9 +281,8 @@ def _of_program(program: Program) -> str:
 
 
 def _of_key(key: Key) -> str:
-    variable = key.variable or key.provider.variables[0]
     model = f"model = {_quoted(key.provider.model)}    # or another one of {key.provider.name}'s"
-    return _lines(f"[mayor]    # ${variable} is set", model)
+    return _lines(f"[mayor]    # ${key.variable} is set", model)
 
 
 def _of_server(server: Server, note: str = "") -> str:

@@ -149,6 +149,9 @@ class _Rehearsal:
             self._reason = "the rehearsal was stopped"
         except _NoTime:
             self._reason = f"there was no time left of {self.bounds.all:g} s for all of it"
+        except (Refused, Unreadable, OSError) as error:
+            # A full disk, or something that a command has left behind: no reason not to show the plan.
+            self._reason = f"there is no work tree of main to try it in: {error}"
         untried = {key: Look("not_tried", LATER.get(c.kind, self._reason)) for key, c in distinct.items()}
         return {**untried, **found}
 
@@ -209,12 +212,8 @@ class _Rehearsal:
             most = min(criterion.timeout, self.bounds.each)
             exit = self._run(place, Launch(shell(criterion.run)), "criterion", most, reach)
             found[key] = judged(criterion, exit, lambda path: _there(place.worktree.path / path), self.bounds.each)
-            try:
-                # What a command leaves behind must not help the next one.
-                place.worktree.reset(tree)
-            except (Refused, Unreadable) as error:
-                self._reason = f"what `{plain(criterion.run)}` left behind cannot be cleared away: {error.message}"
-                return
+            # What a command leaves behind must not help the next one.
+            place.worktree.reset(tree)
 
     def _file(self, place: Room, criterion: Criterion) -> Look:
         most = min(criterion.timeout, self.bounds.each)

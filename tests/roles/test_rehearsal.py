@@ -293,12 +293,20 @@ def test_a_path_that_cannot_be_is_not_there(tmp_path: Path) -> None:
 
 
 @contained
+def test_where_no_work_tree_can_be_made_nothing_is_tried(tmp_path: Path) -> None:
+    site = site_of(tmp_path, SETTINGS.replace("../worktrees", "check.sh"))
+    found = rehearse(site, plan(run("true"), "{ file = 'check.sh' }"), bounds=QUICK)
+    assert kinds(found) == ["not_tried", "not_tried"]
+    assert "2 criteria not tried: there is no work tree of main to try it in" in in_words(found)
+
+
+@contained
 def test_what_cannot_be_cleared_away_is_not_gone_on_with(tmp_path: Path) -> None:
     site = site_of(tmp_path)
     mess = "for n in $(seq 40); do mkdir inner && cd inner && git init -q . && echo x > x; done; false"
     found = rehearse(site, plan(run(mess), run("true")), bounds=QUICK)
     assert kinds(found) == ["fails", "not_tried"]
-    assert "cannot be cleared away" in in_words(found)
+    assert "more than 16 repositories, each inside the other" in in_words(found)
     assert_nothing_left(site.git.directory)
 
 

@@ -16,28 +16,24 @@ PHASE = """\
 import json, sys
 from pathlib import Path
 
-phase, name, said = sys.argv[1], sys.argv[2], sys.stdin.read()
-files = json.loads(Path("tools/phases.json").read_text())
-if phase == "constitution":
-    (Path(".specify/memory/constitution.md").parent).mkdir(parents=True)
-    Path(".specify/memory/constitution.md").write_text(files[phase])
-else:
-    for path, text in files[f"{phase}, answered" if "by name" in said else phase].items():
-        (Path("specs") / name / path).parent.mkdir(parents=True, exist_ok=True)
-        (Path("specs") / name / path).write_text(text)
+phase, said = sys.argv[1], sys.stdin.read()
+phases = json.loads(Path("tools/phases.json").read_text())
+for path, text in phases[f"{phase}, answered" if "by name" in said else phase].items():
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(text)
 """
 
 
 def test_a_feature_is_specified_asked_about_planned_and_built(tmp_path: Path) -> None:
     repository = make_town(tmp_path)
     open_ = {"spec.md": ASKS + "## Clarifications\n\n## Assumptions\n"}
-    phases = {**FILES, "specify": {"spec.md": ASKS}, "clarify": open_, "clarify, answered": FILES["clarify"]}
-    phases = {"constitution": CONSTITUTION, **phases}
+    left = {**FILES, "specify": {"spec.md": ASKS}, "clarify": open_, "clarify, answered": FILES["clarify"]}
+    phases = {name: {f"specs/{NAME}/{path}": text for path, text in files.items()} for name, files in left.items()}
+    phases["constitution"] = {".specify/memory/constitution.md": CONSTITUTION}
     commit(repository, {"tools/phase.py": PHASE, "tools/phases.json": json.dumps(phases)}, "Phases")
-    line = ["--run", "python3 tools/phase.py {{id}} {{name}}"]
+    line = ["--run", "python3 tools/phase.py {{id}}"]
 
-    principles = ["--var", "principles=Nothing but Python.", "--run", "python3 tools/phase.py {{id}} none"]
-    run(repository, "mayor", "--plan", "constitution", *principles, "--yes")
+    run(repository, "mayor", "--plan", "constitution", "--var", "principles=Nothing but Python.", *line, "--yes")
     run(repository, "up", "--until-idle")
     given = ["--var", f"name={NAME}", "--var", "feature=Photos in albums."]
     shown = run(repository, "mayor", "--plan", "spec", *given, *line, "--yes").stdout
@@ -62,8 +58,8 @@ def test_a_feature_is_specified_asked_about_planned_and_built(tmp_path: Path) ->
     changed = git(repository, "diff", "--name-only", "main~2", "main", "--", ":!.specify").split()
     assert sorted(changed) == sorted({f"specs/{NAME}/{path}" for files in FILES.values() for path in files})
 
-    line = "for path in {{paths}}; do echo ok > $path; done"
-    run(repository, "mayor", "--plan", f"specs/{NAME}/tasks.md", "--run", line, "--yes")
+    make = "for path in {{paths}}; do echo ok > $path; done"
+    run(repository, "mayor", "--plan", f"specs/{NAME}/tasks.md", "--run", make, "--yes")
     run(repository, "up", "--until-idle")
     parts = git(repository, "ls-tree", "--name-only", "main", "parts/").split()
     assert parts == [f"parts/{name}" for name in ("albums.txt", "export.txt", "first", "list.txt", "readme.txt")]

@@ -221,12 +221,16 @@ def _checked(session: Session, names: Sequence[str]) -> Iterator[Check]:
     from beads.errors import TownError
     from beads.expansion import remarks, sample
     from beads.formula import Formula
+    from beads.interchange.speckit import order_of
+    from beads.interchange.tasklist import TaskList
 
     for name in names:
         path: Path | None = None
         try:
             path, catalogue = located(session, name)
             found = catalogue.read(path)
+            if isinstance(found, TaskList):
+                order_of(found.outline, found.origin)
             if not isinstance(found, Formula):
                 yield Check(name, path, (), None)
                 continue

@@ -82,6 +82,8 @@ def _answer(session: Session, bead_id: str, tree: str | None, *, approved: bool 
 
     def decide(snapshot: Snapshot) -> list[Operation]:
         step, question = _question(session, snapshot, bead_id, tree)
+        if approved is None:
+            _need_somebody(session, snapshot, step)
         return [Answer(id=step.id, tree=question.tree, approved=approved, reason=reason)]
 
     step = session.commit(decide).beads[0]
@@ -94,6 +96,25 @@ def _answer(session: Session, bead_id: str, tree: str | None, *, approved: bool 
     else:
         done = {"pass": "approved", "fail": "rejected"}.get(said.verdict, "answered")
         click.echo(f"{done} {step.id}, tree {said.tree[:12]}: {said.subject}; `town up` goes on with it")
+
+
+def _need_somebody(session: Session, snapshot: Snapshot, step: Bead) -> None:
+    """Refuse words where nobody would read them, as far as ``town.toml`` tells.
+
+    Raises:
+        Refused: the step is a question and nothing else.
+    """
+    from beads import graph
+    from beads.errors import Refused
+    from cli.config import settings_of
+    from roles.routing import agent_of
+
+    settings = settings_of(session.start)
+    if settings is None or step.run:
+        return
+    if agent_of(settings, graph.molecule_of(snapshot, step), step).runtime == "command":
+        problem = f"nobody works on {step.id}, which has no `run` line and no agent: it is a question and nothing else"
+        raise Refused(problem, "Say yes with `town approve`, or no with `town reject`.")
 
 
 def _question(session: Session, snapshot: Snapshot, bead_id: str, tree: str | None) -> tuple[Bead, Evidence]:

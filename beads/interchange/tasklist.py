@@ -23,6 +23,7 @@ from beads.interchange.tasks import Outline, Phase, Task, commands, read
 from beads.model import Bead
 from beads.plan import SUPERSEDES, Molecule, Plan, PlannedCriterion, check_name, check_plan, source_of
 from beads.toml import Document, dotted
+from beads.touches import PATTERN_MAX
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -150,7 +151,8 @@ def plan_from(
     maker.check(found)
     names = {one.graph: one.name for one in found}
     derived = dict(_contracted(order.needs, names))
-    kept = {one.name: _needs_then(one, made, frozenset(names.values())) for one in found}
+    there = frozenset(names.values())
+    kept = {one.name: _needs_then(one, made, there) for one in found}
     needs = {one.name: derived[one.graph] if kept[one.name] is None else kept[one.name] for one in found}
     if _ring(needs):
         needs = {one.name: derived[one.graph] for one in found}
@@ -209,7 +211,7 @@ class _Maker:
         )
         raise InvalidDocument(self.tasks.origin.source, line, first, problem, hint)
 
-    def _task(self, task: Task, phase: Phase, named: Iterable[str]) -> dict[str, Any]:
+    def _task(self, task: Task, phase: Phase, named: set[str]) -> dict[str, Any]:
         values: dict[str, Value] = {
             "id": task.id,
             "title": task.text,
@@ -218,11 +220,12 @@ class _Maker:
             "phase": phase.title,
         }
         own = tuple(PlannedCriterion(run=command) for command in commands(task.text))
-        files = tuple(PlannedCriterion(file=path) for path in self._created(task, set(named)))
+        files = tuple(PlannedCriterion(file=path) for path in self._created(task, named))
         run = self.defaults.line(values)
         return {
             **self._facts(task.id, one_line(task.text), f"{task.id}: {task.text}", phase, _AIMS),
             "labels": task.labels,
+            "touches": tuple(path for path in task.files if len(path) <= PATTERN_MAX),
             "criteria": (*files, *(own or self.defaults.checks(values))),
             **({"run": run} if run else {}),
         }

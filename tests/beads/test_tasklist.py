@@ -128,6 +128,7 @@ def test_each_open_task_is_a_molecule_of_one_step(world: World) -> None:
         "It is from specs/001-albums/tasks.md; what stands beside that file describes the feature.",
     ]
     assert named(plan, "T009").priority == 3
+    assert named(plan, "T003").touches == ("src/schema.sql", "src/data.sql")
     assert notes == ["tasks.md:32: not a task: - [ ] Buy milk"]
 
 

@@ -224,7 +224,8 @@ def test_what_asks_nothing_but_approval_is_worked_on_before_anybody_is_asked(tmp
     assert git(repository, "diff", "--name-only", f"main...polecat/{step_of(repository).parent}") == "parts/voice"
     pour(repository, f"{head}{only}\n".replace('id = "voice"', 'id = "release"'))
     work(repository)
-    # A step that is nothing but a question asks it at once.
+    # A step that is nothing but a question asks it at once, and nobody is there to be told more than yes or no.
+    assert "it is a question and nothing else" in run(repository, "answer", step_of(repository).id, "x", ok=(5,)).stderr
     assert step_of(repository).attempts == ()
     assert step_of(repository).evidence[-1].verdict == "asked"
 

@@ -66,11 +66,12 @@ def pour(
     run: str,
     dry_run: bool,
 ) -> None:
-    """Make the molecules of a plan, a formula or a tasks.md, all or none.
+    """Make the molecules of a plan or a formula, all or none.
 
     They are sealed, and ready to be worked on. Pouring the same again changes nothing. Pouring what was edited makes
     new beads for what is another now, and closes as superseded what nobody had begun; --dry-run shows all that.
-    A formula with other values is another plan; `bead formula list` prints the formulas.
+    A formula with other values is another plan; `bead formula list` prints the formulas. A tasks.md of Spec-Kit is a
+    plan, too.
 
     \b
     Example:

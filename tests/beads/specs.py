@@ -46,7 +46,7 @@ Photos without albums are a heap.
 
 ## Assumptions
 
-- A photo is a file that ends in .jpg.
+- A photo is a file that ends in .jpg, see [JPEG](https://jpeg.org/jpeg/).
 """
 
 CHECKLIST = """\

@@ -224,7 +224,9 @@ class Talk:
         click.echo(f"{wanted.bead.id} waits for your yes:")
         if wanted.plan is not None:
             click.echo(render(wanted.plan))
-            click.echo(estimate(wanted.plan.plan, self.site.settings, self.site.store.snapshot()).in_words())
+            new = wanted.plan.plan.model_copy(update={"molecules": tuple(item.wanted for item in wanted.plan.new)})
+            if new.molecules:
+                click.echo(estimate(new, self.site.settings, self.site.store.snapshot()).in_words())
         elif wanted.changes is not None:
             click.echo("\n".join(f"- {printable(line)}" for line in changes_in_words(wanted.changes)))
 

@@ -44,7 +44,7 @@ class Gate(Fact):
         environment: names of variables the commands may see besides the usual ones.
         network: whether the commands have the network; without it they can still talk to each other.
         protected: patterns of paths, as Git's ``:(glob)`` has them. A branch that changes one of them needs a
-            person's approval of it.
+            person's approval of it. This file is always among them: it says what is run, and what contains it.
     """
 
     commands: tuple[str, ...] = Field(min_length=1)
@@ -66,7 +66,7 @@ class Gate(Fact):
                 or ".." in pattern.split("/")
             ):
                 raise ValueError(f"{pattern!r} must be a path inside the repository")
-        return protected
+        return protected if SETTINGS_FILE in protected else (SETTINGS_FILE, *protected)
 
     @field_validator("commands")
     @classmethod

@@ -317,8 +317,9 @@ def test_what_was_approved_of_in_one_step_is_not_asked_about_in_the_next(tmp_pat
     assert_settled(repository, landed=1)
 
 
-def test_the_settings_themselves_are_protected(tmp_path: Path) -> None:
-    repository = make_town(tmp_path)
+@pytest.mark.parametrize("settings", [SETTINGS, PROTECTED])
+def test_the_settings_themselves_are_protected_whether_they_are_listed_or_not(tmp_path: Path, settings: str) -> None:
+    repository = make_town(tmp_path, settings)
     pour(repository, molecule("voice", "echo ok > parts/voice; echo '# mine' >> town.toml"))
     work(repository)
     assert "town.toml" in step_of(repository).attempts[-1].reason

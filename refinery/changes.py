@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from refinery.git import Git
 
@@ -17,8 +17,23 @@ def changed(git: Git, old: str, new: str, pathspecs: Sequence[str] = ()) -> list
 
 def lines_of(git: Git, old: str, new: str) -> list[int]:
     """How many lines each path that differs has added and removed. Of what is no text Git counts none; it is one."""
-    counted = (line.split("\t", 2) for line in git.run(*_CHANGED, "--numstat", old, new).out.split("\0") if line)
+    counted = _numbers(git, old, new)
     return [1 if added == "-" else int(added) + int(removed) for added, removed, _ in counted]
+
+
+def sizes(git: Git, old: str, new: str, marked: Collection[str] = (), mark: str = "") -> list[str]:
+    """Each path that differs, in words: with how many lines it has more and less, and a mark behind some of them."""
+    return [
+        f"{path if path.isprintable() else repr(path)} "
+        + ("(no text)" if added == "-" else f"(+{added} -{removed})")
+        + (mark if path in marked else "")
+        for added, removed, path in _numbers(git, old, new)
+    ]
+
+
+def _numbers(git: Git, old: str, new: str) -> list[list[str]]:
+    said = git.run(*_CHANGED, "--numstat", old, new).out
+    return [line.split("\t", 2) for line in said.split("\0") if line]
 
 
 def saved_for(git: Git, base: str, head: str) -> dict[str, list[str]]:

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 from beads.clock import Clock
 from beads.model import Bead, Criterion, Evidence, milliseconds
 from beads.proof import answer
-from refinery.changes import changed, lines_of, named, outside, unapproved
+from refinery.changes import changed, lines_of, named, outside, sizes, unapproved
 from refinery.gate import judge
 from refinery.git import Git
 from refinery.processes import Exit, Job, shell, start
@@ -22,6 +22,7 @@ from roles.logs import keep
 
 _READ_MAX = 1 << 20
 _TAIL = 2000
+_PATHS_MAX = 200
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def evaluate(step: Bead, bench: Bench) -> tuple[Evidence, ...]:
     strays = unapproved(bench.git, bench.base, bench.tree, bench.protected, bench.approved)
     if strays:
         detail = f"changes {named(strays)}, and no criterion asks a person to approve of that"
-        found.append(_evidence(PROTECTED, Finding("fail", detail), bench))
+        found.append(_evidence(PROTECTED, Finding("fail", detail, output=_listed(strays)), bench))
     return tuple(found)
 
 
@@ -235,7 +236,14 @@ def _ask(bench: Bench) -> Finding:
     counts = lines_of(bench.git, bench.base, bench.tree)
     strays = unapproved(bench.git, bench.base, bench.tree, bench.protected, bench.approved)
     besides = f"; protected: {named(strays)}" if strays else ""
-    return Finding("asked", f"{len(counts)} files, {sum(counts)} lines changed{besides}")
+    paths = sizes(bench.git, bench.base, bench.tree, strays, ", protected")
+    return Finding("asked", f"{len(counts)} files, {sum(counts)} lines changed{besides}", output=_listed(paths))
+
+
+def _listed(paths: Sequence[str]) -> str:
+    """Paths, one a line: those that fit, and how many more there are."""
+    more = [f"and {len(paths) - _PATHS_MAX} more"] if len(paths) > _PATHS_MAX else []
+    return "\n".join([*(p if p.isprintable() else repr(p) for p in paths[:_PATHS_MAX]), *more])
 
 
 def _inside(path: Path, root: Path) -> bool:

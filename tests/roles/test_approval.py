@@ -291,13 +291,16 @@ def test_a_change_to_protected_paths_is_refused_and_names_them(tmp_path: Path) -
     assert not step.closed
     reasons = {attempt.reason for attempt in step.attempts}
     assert reasons == {"protected paths: changes check.sh, and no criterion asks a person to approve of that"}
+    assert step.evidence[-1].output == "check.sh"
 
 
 def test_with_an_approval_it_is_a_person_who_decides(tmp_path: Path) -> None:
     repository = make_town(tmp_path, PROTECTED)
     pour(repository, molecule("voice", WEAKEN, limits=ASKED))
     work(repository)
-    assert step_of(repository).evidence[-1].detail == "2 files, 7 lines changed; protected: check.sh"
+    asked = step_of(repository).evidence[-1]
+    assert asked.detail == "2 files, 7 lines changed; protected: check.sh"
+    assert asked.output == "check.sh (+1 -5), protected\nparts/voice (+1 -0)"
     run(repository, "approve", step_of(repository).id)
     up(repository)
     assert_settled(repository, landed=1)

@@ -209,6 +209,17 @@ class Reader:
         sql = f"{_ROW} FROM {source} WHERE {conditions} ORDER BY {order} LIMIT :limit"
         return map(Row._make, self._stream(sql, values))
 
+    def standing(self, kind: str, now: datetime) -> Iterator[Bead]:
+        """The units that stand so at ``now``, in the order of the ids; what waits for itself is ``blocked`` here."""
+        which = f"{KIND} = :state AND {MAY_STAND_SO.get(kind, 'kind = :state')} AND status <> 'closed'"
+        values = {"now": micros(now), "state": kind}
+        return self._beads(f"SELECT id, oid, data FROM beads WHERE {which} ORDER BY place", values)
+
+    def waits(self, now: datetime) -> dict[str, list[str]]:
+        """What each unit that is blocked at ``now`` waits for; their beads are not looked at."""
+        sql = f"SELECT id, waits FROM beads WHERE kind = 'blocked' AND status <> 'closed' AND {KIND} = 'blocked'"
+        return {bead_id: (waits or "").split() for bead_id, waits in self._stream(sql, {"now": micros(now)})}
+
     def counts(self, now: datetime) -> dict[str, dict[str, int]]:
         """How many beads there are of each status, state, type and outcome; deleted ones do not count.
 

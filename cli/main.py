@@ -83,6 +83,7 @@ TOWN_COMMANDS: Sections = {
     },
     "Look": {
         "status": "cli.town:status",
+        "inbox": "cli.town_inbox:inbox",
         "queue": "cli.town:queue",
         "log": "cli.town_log:log",
         "costs": "cli.town_costs:costs",

@@ -12,13 +12,12 @@ import click
 from cli.session import BEAD_ID, Session, command, group
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from refinery.refinery import Refinery
     from roles.events import Event
     from roles.polecat import Result
     from roles.site import Site
-    from roles.status import Need
 
 
 def town_command() -> list[str]:
@@ -67,6 +66,7 @@ def up(session: Session, polecats: int | None, until_idle: bool) -> None:
       town up --polecats 4 --until-idle
     """
     from beads.liveness import Presence
+    from cli.town_inbox import finish
     from roles.routing import check
     from roles.town import Town
 
@@ -81,7 +81,7 @@ def up(session: Session, polecats: int | None, until_idle: bool) -> None:
         finally:
             refinery.close()
         if until_idle and not stopping():
-            _finish(town.needs(), town.put_off())
+            finish(town.needs(), town.put_off())
 
 
 def site_of(session: Session) -> Site:
@@ -130,19 +130,6 @@ def _refinery(site: Site) -> Refinery:
     )
 
 
-def _finish(found: Sequence[Need], put_off: Sequence[Need] = ()) -> None:
-    from beads.errors import NeedsPerson
-
-    for need in found:
-        click.echo(f"needs a person: {need.bead_id}: {need.reason}\n  {need.command}", err=True)
-    for need in put_off:
-        click.echo(f"put off: {need.bead_id}: {need.reason}\n  {need.command}", err=True)
-    if put_off and not found:
-        raise NeedsPerson(f"{len(put_off)} put off", "`town status` shows until when; run `town up` again then.")
-    if found:
-        raise NeedsPerson(f"{len(found)} waiting for a person", "`town status` shows them, `bead why ID` says more.")
-
-
 @command("stop")
 @click.pass_obj
 def stop(session: Session) -> None:
@@ -178,11 +165,13 @@ def status(session: Session) -> None:
     from cli.config import settings_of
     from cli.render import echo_json, table
     from cli.town_costs import today_as_json, today_in_words
-    from roles.status import needs, rows
+    from cli.town_inbox import in_short
+    from roles.inbox import inbox
+    from roles.status import rows
 
     snapshot, settings, now = session.store.snapshot(), settings_of(session.start), session.clock.now()
     found = rows(snapshot, now, settings)
-    waiting = needs(snapshot, found)
+    waiting = inbox(snapshot, now, settings).items
     if session.json:
         echo_json(
             {
@@ -203,7 +192,8 @@ def status(session: Session) -> None:
                     for row in found
                 ],
                 "needs_person": [
-                    {"id": need.bead_id, "reason": need.reason, "command": need.command} for need in waiting
+                    {"kind": item.kind, "id": item.bead_id, "reason": item.reason, "command": str(item.ways[0])}
+                    for item in waiting
                 ],
                 **today_as_json(snapshot, now),
             }
@@ -225,8 +215,8 @@ def status(session: Session) -> None:
     click.echo(table(lines, headers) if lines else "nothing yet; `town mayor --plan FILE` brings work")
     for line in today_in_words(snapshot, settings, now):
         click.echo(line)
-    for need in waiting:
-        click.echo(f"needs a person: {need.bead_id}: {need.reason}\n  {need.command}")
+    for item in waiting:
+        click.echo(in_short(item))
 
 
 @command("queue")
@@ -250,7 +240,7 @@ def queue(session: Session) -> None:
                     "molecule": request.merge and request.merge.molecule,
                     "title": request.title,
                     "head": request.merge and request.merge.head,
-                    "verdicts": [e.model_dump(mode="json") for e in request.evidence],
+                    "verdicts": [e.model_dump(mode="json") for e in request.evidence if e.gate],
                 }
                 for request in requests
             ]
@@ -261,14 +251,14 @@ def queue(session: Session) -> None:
             str(place),
             request.id,
             request.merge.head[:10] if request.merge else "",
-            " ".join(e.verdict for e in request.evidence) or "untested",
+            " ".join(e.verdict for e in request.evidence if e.gate) or "untested",
             request.title,
         ]
         for place, request in enumerate(requests, start=1)
     ]
     click.echo(table(lines, ["PLACE", "ID", "HEAD", "GATE", "TITLE"]) if lines else "the queue is empty")
     for request in requests:
-        for evidence in request.evidence[-1:]:
+        for evidence in [e for e in request.evidence if e.gate][-1:]:
             if evidence.verdict != "pass":
                 click.echo(f"\n{request.id}: {evidence.subject}: {evidence.detail}\n{evidence.output}")
 
@@ -424,7 +414,8 @@ def refinery_tick(session: Session) -> None:
       town refinery tick
     """
     from beads.liveness import Presence
-    from roles.status import Need
+    from cli.town_inbox import finish
+    from roles.inbox import inbox
 
     site = site_of(session)
     stopping = _on_signals()
@@ -440,4 +431,5 @@ def refinery_tick(session: Session) -> None:
                 site.clock.sleep(0.05)
         finally:
             role.close()
-    _finish([Need("queue", role.halted, role.remedy)] if role.halted else [])
+    found = inbox(site.store.snapshot(), site.clock.now(), site.settings).items if role.halted else ()
+    finish([item for item in found if item.kind == "queue"])

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def approve(session: Session, bead_id: str, reason: str, tree: str | None) -> None:
     """Say yes to what a molecule asks you, and its work goes on; or to what the Mayor proposes, and it is work.
 
-    `town status` shows what is asked, and `git diff main...polecat/ID` what it is about. The yes is to exactly those
+    `town inbox` shows what is asked, and `git diff main...polecat/ID` what it is about. The yes is to exactly those
     files: when they change, you are asked again. Who said it is kept.
 
     \b

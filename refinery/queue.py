@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,11 +10,15 @@ from datetime import datetime
 
 from beads import graph
 from beads.model import Bead, Criterion, Dependency, Evidence
+from beads.proof import following
 from refinery.gate import Gate, Verdict
 from refinery.merge import Candidate, Request
 
 REWORK = "rework"
 """The label of a step that the Refinery added because the molecule did not land."""
+
+STANDS = "the queue"
+"""The subject of the evidence that nothing can land without a person, or that something can again."""
 
 _OUTPUT_TAIL = 4000
 
@@ -59,6 +64,31 @@ def known(
     tips = {k: candidate.members[-1].id for k, candidate in enumerate(candidates, start=1)}
     controls = {k: [v for at, bead, v in judged if at == main and bead == tip] for k, tip in tips.items()}
     return Known({k: v for k, v in runs.items() if v}, {k: v for k, v in controls.items() if v})
+
+
+def standstill(view: graph.View) -> tuple[Bead, Evidence] | None:
+    """Why nothing can land without a person, as far as a Refinery has said so, and the request that it was said of.
+
+    It stands until that request is closed, or until the Refinery says that something can land again.
+    """
+    said = [(bead, e) for bead in graph.queue(view) for e in bead.evidence if e.subject == STANDS]
+    last = max(said, key=lambda pair: pair[1].at, default=None)
+    return last if last is not None and last[1].verdict == "error" else None
+
+
+def stand(bead: Bead, reason: str, remedy: str, by: str, now: datetime) -> Evidence:
+    """The evidence that the queue stands still, and why, or without a reason that it moves again."""
+    key = f"{bead.id}\0{reason}\0{now.isoformat()}"
+    found = Evidence(
+        id=hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:12],
+        subject=STANDS,
+        verdict="error" if reason else "pass",
+        detail=reason or "moves again",
+        output=remedy,
+        by=by,
+        at=now,
+    )
+    return following(bead, (found,))[0]
 
 
 def outcomes(beads: Iterable[Bead]) -> list[bool]:

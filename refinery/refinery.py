@@ -102,8 +102,14 @@ class Refinery:
 
     def tick(self) -> list[str]:
         """Bring everything forward that can be; returns a line for each thing that happened."""
-        lines = self._collect()
-        lines += self._recover(self.store.snapshot())
+        judged, settled = self._collect(), self._settle()
+        if self.halted or settled:
+            self._tell_of_standstill()
+        return judged + settled
+
+    def _settle(self) -> list[str]:
+        """Decide and act on what is known."""
+        lines = self._recover(self.store.snapshot())
         lines += self._withdraw(self.store.snapshot())
         snapshot = self.store.snapshot()
         requests = queue.requests(snapshot)
@@ -154,6 +160,18 @@ class Refinery:
 
     def _halt(self, reason: str, remedy: str) -> None:
         self.halted, self.remedy = reason, remedy
+
+    def _tell_of_standstill(self) -> None:
+        """Store that nothing can land, or that something could again, where that is news: for people on any clone."""
+        snapshot = self.store.snapshot()
+        known, waiting = queue.standstill(snapshot), graph.queue(snapshot)
+        if not waiting or (known[1].detail if known else "") == self.halted:
+            return
+        about = known[0] if known and not self.halted else waiting[0]
+        now = milliseconds(self.clock.now())
+        found = queue.stand(about, self.halted, self.remedy, REFINERY, now)
+        reason = f"nothing can land: {self.halted}" if self.halted else f"the queue moves again: {about.id}"
+        self.store.commit(REFINERY, [Judge(id=about.id, evidence=found)], reason)
 
     def _collect(self) -> list[str]:
         """Store the verdicts of runs that ended."""

@@ -1,4 +1,7 @@
-"""What a person wants to know at a glance, derived from the store alone: right on any clone."""
+"""What a person wants to know at a glance, derived from the store alone: right on any clone.
+
+What of it needs a person is in ``roles/inbox.py``.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,18 @@ from datetime import datetime
 
 from beads import graph
 from beads.model import Bead
-from beads.proof import asked
 from beads.spending import Books, books
 from beads.store import Snapshot
 from roles import routing
+from roles.inbox import inbox
 from roles.proposal import counted
 from roles.settings import Settings
 
 ROWS_MAX = 150
 """How many molecules are told of in words; the rest is counted."""
+
+WAYS_MAX = 4
+"""How many ways on are told of what needs a person."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +37,6 @@ class Row:
         reworks: how often the Refinery sent it back.
         evidence: how many pieces of evidence its steps have.
         commit: the commit it landed as; empty before.
-        until: the moment before which its agents are not asked, or may not be paid; None when there is none.
-        command: what helps, where it is the agents that a person has to see to.
     """
 
     bead: Bead
@@ -43,17 +47,6 @@ class Row:
     reworks: int
     evidence: int
     commit: str
-    until: datetime | None = None
-    command: str = ""
-
-
-@dataclass(frozen=True)
-class Need:
-    """Something that waits for a person: what, why, and the command that helps."""
-
-    bead_id: str
-    reason: str
-    command: str
 
 
 def rows(snapshot: Snapshot, now: datetime, settings: Settings | None = None) -> list[Row]:
@@ -73,19 +66,15 @@ def _row(snapshot: Snapshot, bead: Bead, now: datetime) -> Row:
     steps = graph.steps(snapshot, bead)
     requests = graph.merge_requests(snapshot, bead)
     landed = next((r.merge.landed for r in requests if r.merge and r.merge.landed), "")
-    step = graph.next_step(snapshot, bead)
-    parked = step is not None and graph.parked(step) is not None
-    state = graph.state(snapshot, bead, now)
     return Row(
         bead=bead,
-        state=state,
+        state=graph.state(snapshot, bead, now),
         steps=(sum(s.closed for s in steps), len(steps)),
         attempts=sum(len(s.attempts) for s in steps),
         deaths=sum(len(graph.deaths(s)) for s in steps),
         reworks=graph.reworks(snapshot, bead),
         evidence=sum(len(s.evidence) for s in steps),
         commit=landed,
-        until=graph.deferred_until(snapshot, bead) if state.kind == "deferred" and parked else None,
     )
 
 
@@ -93,37 +82,7 @@ def _routed(row: Row, snapshot: Snapshot, known: Books, now: datetime, settings:
     """The row, with what the agents' caps and providers say of a unit that is ready."""
     if row.state.kind != "ready":
         return row
-    found = routing.of(settings, known, snapshot, row.bead, now)
-    state = routing.stands(found, row.state)
-    until = found.until if isinstance(found, routing.Wait) else None
-    return replace(row, state=state, until=until, command=found.command if isinstance(found, routing.Ask) else "")
-
-
-def put_off(found: list[Row]) -> list[Need]:
-    """What of these rows goes on by itself, at a time that is known."""
-    late = [row for row in found if row.until is not None]
-    return [Need(row.bead.id, row.state.reason, "town up goes on with it then") for row in late]
-
-
-def needs(snapshot: Snapshot, found: list[Row]) -> list[Need]:
-    """What of these rows waits for a person."""
-    stuck = [row for row in found if row.state.kind == "needs_person"]
-    return [Need(row.bead.id, row.state.reason, row.command or _remedy(snapshot, row.bead)) for row in stuck]
-
-
-def _remedy(snapshot: Snapshot, bead: Bead) -> str:
-    """The command that brings a bead forward again, or ends it."""
-    step = graph.next_step(snapshot, bead)
-    if step is not None and asked(step):
-        said = f"town approve {bead.id}, town reject {bead.id} --reason WHY, or town answer {bead.id} TEXT"
-        return f"{said}; git diff main...polecat/{bead.id}"
-    if step is not None and graph.out_of_tries(step):
-        return f"town retry {bead.id}"
-    spent = graph.overdrawn(snapshot, bead, step) if step is not None else ""
-    if spent:
-        return f"bead update {spent} --budget N"
-    gone = next((blocker.id for blocker in graph.blockers(snapshot, bead) if blocker.closed), None)
-    return f"bead dep remove {bead.id} {gone}" if gone else f"bead close {bead.id} --outcome cancelled --reason WHY"
+    return replace(row, state=routing.stands(routing.of(settings, known, snapshot, row.bead, now), row.state))
 
 
 def in_words(snapshot: Snapshot, settings: Settings, now: datetime) -> str:
@@ -139,5 +98,7 @@ def in_words(snapshot: Snapshot, settings: Settings, now: datetime) -> str:
         lines.append(f"and {len(unclosed) - ROWS_MAX} more")
     ended = sum(row.bead.outcome == "landed" for row in found)
     lines.append(f"{counted(len(unclosed), 'molecule')} not closed, {ended} landed")
-    lines += [f"needs a person: {need.bead_id}: {need.reason}: {need.command}" for need in needs(snapshot, found)]
+    for item in inbox(snapshot, now, settings).items:
+        ways = "; ".join(map(str, item.ways[:WAYS_MAX]))
+        lines.append(f"needs a person: {item.bead_id}: {item.reason}: {ways}")
     return "\n".join(lines)

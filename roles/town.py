@@ -26,9 +26,9 @@ from beads.store import Snapshot
 from refinery.processes import Job, start
 from refinery.refinery import Refinery
 from roles import routing, witness
+from roles.inbox import Item, Later, Way, inbox
 from roles.routing import Go, Wait
 from roles.site import Site, branch_of
-from roles.status import Need, needs, put_off, rows
 
 NAMES = (
     "nux",
@@ -94,7 +94,7 @@ class Town:
     _cramped: str = ""
     _look_at: float = 0.0
 
-    def run(self, until_idle: bool, stopping: Callable[[], bool]) -> list[Need]:
+    def run(self, until_idle: bool, stopping: Callable[[], bool]) -> list[Item]:
         """Tick until asked to stop, or with ``until_idle`` until nothing can be done without a person.
 
         Returns what needs a person.
@@ -117,19 +117,20 @@ class Town:
                 self.stop()
         return self.needs()
 
-    def needs(self) -> list[Need]:
+    def needs(self) -> list[Item]:
         """What waits for a person now."""
-        snapshot = self.site.store.snapshot()
-        found = needs(snapshot, rows(snapshot, self.site.clock.now(), self.site.settings))
-        if self.refinery.halted:
-            found.append(Need("queue", self.refinery.halted, self.refinery.remedy))
+        return self._needs(self.site.store.snapshot())
+
+    def _needs(self, snapshot: Snapshot) -> list[Item]:
+        found = list(inbox(snapshot, self.site.clock.now(), self.site.settings).items)
         if self._cramped and not self._busy():
-            found.append(Need("disk", self._cramped, "make room there, or change [worktree] in town.toml"))
+            make = Way("", "make room there, or change [worktree] in town.toml")
+            found.append(Item("disk", "", "", 0, None, self._cramped, (), (make,)))
         return found
 
-    def put_off(self) -> list[Need]:
+    def put_off(self) -> list[Later]:
         """What goes on by itself, but only after some time."""
-        return put_off(rows(self.site.store.snapshot(), self.site.clock.now(), self.site.settings))
+        return list(inbox(self.site.store.snapshot(), self.site.clock.now(), self.site.settings).later)
 
     def _tick_or_stop(self, stopping: Callable[[], bool]) -> bool:
         """As :meth:`tick`; what fails because Ctrl-C reached more than us is no failure."""

@@ -16,6 +16,7 @@ from refinery.checkouts import checkouts
 from refinery.gate import gate_of
 from refinery.git import Git
 from roles.discovery import keys_for, look
+from roles.notify import command_of
 from roles.routing import check, remarks
 from roles.runtimes import runtime_of
 from roles.runtimes.stream import NET
@@ -42,6 +43,7 @@ def examine(directory: Path) -> Iterator[tuple[bool, str]]:
     yield from _gate(site)
     yield from _agents(site)
     yield from _mayor(site)
+    yield from _notify(site)
     yield from _checkouts(site)
 
 
@@ -165,6 +167,16 @@ def _mayor(site: Site) -> Iterator[tuple[bool, str]]:
         missing = keys if not any(site.environ.get(name) for name in keys) else ()
         lacks = f", and {' or '.join(f'${name}' for name in missing)} is not set" if missing else ""
         yield not missing, f"mayor: thinks with {model}{lacks}"
+
+
+def _notify(site: Site) -> Iterator[tuple[bool, str]]:
+    try:
+        command = command_of(site)
+    except TownError as error:
+        yield False, f"{error.message}. {error.hint}".strip()
+        return
+    if command:
+        yield True, f"notify: {command[0]} is run for what needs you"
 
 
 def _checkouts(site: Site) -> Iterator[tuple[bool, str]]:

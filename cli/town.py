@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from refinery.refinery import Refinery
     from roles.events import Event
+    from roles.notify import Notifier
     from roles.polecat import Result
     from roles.site import Site
 
@@ -75,7 +76,8 @@ def up(session: Session, polecats: int | None, until_idle: bool) -> None:
     stopping = _on_signals()
     with Presence(site.store.directory, "town"), Presence(site.workers, _refinery_name()):
         refinery = _refinery(site)
-        town = Town(site, refinery, polecats or site.settings.town.polecats, town_command(), _say)
+        notifier = _notifier(site)
+        town = Town(site, refinery, polecats or site.settings.town.polecats, town_command(), _say, notifier)
         try:
             town.run(until_idle, stopping)
         finally:
@@ -128,6 +130,19 @@ def _refinery(site: Site) -> Refinery:
         marker=site.marker(_refinery_name()),
         obtain=site.obtain,
     )
+
+
+def _notifier(site: Site) -> Notifier | None:
+    """What tells people of what needs one; None where nobody wants that, or it cannot be, which no town waits for."""
+    from beads.errors import TownError
+    from roles.notify import Notifier, command_of
+
+    try:
+        command = command_of(site)
+    except TownError as error:
+        _say(f"notify: nobody will be told: {error.message}. {error.hint}".strip())
+        return None
+    return Notifier(command, site, site.marker(_refinery_name()), _say) if command else None
 
 
 @command("stop")

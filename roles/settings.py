@@ -22,13 +22,24 @@ from refinery.space import size_of
 class TownTable(Fact):
     """``[town]``: how many polecats run at once, which branch is main, and what a day may cost.
 
-    ``budget_day`` is in US dollars, for all agents and reviews together; a day is one in UTC.
+    ``budget_day`` is in US dollars, for all agents and reviews together; a day is one in UTC. ``notify`` is a program
+    and its arguments, never a shell line, that is run when something new needs a person; it counts as it is on main.
     """
 
     polecats: int = Field(default=2, ge=1, le=256)
     branch: str = "main"
     agent: str = "command"
     budget_day: float | None = Field(None, gt=0)
+    notify: tuple[str, ...] = ()
+
+    @field_validator("notify")
+    @classmethod
+    def _is_a_program(cls, notify: tuple[str, ...]) -> tuple[str, ...]:
+        if notify and (not notify[0].strip() or ("/" in notify[0] and not notify[0].startswith("/"))):
+            raise ValueError(f"{notify[0]!r} must be the name of a program on the PATH, or an absolute path")
+        if any("\0" in argument for argument in notify):
+            raise ValueError("an argument has a NUL in it, which no program can be given")
+        return notify
 
 
 class WorktreeTable(Fact):

@@ -27,6 +27,7 @@ from refinery.processes import Job, start
 from refinery.refinery import Refinery
 from roles import routing, witness
 from roles.inbox import Item, Later, Way, inbox
+from roles.notify import Notifier
 from roles.routing import Go, Wait
 from roles.site import Site, branch_of
 
@@ -77,6 +78,7 @@ class Town:
         polecats: how many may live at once.
         command: the program and first arguments that run ``town``, absolute, never found through a working directory.
         say: told one line for everything that happens.
+        notifier: tells a person what needs one, where that is wanted.
     """
 
     site: Site
@@ -84,6 +86,7 @@ class Town:
     polecats: int
     command: Sequence[str]
     say: Callable[[str], None]
+    notifier: Notifier | None = None
     _spawned: list[_Spawned] = field(default_factory=list)
     _failures: dict[str, tuple[int, float]] = field(default_factory=dict)
     _in_a_row: int = 0
@@ -150,16 +153,25 @@ class Town:
             self.say(line)
         snapshot = self.site.store.snapshot()
         self._schedule(snapshot)
+        telling = self._notify(snapshot)
         # What one role did may be work for another, such as sweeping up after a landing.
-        return bool(lines) or self._busy() or self._pending(snapshot)
+        return bool(lines) or telling or self._busy() or self._pending(snapshot)
+
+    def _notify(self, snapshot: Snapshot) -> bool:
+        """Let a person know what is new; whether that goes on."""
+        if self.notifier is None:
+            return False
+        self.notifier.tick(snapshot.commit, lambda: self._needs(snapshot))
+        return self.notifier.busy
 
     def _busy(self) -> bool:
         """Whether something goes on that no event tells of: a limit, or a worker that is no child of ours."""
         return bool(self._spawned) or self.refinery.busy or self._held
 
     def _ended(self) -> bool:
-        """Whether a polecat or a gate run has ended."""
-        return any(spawned.job.poll() is not None for spawned in self._spawned) or self.refinery.judged
+        """Whether a polecat, a gate run or the notification command has ended."""
+        told = self.notifier is not None and self.notifier.ended
+        return told or self.refinery.judged or any(spawned.job.poll() is not None for spawned in self._spawned)
 
     def _pending(self, snapshot: Snapshot) -> bool:
         """Whether time alone will soon bring work: somebody holds a lease, the queue can move, or a spawn is due."""
@@ -259,6 +271,8 @@ class Town:
     def stop(self) -> None:
         """Ask every polecat to save its work and go; kill those that do not."""
         self.refinery.cancel()
+        if self.notifier is not None:
+            self.notifier.cancel()
         for spawned in self._spawned:
             _signal(spawned.job.pid)
         deadline = self.site.clock.monotonic() + GRACE_SECONDS

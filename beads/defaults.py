@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from beads.errors import InvalidInput
 from beads.plan import PlannedCriterion, nearest
 from beads.template import Misplaced, Value, fill, undeclared
+from beads.toml import validate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,9 +44,10 @@ class Defaults:
         return line
 
     def checks(self, values: Mapping[str, Value]) -> tuple[PlannedCriterion, ...]:
-        """The criteria of a step; arguments and errors as for :meth:`line`."""
+        """The criteria of a step; arguments and errors as for :meth:`line`, and for what a value makes no criterion."""
         said = (criterion.model_dump(exclude_defaults=True) for criterion in self.criteria)
-        return tuple(PlannedCriterion.model_validate(_filled("--criterion", facts, values)) for facts in said)
+        filled = (_filled("--criterion", facts, values) for facts in said)
+        return tuple(validate(PlannedCriterion, facts, b"", "--criterion") for facts in filled)
 
 
 NO_DEFAULTS = Defaults()

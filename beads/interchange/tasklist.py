@@ -84,6 +84,9 @@ def read_tasks(text: bytes, path: Path, source: str) -> TaskList:
     Raises:
         InvalidDocument: it is no UTF-8, has no task, or two of one id.
     """
+    if b"\0" in text:
+        line = text.count(b"\n", 0, text.index(b"\0")) + 1
+        raise InvalidDocument(source, line, "", "holds a NUL character, which no command can be given", "Remove it.")
     try:
         outline = read(text.decode(), source)
     except UnicodeDecodeError as error:
@@ -189,10 +192,11 @@ class _Maker:
         taken: set[str] = set()
         for phase in self.tasks.outline.phases:
             for task in phase.tasks:
-                item = _Item(task.id, task.id, task.line, self._task(task, phase, named))
+                if not task.done or task.id in self.made:
+                    item = _Item(task.id, task.id, task.line, self._task(task, phase, named))
+                    if not task.done or self._is_made(item):
+                        yield item
                 named.update(task.files)
-                if not task.done or self._is_made(item):
-                    yield item
             if phase.commands:
                 name = _free(f"checkpoint-{re.sub('[^A-Za-z0-9_-]+', '-', phase.key).strip('-')}", taken)
                 yield _Item(check_of(phase), name, phase.checks[-1][2], self._checkpoint(name, phase))
@@ -221,12 +225,15 @@ class _Maker:
         }
         own = tuple(PlannedCriterion(run=command) for command in commands(task.text))
         files = tuple(PlannedCriterion(file=path) for path in self._created(task, named))
-        run = self.defaults.line(values)
+        try:
+            run, more = self.defaults.line(values), () if own else self.defaults.checks(values)
+        except InvalidInput as error:
+            raise InvalidDocument(self.tasks.origin.source, task.line, task.id, error.message, error.hint) from error
         return {
             **self._facts(task.id, one_line(task.text), f"{task.id}: {task.text}", phase, _AIMS),
             "labels": task.labels,
             "touches": tuple(path for path in task.files if len(path) <= PATTERN_MAX),
-            "criteria": (*files, *(own or self.defaults.checks(values))),
+            "criteria": (*files, *own, *more),
             **({"run": run} if run else {}),
         }
 

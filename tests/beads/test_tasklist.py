@@ -202,12 +202,13 @@ def test_a_shell_line_and_criteria_get_at_the_task(world: World) -> None:
         (Defaults("tool {{path}}", CHECK.criteria), r"--run has \{\{path\}\}.*"),
         (Defaults("tool '{{title}}'", CHECK.criteria), r"--run: \{\{title\}\} stands inside single quotes.*"),
         (Defaults("", (PlannedCriterion(run="x {{what}}"),)), r"--criterion has \{\{what\}\}.*"),
-        (Defaults("", (PlannedCriterion(file="{{paths}}/x"),)), r"--criterion: \{\{paths\}\} is a list.*"),
+        (Defaults("", (PlannedCriterion(file="{{paths}}/x"),)), r"T002: --criterion: \{\{paths\}\} is a list.*"),
+        (Defaults("", (PlannedCriterion(file="{{title}}"),)), r"T003: --criterion: file.* must be a path inside"),
     ],
 )
 def test_what_cannot_be_filled_in_is_refused(world: World, given: Defaults, problem: str) -> None:
     with pytest.raises(InvalidInput, match=problem):
-        world.plan(ALBUMS, given)
+        world.plan(ALBUMS.replace("Write the schema", "../write the schema"), given)
 
 
 def test_what_is_wrong_with_a_task_is_told_with_its_line(world: World) -> None:
@@ -220,6 +221,8 @@ def test_what_is_wrong_with_a_task_is_told_with_its_line(world: World) -> None:
         world.plan("- [x] T001 One\n")
     with pytest.raises(InvalidDocument, match=r"^tasks\.md:2: not UTF-8"):
         read_tasks(b"\n\xff", Path("/x/tasks.md"), "tasks.md")
+    with pytest.raises(InvalidDocument, match=r"^tasks\.md:2: holds a NUL"):
+        read_tasks(b"\n- [ ] T001 Run `make \0x`", Path("/x/tasks.md"), "tasks.md")
     with pytest.raises(InvalidDocument, match=r"^tasks\.md:1: tasks wait for each other: T001 → T002 → T001"):
         world.plan("- [ ] T001 One (depends on T002)\n- [ ] T002 Two\n")
 

@@ -108,7 +108,7 @@ class Catalogue:
         """
         document = _document(path)
         if path.suffix.lower() == ".md":
-            return read_tasks(document.text, path.absolute(), document.source)
+            return read_tasks(document.text, path.absolute(), document.source, _within(path))
         data = document.read()
         if "formula" not in data:
             return read_plan(document.text, document.source)
@@ -132,6 +132,13 @@ def _document(path: Path) -> Document:
         raise NotFound(f"{path} leads to no file" if path.is_symlink() else f"there is no file {path}") from error
     except OSError as error:
         raise Unreadable(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _within(path: Path) -> str:
+    """The path of a file in the repository that it is in; empty where it is in none."""
+    here = path.parent.resolve() / path.name
+    root = next((directory for directory in here.parents if (directory / ".git").exists()), None)
+    return str(here.relative_to(root)) if root else ""
 
 
 def _entries(shelf: Shelf) -> Iterator[Entry]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
@@ -73,13 +73,14 @@ class Poured(Protocol):
         ...
 
 
-def read_tasks(text: bytes, path: Path, source: str) -> TaskList:
+def read_tasks(text: bytes, path: Path, source: str, known_as: str = "") -> TaskList:
     """Read a ``tasks.md``.
 
     Args:
         text: what is in it.
         path: where it is, absolute.
         source: its name for messages.
+        known_as: its path in the repository, for whoever does a task; where it is in none, its name has to do.
 
     Raises:
         InvalidDocument: it is no UTF-8, has no task, or two of one id.
@@ -91,7 +92,8 @@ def read_tasks(text: bytes, path: Path, source: str) -> TaskList:
         outline = read(text.decode(), source)
     except UnicodeDecodeError as error:
         raise InvalidDocument(source, text.count(b"\n", 0, error.start) + 1, "", "not UTF-8 text") from error
-    return TaskList(origin_of(path, source, outline.title), text, outline)
+    origin = origin_of(path, source, outline.title)
+    return TaskList(replace(origin, path=known_as or origin.path), text, outline)
 
 
 def plan_name(tasks: TaskList, name: str = "") -> str:

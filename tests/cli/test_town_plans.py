@@ -51,6 +51,7 @@ def test_a_list_of_tasks_is_shown_poured_and_landed_in_its_order(tasks: Path) ->
     given = ["mayor", "--plan", "specs/001-parts/tasks.md", "--run", LINE, "--criterion", "run: test -d parts"]
     shown = run(tasks, *given, ok=(2,))
     assert "plan 001-parts: Parts" in shown.stdout
+    assert "It is from specs/001-parts/tasks.md; what stands beside that file" in shown.stdout
     assert "done when: file: parts/us.txt" in shown.stdout
     assert "run: for path in parts/us.txt parts/them.txt; do" in shown.stdout
     assert "nobody is here to accept the plan" in shown.stderr

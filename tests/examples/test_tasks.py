@@ -114,7 +114,9 @@ def test_the_first_phases_are_worked_off_in_a_clone(clone: Path) -> None:
     path = clone / "examples" / "tasks" / "tasks.md"
     path.write_text(path.read_text().partition("- [ ] T004")[0] + "\n**Checkpoint**: `" + PAGES + " check` passes\n")
     given = ["mayor", "--plan", "examples/tasks/tasks.md", *WORDS, "--yes"]
-    assert "4 molecules, 4 steps: 4 new" in run(clone, *given).stdout
+    shown = run(clone, *given).stdout
+    assert "4 molecules, 4 steps: 4 new" in shown
+    assert "It is from examples/tasks/tasks.md;" in shown
     run(clone, "up", "--until-idle")
     outcomes = {name: bead.outcome for name, bead in molecules(clone).items()}
     assert outcomes == {"T001": "landed", "T002": "landed", "T003": "landed", "checkpoint-2": "done"}

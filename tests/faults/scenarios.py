@@ -8,11 +8,10 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from beads.clock import Clock
@@ -83,7 +82,7 @@ class Scenario:
     prepare: Callable[[Path], None]
     steps: tuple[tuple[str, ...], ...]
     lacks: str = ""
-    again: Mapping[tuple[str, ...], tuple[str, ...]] = MappingProxyType({})
+    again: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = ()
 
 
 def _bare(base: Path) -> None:
@@ -169,7 +168,7 @@ SCENARIOS = {
             ("close", "bt-0", "--as", "nux", "--epoch", "1", "--reason", "done"),
         ),
         _LATER,
-        {_BEST: ("claim", "bt-0", "--as", "nux")},
+        ((_BEST, ("claim", "bt-0", "--as", "nux")),),
     ),
     "batch": Scenario(_batch, (("batch", "batch"),), _LATER),
     "first use of the index": Scenario(_unindexed, (("ready", "--json"),), _LATER),

@@ -157,7 +157,7 @@ class Trial:
             finished = min(finished, len(steps) - 1)
         for step, clean in steps[finished:]:
             clock = Still()
-            outcome = command(self._place, *self._scenario.again.get(step, step), clock=clock)
+            outcome = command(self._place, *dict(self._scenario.again).get(step, step), clock=clock)
             if outcome.code:
                 yield f"afterwards {step} ended with {outcome}"
             if clock.elapsed > STALE_LOCK_SECONDS + 0.1:

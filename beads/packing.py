@@ -9,6 +9,7 @@ packs there are when they miss an object, and so does Git.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import subprocess
@@ -27,6 +28,8 @@ _FACTOR = 2
 
 _TOLD_MAX = 20_000
 """How many objects Git is told at most; a writer would take longer to list more of them than it may."""
+
+_DIGITS = str.maketrans("0123456789abcdef", "ABCDEFGHIJKLMNOP")
 
 _OPEN_MAX = 100
 """Of how many packs the lists are open at once; each is an open file."""
@@ -102,10 +105,11 @@ def pack(repository: Repository, head: Oid, *, show: bool = False) -> Packed:
         if lock is None:
             return Packed(0, 0)
         before = _finish(repository)
-        # Walking through the history, Git sees what is a version of what, and finds better deltas than it has by now.
-        # Chains may be long, because the newest version of a tree is at their beginning, and few read the others.
-        options = ("--revs", "--no-reuse-delta", "--depth=250", "--progress" if show else "--quiet")
-        _wait(repository, _start(repository, lock, repository.objects.own.settled(), [head], *options))
+        # Git finds better deltas than it has by now. Chains may be long, because the newest version of a tree is at
+        # their beginning, and few read the others.
+        options = ("--no-reuse-delta", "--depth=250", "--progress" if show else "--quiet")
+        reached = _reached(repository, head, show=show)
+        _wait(repository, _start(repository, lock, repository.objects.own.settled(), reached, *options))
         packs = before + _finish(repository)
         return Packed(_drop_loose(repository), packs)
 
@@ -141,19 +145,58 @@ def _start(
         file.writelines(f"{line}\n" for line in lines)
     command = ["git", f"--git-dir={repository.common}", "-c", "pack.threads=1", "pack-objects"]
     command += ["--delta-base-offset", "--non-empty", *options, str(aside / "pack")]
-    with (aside / "list").open("rb") as told, (aside / "name").open("wb") as name, (aside / "said").open("wb") as said:
-        try:
-            return subprocess.Popen(
-                command,
-                stdin=told,
-                stdout=name,
-                stderr=None if show else said,
-                pass_fds=(lock,),
-                # What nobody waits for is not to be interrupted with us.
-                start_new_session=not show,
-            )
-        except OSError as error:
-            raise Unreadable(f"git cannot be run: {error}", "Packs stay as they are, which does no harm.") from error
+    with (
+        (aside / "list").open("rb") as told,
+        (aside / "name").open("wb") as name,
+        (aside / "said").open("wb") as said,
+        _git(),
+    ):
+        return subprocess.Popen(
+            command,
+            stdin=told,
+            stdout=name,
+            stderr=None if show else said,
+            pass_fds=(lock,),
+            # What nobody waits for is not to be interrupted with us.
+            start_new_session=not show,
+        )
+
+
+@contextmanager
+def _git() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Unreadable(f"git cannot be run: {error}", "Packs stay as they are, which does no harm.") from error
+
+
+def _reached(repository: Repository, head: Oid, *, show: bool) -> Iterator[str]:
+    """Each object up to ``head``, and of what it is a version.
+
+    Git looks for deltas among objects whose paths end alike. That of one directory ends like those of hundreds of
+    others, and among them a version of it is too far away to be found.
+    """
+    aside = _aside(repository)
+    command = ["git", f"--git-dir={repository.common}", "rev-list", "--objects", head]
+    (aside / "name").write_bytes(b"")
+    with (aside / "said").open("wb") as said, _git():
+        command += ["--progress=Walking through the history"] if show else []
+        walker = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=None if show else said)
+    with walker:
+        for line in walker.stdout or ():
+            oid, _, path = os.fsdecode(line.rstrip(b"\n")).partition(" ")
+            yield f"{oid} {_alike(path)}"
+    _wait(repository, walker)
+
+
+def _alike(path: str) -> str:
+    """What Git is told in place of a path, so that it looks among the versions of it first.
+
+    It makes a number of the end of a path, in which each letter counts four times as much as the one before. So
+    written, with two letters between each two of them, no four digits make the number of four others, or of two.
+    """
+    found = re.fullmatch(r"beads/([0-9a-f]{2})(?:/([0-9a-f]{2}))?", path)
+    return "AA".join("".join(found.groups("QQ")).translate(_DIGITS)) if found else path
 
 
 def _wait(repository: Repository, packer: subprocess.Popen[bytes]) -> None:

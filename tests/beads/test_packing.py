@@ -91,6 +91,22 @@ def test_only_packs_that_the_store_wrote_are_rolled_up(
     assert len(store.repository.objects.own) == 1
 
 
+def test_no_directory_is_like_another_one_to_git() -> None:
+    def number(path: str) -> int:
+        """What Git's ``pack_name_hash`` makes of a path."""
+        found = 0
+        for letter in path.encode():
+            found = ((found >> 2) + (letter << 24)) & 0xFFFFFFFF
+        return found
+
+    directories = [f"beads/{one:02x}" for one in range(256)]
+    directories += [f"{one}/{other:02x}" for one in directories for other in range(256)]
+    numbers = {number(packing._alike(directory)) for directory in directories}
+    assert len(numbers) == 256 + 256 * 256 > 6 * len({number(directory) for directory in directories})
+    for path in "", "beads", "beads/readme.md", "beads/3f/a9/bt-7f3a9c.toml":
+        assert packing._alike(path) == path
+
+
 @pytest.mark.parametrize("late", [False, True])
 def test_an_index_of_gits_over_several_packs_does_not_outlive_them(store: Store, repo: Path, late: bool) -> None:
     git(repo, "multi-pack-index", "write")

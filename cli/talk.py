@@ -31,6 +31,7 @@ COMMANDS = {
     "/edit": "change the proposal in your editor",
     "/plan": "show the proposal again",
     "/town": "how everything stands",
+    "/inbox": "what waits for you, with the commands that help",
     "/show": "ID: all about one bead",
     "/replan": "ID WHY: find another way for a molecule that failed",
     "/priority": "ID N: how urgent it is, from 0 to 4",
@@ -161,6 +162,12 @@ class Talk:
 
     def greet(self) -> None:
         """The first lines at a terminal: where the conversation stood, or what to do here."""
+        from roles.inbox import inbox
+
+        waiting = inbox(self.site.store.snapshot(), self.site.clock.now(), self.site.settings).items
+        others = [item for item in waiting if item.kind not in ("question", "proposal")]
+        if others:
+            click.echo(f"{len(others)} waiting for you besides; /inbox shows them.")
         found = self.thread()
         if found is None:
             click.echo("Say what you want done. /help shows what else there is.")
@@ -297,6 +304,8 @@ class Talk:
                 click.echo("\n".join(f"{name:10} {what}" for name, what in COMMANDS.items()))
             case "/town":
                 self._town()
+            case "/inbox":
+                self._inbox()
             case "/show" if name:
                 self._dossier(name)
             case "/plan":
@@ -327,6 +336,12 @@ class Talk:
 
         site = self.site
         click.echo(printable(in_words(site.store.snapshot(), site.settings, site.clock.now())))
+
+    def _inbox(self) -> None:
+        from cli.town_inbox import show
+        from roles.inbox import inbox
+
+        show(inbox(self.site.store.snapshot(), self.site.clock.now(), self.site.settings))
 
     def _dossier(self, bead_id: str) -> None:
         from cli.render import printable

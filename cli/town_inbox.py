@@ -44,7 +44,7 @@ def inbox(session: Session, bead_id: str | None) -> None:
     elif session.json:
         echo_json(role.for_programs(found))
     else:
-        _show(found)
+        show(found)
 
 
 def _show_one(session: Session, items: Sequence[Item], bead_id: str) -> None:
@@ -62,7 +62,8 @@ def _show_one(session: Session, items: Sequence[Item], bead_id: str) -> None:
         _print_whole(item)
 
 
-def _show(found: Inbox) -> None:
+def show(found: Inbox) -> None:
+    """Print all of it, a few lines for each."""
     from cli.render import moment, printable, style
 
     for item in found.items:

@@ -256,21 +256,22 @@ def _used_up(bead: Bead, step: Bead, reason: str) -> Item:
     failed = graph.failed(step)
     more = Way(f"town retry {bead.id}", "gives it three more attempts, once you have mended what was wrong")
     log = Way(f"town log {step.id}", "shows what its agent did last")
-    ways: tuple[Way, ...] = (more, _take(bead), log, _give_up(bead))
+    anew = Way(f'town mayor "Find another way for {bead.id}"', "has it planned anew, from what was found")
+    ways: tuple[Way, ...] = (more, _take(bead), anew, log, _give_up(bead))
     kind: Kind = "poison"
     if len(failed) >= step.attempts_max:
         counted = failed
         last = _found(step, failed[-1]) if failed else None
         if last is not None and last.subject == PROTECTED:
             kind = "protected"
-            anew = "gives it up; planned anew with an approval among its criteria, it is yours to say yes to"
-            ways = (_take(bead, "lets you take that change back"), more, Way(_give_up(bead).command, anew))
+            later = "gives it up; planned anew with an approval among its criteria, it is yours to say yes to"
+            ways = (_take(bead, "lets you take that change back"), more, Way(_give_up(bead).command, later))
     elif graph.out_of_tries(step):
         counted, kind = list(reversed(graph.unready(step))), "setup"
         ways = (more, Way(f"bead why {bead.id}", "shows all that was printed"), _give_up(bead))
     else:
         counted = graph.handoffs(step) if len(graph.handoffs(step)) >= graph.HANDOFFS_MAX else graph.deaths(step)
-        ways = (_take(bead), log, Way(_give_up(bead).command, "gives it up, to be planned anew in smaller parts"))
+        ways = (_take(bead), anew, log, _give_up(bead))
     since = max((attempt.ended_at or attempt.started_at for attempt in counted), default=None)
     mark = f"{step.id} {len(step.attempts)}"
     last_words = counted[-1].reason if counted else ""

@@ -79,7 +79,7 @@ def rehearse(
 
 
 class _Point(NamedTuple):
-    """A criterion in its plan; ``early`` when no step of its molecule comes before its own."""
+    """A criterion in its plan; ``early`` when nothing comes before its step, in its molecule or in another one."""
 
     molecule: str
     step: str
@@ -96,7 +96,8 @@ def _points(plan: Plan) -> Iterator[_Point]:
             where: Place = (*top, "steps", number) if molecule.steps else top
             for n, criterion in enumerate(step.criteria):
                 place: Place = (*where, "criteria", n)
-                yield _Point(molecule.id, step.id, where, place, criterion, not order[step.id])
+                early = not (order[step.id] or molecule.needs)
+                yield _Point(molecule.id, step.id, where, place, criterion, early)
 
 
 def _remark(point: _Point, look: Look, expected: Sequence[str]) -> Remark:

@@ -5,8 +5,10 @@ What of it needs a person is in ``roles/inbox.py``.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import islice
 
 from beads import graph
 from beads.model import Bead
@@ -17,8 +19,10 @@ from roles.inbox import inbox
 from roles.proposal import counted
 from roles.settings import Settings
 
-ROWS_MAX = 150
-"""How many molecules are told of in words; the rest is counted."""
+ROWS_MAX = 50
+"""How many units of work that stand in one way are told of in words; the rest is counted."""
+
+_STANDING: tuple[graph.Kind, ...] = ("needs_person", "running", "queued", "ready", "blocked", "deferred")
 
 WAYS_MAX = 4
 """How many ways on are told of what needs a person."""
@@ -86,19 +90,28 @@ def _routed(row: Row, snapshot: Snapshot, known: Books, now: datetime, settings:
 
 
 def in_words(snapshot: Snapshot, settings: Settings, now: datetime) -> str:
-    """How the town stands: all work that is not closed, and what waits for a person."""
-    found = rows(snapshot, now, settings)
-    unclosed = [row for row in found if not row.bead.closed]
-    lines = [
-        f"{row.bead.id} [{row.state.kind}] priority {row.bead.priority}, steps {row.steps[0]}/{row.steps[1]}, "
-        f"{counted(row.attempts, 'attempt')}: {row.bead.title} ({row.state.reason})"
-        for row in unclosed[:ROWS_MAX]
-    ]
-    if len(unclosed) > ROWS_MAX:
-        lines.append(f"and {len(unclosed) - ROWS_MAX} more")
-    ended = sum(row.bead.outcome == "landed" for row in found)
-    lines.append(f"{counted(len(unclosed), 'molecule')} not closed, {ended} landed")
-    for item in inbox(snapshot, now, settings).items:
+    """How the town stands: the work that is not closed, and what waits for a person.
+
+    Of each way to stand the first are told of, and no bead but those is looked at.
+    """
+    known, counts = books(snapshot, now), snapshot.counts(now)
+    lines = [_line(_routed(_row(snapshot, bead, now), snapshot, known, now, settings)) for bead in _some(snapshot, now)]
+    said = [f"{number} {kind.replace('_', ' ')}" for kind, number in sorted(counts["state"].items())]
+    lines.append(f"in all: {', '.join(said) or 'nothing'}; {counts['outcome'].get('landed', 0)} landed")
+    for item in islice(inbox(snapshot, now, settings).items, ROWS_MAX):
         ways = "; ".join(map(str, item.ways[:WAYS_MAX]))
         lines.append(f"needs a person: {item.bead_id}: {item.reason}: {ways}")
     return "\n".join(lines)
+
+
+def _some(snapshot: Snapshot, now: datetime) -> Iterator[Bead]:
+    """Some of the work that stands in each way, what is ready in the order in which it is taken up."""
+    for kind in _STANDING:
+        found = snapshot.ready(now) if kind == "ready" else snapshot.standing(kind, now)
+        yield from islice((bead for bead in found if bead.issue_type not in graph.UNLISTED), ROWS_MAX)
+
+
+def _line(row: Row) -> str:
+    bead = row.bead
+    work = f"steps {row.steps[0]}/{row.steps[1]}, {counted(row.attempts, 'attempt')}"
+    return f"{bead.id} [{row.state.kind}] priority {bead.priority}, {work}: {bead.title} ({row.state.reason})"

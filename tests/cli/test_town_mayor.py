@@ -150,10 +150,12 @@ def test_changes_are_shown_and_made(repository: Path) -> None:
 
 
 def test_lines_are_said_one_after_the_other(repository: Path) -> None:
-    shown = say(repository, stdin="add beta\nadd gamma\n/plan\n/accept\n/town\n")
+    shown = say(repository, stdin="add beta\nadd gamma\n/plan\n/inbox\n/accept\n/town\n")
     assert "One part, beta." in shown
+    assert "proposal  bt-" in shown
     assert [bead.title for bead in molecules(repository)] == ["Add gamma"]
     assert "Add gamma (next step" in shown
+    assert "in all: " in shown
 
 
 def test_what_is_planned_is_changed_and_the_conversation_knows(repository: Path) -> None:
@@ -246,7 +248,7 @@ def test_without_anything_that_thinks_it_says_how_to_get_it(tmp_path: Path, monk
     assert "town mayor --plan" in shown
     assert "sk-secret" not in shown
     assert snapshot(repository).commit == before
-    assert "0 molecules not closed" in say(repository, stdin="/town\n")
+    assert "in all: nothing" in say(repository, stdin="/town\n")
 
 
 def test_a_budget_that_cannot_be_held_is_refused(repository: Path) -> None:

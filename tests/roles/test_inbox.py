@@ -104,6 +104,7 @@ def commands(item: Item) -> list[str]:
 
 
 M = bead("m", issue_type="molecule", title="Do it")
+ANEW = 'town mayor "Find another way for m"'
 GIVE_UP = "bead close m --outcome cancelled --reason WHY"
 
 
@@ -183,7 +184,7 @@ def test_a_poison_molecule_comes_with_the_evidence_of_every_attempt(repo: Path) 
         ("attempt 2 at m.1 by claude: reason 2", "second", at(22)),
         ("attempt 4 at m.1 by claude: reason 4", "", at(42)),
     ]
-    assert commands(item) == ["town retry m", "town attach m", "town log m.1", GIVE_UP]
+    assert commands(item) == ["town retry m", "town attach m", ANEW, "town log m.1", GIVE_UP]
     moved = evidence[3].model_copy(update={"at": at(41)})
     again = only(repo, M, step(attempts=attempts, evidence=(*evidence[:3], moved)))
     assert again.evidence[-1].text == last
@@ -199,7 +200,7 @@ def test_deaths_and_handoffs_are_poison_that_a_retry_does_not_help(
     item = only(repo, M, step(attempts=tried(*[end] * count)))
     assert (item.kind, len(item.evidence)) == ("poison", count)
     assert words in item.reason
-    assert commands(item) == ["town attach m", "town log m.1", GIVE_UP]
+    assert commands(item) == ["town attach m", ANEW, "town log m.1", GIVE_UP]
 
 
 def test_what_the_refinery_has_sent_back_too_often(repo: Path) -> None:

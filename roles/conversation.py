@@ -49,15 +49,24 @@ class Thread:
         return tuple(part for part in self.parts if _waits(part, MESSAGE) and part.created_by != MAYOR)
 
     @property
+    def questions(self) -> tuple[Bead, ...]:
+        """What the Mayor asks: more than one thing only where it was answered on two clones at once."""
+        return tuple(part for part in self.parts if _waits(part, MESSAGE) and part.created_by == MAYOR)
+
+    @property
     def question(self) -> Bead | None:
-        """What the Mayor asks; None when it asks nothing."""
-        asked = (part for part in reversed(self.parts) if _waits(part, MESSAGE))
-        return next((part for part in asked if part.created_by == MAYOR), None)
+        """What the Mayor asks last; None when it asks nothing."""
+        return next(reversed(self.questions), None)
+
+    @property
+    def proposals(self) -> tuple[Bead, ...]:
+        """What waits for a yes: more than one thing only where it was answered on two clones at once."""
+        return tuple(part for part in self.parts if _waits(part, PROPOSAL))
 
     @property
     def proposal(self) -> Bead | None:
-        """What waits for a yes; None when nothing does."""
-        return next((part for part in reversed(self.parts) if _waits(part, PROPOSAL)), None)
+        """What was proposed last and waits for a yes; None when nothing does."""
+        return next(reversed(self.proposals), None)
 
     @property
     def settled(self) -> bool:
@@ -134,7 +143,7 @@ def say(found: Thread, prefix: str, actor: str, text: str, now: datetime, *, don
     if found.bead.closed:
         raise Refused(f"the conversation {found.id} is over", "Begin a new one: `town mayor`.")
     message = _part(prefix, found.bead, found.parts, MESSAGE, actor, text, now)
-    answered = [_close(found.question, "answered")] if found.question else []
+    answered = (_close(question, "answered") for question in found.questions)
     return [Create(bead=_closed(message) if done else message), *answered]
 
 
@@ -177,13 +186,20 @@ def reply(
         made = _part(prefix, found.bead, (*found.parts, message), PROPOSAL, MAYOR, document, now)
         operations += [Create(bead=made.evolve(title=title(name)))]
         # A refinement takes the place of what it refines; what was asked before it is answered by it.
-        before = (found.proposal, found.question)
-        operations += [_close(part, f"superseded by {made.id}", "superseded") for part in before if part]
+        before = (*found.proposals, *found.questions)
+        operations += [_close(part, f"superseded by {made.id}", "superseded") for part in before]
     return operations
 
 
 def refuse(found: Thread, prefix: str, actor: str, proposal: Bead, reason: str, now: datetime) -> list[Operation]:
-    """A person's no to a proposal, which is the end of it."""
+    """A person's no to a proposal, which is the end of it; nothing when that was said already.
+
+    Raises:
+        LostRace: it was accepted, or something took its place.
+    """
+    if proposal.outcome == "rejected":
+        return []
+    _still_open(proposal)
     message = _part(prefix, found.bead, found.parts, MESSAGE, actor, f"No: {reason}" if reason else "No.", now)
     return [_close(proposal, reason or f"refused by {actor}", "rejected"), Create(bead=_closed(message))]
 
@@ -191,12 +207,17 @@ def refuse(found: Thread, prefix: str, actor: str, proposal: Bead, reason: str, 
 def settle(found: Thread, prefix: str, actor: str, proposal: Bead, text: str, now: datetime) -> list[Operation]:
     """A person's yes to a proposal, to be written together with what it makes.
 
+    Another answer to the same words, which a second clone may have had, ends with it: else the same work could be
+    accepted once more.
+
     Raises:
         LostRace: it is closed by now.
     """
     _still_open(proposal)
     message = _part(prefix, found.bead, found.parts, MESSAGE, actor, text, now)
-    return [_close(proposal, f"accepted by {actor}"), Create(bead=_closed(message))]
+    others = (part for part in found.proposals if part.id != proposal.id)
+    ended = (_close(part, f"{proposal.id} was accepted instead", "superseded") for part in others)
+    return [_close(proposal, f"accepted by {actor}"), *ended, Create(bead=_closed(message))]
 
 
 def amend(

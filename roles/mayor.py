@@ -342,14 +342,13 @@ def decline(site: Site, bead_id: str, actor: str, reason: str) -> None:
 
     Raises:
         NotFound: there is no such proposal.
+        LostRace: it was accepted in the meantime, or something took its place.
     """
 
     def decide(snapshot: Snapshot) -> Sequence[Operation]:
         bead = snapshot.get(bead_id)
         if bead is None or bead.issue_type != PROPOSAL:
             raise NotFound(f"there is no proposal {bead_id!r}", "`bead list --type proposal` shows what waits for you.")
-        if bead.closed:
-            return []
         found = thread(snapshot, bead.parent or "")
         return conversation.refuse(found, snapshot.prefix, actor, bead, reason, site.clock.now())
 

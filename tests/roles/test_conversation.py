@@ -8,6 +8,7 @@ import pytest
 from beads import Snapshot, Store, graph
 from beads.errors import LostRace, NotFound, Refused
 from beads.model import Bead
+from beads.ops import Create
 from beads.speech import MAYOR
 from roles import conversation
 from roles.conversation import Thread
@@ -133,6 +134,67 @@ def test_a_no_and_a_yes_are_said_once(store: Store) -> None:
     assert (refused.outcome, refused.close_reason) == ("rejected", "too large")
     with pytest.raises(LostRace, match="rejected already"):
         conversation.settle(found, "bt", ADA, refused, "Yes", store.clock.now())
+
+
+def answered_twice(store: Store, name: str, **how: object) -> list[Bead]:
+    """Two clones answer the same words before either knows of the other; what they say is merged."""
+    found, parts = thread(store, name), []
+    heard = [part.id for part in found.unanswered]
+    for text in ("here", "there"):
+        said = {key: (text, text) if key == "proposal" else value for key, value in how.items()}
+        operations = conversation.reply(found, "bt", heard, text, store.clock.now(), **said)  # type: ignore[arg-type]
+        parts.append([o.bead for o in operations if isinstance(o, Create)][-1])
+        store.commit(MAYOR, operations)
+    return parts
+
+
+def test_of_two_proposals_that_answer_the_same_only_one_is_accepted(store: Store) -> None:
+    name = hear(store, ADA, "Add slugs")
+    one, other = answered_twice(store, name, proposal=None)
+    found = thread(store, name)
+    assert {part.id for part in found.proposals} == {one.id, other.id}
+    store.commit(ADA, conversation.settle(found, "bt", ADA, one, "Yes", store.clock.now()))
+    found = thread(store, name)
+    assert found.proposal is None
+    assert store.snapshot().need(one.id).outcome == "done"
+    assert store.snapshot().need(other.id).close_reason == f"{one.id} was accepted instead"
+
+
+def test_a_refinement_takes_the_place_of_all_that_was_proposed(store: Store) -> None:
+    name = hear(store, ADA, "Add slugs")
+    answered_twice(store, name, proposal=None)
+    hear(store, ADA, "Smaller", name)
+    answer(store, name, "So then:", proposal=("two", "plan 2"))
+    assert [part.title for part in thread(store, name).proposals] == ["two"]
+
+
+def test_an_answer_answers_all_that_was_asked(store: Store) -> None:
+    name = hear(store, ADA, "Add slugs")
+    answered_twice(store, name, asks=True)
+    assert len(thread(store, name).questions) == 2
+    hear(store, ADA, "With dashes", name)
+    assert thread(store, name).questions == ()
+
+
+def test_no_is_not_said_to_what_was_accepted(store: Store) -> None:
+    name = hear(store, ADA, "Add slugs")
+    answer(store, name, "So:", proposal=("one", "plan 1"))
+    found = thread(store, name)
+    assert found.proposal is not None
+    store.commit(ADA, conversation.settle(found, "bt", ADA, found.proposal, "Yes", store.clock.now()))
+    accepted = store.snapshot().need(found.proposal.id)
+    with pytest.raises(LostRace, match="done already"):
+        conversation.refuse(thread(store, name), "bt", ADA, accepted, "", store.clock.now())
+
+
+def test_a_no_that_is_said_again_changes_nothing(store: Store) -> None:
+    name = hear(store, ADA, "Add slugs")
+    answer(store, name, "So:", proposal=("one", "plan 1"))
+    found = thread(store, name)
+    assert found.proposal is not None
+    store.commit(ADA, conversation.refuse(found, "bt", ADA, found.proposal, "", store.clock.now()))
+    refused = store.snapshot().need(found.proposal.id)
+    assert conversation.refuse(thread(store, name), "bt", ADA, refused, "", store.clock.now()) == []
 
 
 def test_the_end_of_a_conversation_closes_all_that_is_open_in_it(store: Store) -> None:

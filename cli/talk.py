@@ -311,9 +311,9 @@ class Talk:
             case "/plan":
                 self._show_offer(self._proposal())
             case "/accept":
-                self.accept()
+                self.accept(self._looked_at())
             case "/refuse":
-                self.refuse(rest)
+                self.refuse(rest, self._looked_at())
             case "/edit":
                 self._edit()
             case "/replan" if name:
@@ -357,10 +357,28 @@ class Talk:
             raise Refused("nothing is proposed", "Say what you want done.")
         return found.proposal
 
-    def accept(self, *, unseen: bool = False) -> None:
+    def _looked_at(self) -> str:
+        """What is proposed, if it is what was shown here.
+
+        Raises:
+            LostRace: somebody has put another one in its place; that is shown now.
+        """
+        from beads.errors import LostRace
+        from roles.mayor import offer
+
+        proposal = self._proposal()
+        if self._offer is None or self._offer.bead.id != proposal.id:
+            self._offer = offer(self.site, proposal.id, self.session.actor)
+            self.mark_shown()
+            self._show_what(self._offer)
+            raise LostRace(f"{proposal.id} had not been shown here yet", "Now it is: say it again if you mean that one.")
+        return proposal.id
+
+    def accept(self, name: str | None = None, *, unseen: bool = False) -> None:
         """Say yes to what is proposed, and show which transaction that made.
 
         Args:
+            name: the id of the proposal that is meant; None for the one that waits.
             unseen: whether nobody has looked at it. Then a plan with criteria that prove nothing, or cannot be run,
                 is left for somebody who does.
         """
@@ -369,9 +387,9 @@ class Talk:
         found = self.thread()
         if unseen and (found is None or found.proposal is None):
             return
-        proposal, wanted = self._proposal(), self._offer
-        if wanted is None or wanted.bead.id != proposal.id:
-            wanted = offer(self.site, proposal.id, self.session.actor)
+        name, wanted = name or self._proposal().id, self._offer
+        if wanted is None or wanted.bead.id != name:
+            wanted = offer(self.site, name, self.session.actor)
         # Else it is what was shown: it is not accepted if it would do more by now.
         if unseen and wanted.plan is not None and self._try(wanted.plan.plan)[0]:
             # What was found is in what was said about it.
@@ -380,15 +398,15 @@ class Talk:
         self.show()
         self._say_commit(commit)
 
-    def refuse(self, reason: str) -> None:
-        """Say no to what is proposed."""
+    def refuse(self, reason: str, name: str | None = None) -> None:
+        """Say no to what is proposed, or to the proposal of that id."""
         from roles.mayor import decline
 
-        proposal = self._proposal()
-        decline(self.site, proposal.id, self.session.actor, reason)
+        name = name or self._proposal().id
+        decline(self.site, name, self.session.actor, reason)
         self.mark_shown()
         if not self.session.json:
-            click.echo(f"refused {proposal.id}")
+            click.echo(f"refused {name}")
 
     def _edit(self) -> None:
         from beads.errors import TownError
@@ -447,15 +465,20 @@ def speak(session: Session, bead: Bead, approved: bool | None, text: str) -> Non
 
     Raises:
         LostRace: what is meant no longer waits for an answer.
+        Refused: it is a message, which there is no yes or no to.
         NeedsPerson: something waits for one now.
     """
-    from beads.errors import LostRace
+    from beads.errors import LostRace, Refused
     from cli.config import open_site
 
     if bead.issue_type == "proposal" and bead.closed:
         raise LostRace(
             f"{bead.id} is {bead.outcome} already: {bead.close_reason}", f"`bead show {bead.parent}` says more."
         )
+    if bead.issue_type == "message" and approved is not None:
+        hint = f'Answer it with `town answer {bead.id} "…"`, or name the proposal that you mean.'
+        raise Refused(f"{bead.id} is a message, and nothing to say yes or no to", hint)
+    name = bead.id if bead.issue_type == "proposal" else None
     talk = Talk(session, open_site(session.start), trying=True)
     talk.conversation = bead.id if bead.issue_type == "conversation" else bead.parent
     talk.seen()
@@ -465,9 +488,9 @@ def speak(session: Session, bead: Bead, approved: bool | None, text: str) -> Non
             talk.say(text)
             talk.finish()
         elif approved:
-            talk.accept()
+            talk.accept(name)
         else:
-            talk.refuse(text)
+            talk.refuse(text, name)
     if session.json and approved is not None:
         from cli.render import echo_json
 

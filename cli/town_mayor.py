@@ -171,6 +171,7 @@ def _at_terminal(talk: Talk) -> None:
 
 def _line_by_line(talk: Talk) -> None:
     """A script talks: each line of standard input is said, and answered before the next one is read."""
+    talk.show()
     _each(talk, (line.decode(errors="replace").rstrip("\n") for line in sys.stdin.buffer))
     talk.finish()
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,12 @@ import pytest
 from click.testing import CliRunner
 
 from beads import Bead
+from beads.errors import LostRace
+from cli.config import open_site
 from cli.main import bead, town
+from cli.session import Session
+from cli.talk import Talk
+from roles import conversation
 from tests.towns import SETTINGS, TOWN, make_town, snapshot
 from tests.world import commit, git
 
@@ -103,6 +109,64 @@ def test_a_plan_waits_for_a_yes(repository: Path) -> None:
 def test_the_same_request_again_is_the_same_one(repository: Path) -> None:
     first = as_json(repository, "add beta", code=7)
     assert as_json(repository, "add beta", code=7) == first
+
+
+def another(repository: Path, name: str) -> str:
+    """What another clone has proposed at the same time, now that it is known here; its id."""
+    site = open_site(repository)
+    found = conversation.thread(site.store.snapshot(), name)
+    assert found.proposal is not None
+    text = found.proposal.description.replace("Add beta", "Add something else").replace("beta is ok", "x is ok")
+    before = replace(found, parts=tuple(part for part in found.parts if part.issue_type != "proposal"))
+    operations = conversation.reply(before, "bt", (), "Or:", site.clock.now(), proposal=("else", text))
+    made = site.store.commit("mayor", operations).beads[-1]
+    assert made is not None
+    return made.id
+
+
+def test_the_proposal_that_is_named_is_the_one_that_is_accepted(repository: Path) -> None:
+    found = as_json(repository, "add beta", code=7)
+    other = another(repository, found["conversation"])
+    assert as_json(repository, "--continue", code=7)["proposal"]["id"] == other
+    say(repository, found["proposal"]["id"], command="approve")
+    assert [bead.title for bead in molecules(repository)] == ["Add beta"]
+    assert "superseded already" in say(repository, other, command="approve", code=4)
+
+
+def test_the_proposal_that_is_named_is_the_one_that_is_refused(repository: Path) -> None:
+    found = as_json(repository, "add beta", code=7)
+    other = another(repository, found["conversation"])
+    say(repository, found["proposal"]["id"], "--reason", "no", command="reject")
+    assert snapshot(repository).need(found["proposal"]["id"]).outcome == "rejected"
+    assert not snapshot(repository).need(other).closed
+
+
+def test_a_message_is_nothing_to_say_yes_to(repository: Path) -> None:
+    found = as_json(repository, "add beta", code=7)
+    message = found["parts"][1]["id"]
+    assert "nothing to say yes or no to" in say(repository, message, command="approve", code=5)
+    assert "nothing to say yes or no to" in say(repository, message, "--reason", "no", command="reject", code=5)
+    assert molecules(repository) == []
+
+
+@pytest.mark.parametrize("line", ["/accept", "/refuse no"])
+def test_what_was_not_shown_is_neither_accepted_nor_refused(
+    repository: Path, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = as_json(repository, "add beta", code=7)
+    session = Session()
+    session.directory, session.named = repository, "Ada"
+    talk = Talk(session, open_site(repository), trying=False)
+    talk.conversation = found["conversation"]
+    talk.show()
+    other = another(repository, found["conversation"])
+    capsys.readouterr()
+    with pytest.raises(LostRace, match="had not been shown"):
+        talk.hear(line)
+    assert "Add something else" in capsys.readouterr().out
+    assert molecules(repository) == []
+    talk.hear(line)
+    assert snapshot(repository).need(other).closed
 
 
 def test_yes_accepts_it_at_once(repository: Path) -> None:

@@ -371,7 +371,9 @@ class Talk:
             self._offer = offer(self.site, proposal.id, self.session.actor)
             self.mark_shown()
             self._show_what(self._offer)
-            raise LostRace(f"{proposal.id} had not been shown here yet", "Now it is: say it again if you mean that one.")
+            raise LostRace(
+                f"{proposal.id} had not been shown here yet", "Now it is: say it again if you mean that one."
+            )
         return proposal.id
 
     def accept(self, name: str | None = None, *, unseen: bool = False) -> None:
@@ -458,43 +460,6 @@ class Talk:
     def _say_commit(self, commit: str) -> None:
         if not self.session.json:
             click.echo(f"transaction {commit[:12]}; `bead undo --transaction {commit[:12]}` takes it back")
-
-
-def speak(session: Session, bead: Bead, approved: bool | None, text: str) -> None:
-    """Say yes, no, or something else to a conversation, or to something in one.
-
-    Raises:
-        LostRace: what is meant no longer waits for an answer.
-        Refused: it is a message, which there is no yes or no to.
-        NeedsPerson: something waits for one now.
-    """
-    from beads.errors import LostRace, Refused
-    from cli.config import open_site
-
-    if bead.issue_type == "proposal" and bead.closed:
-        raise LostRace(
-            f"{bead.id} is {bead.outcome} already: {bead.close_reason}", f"`bead show {bead.parent}` says more."
-        )
-    if bead.issue_type == "message" and approved is not None:
-        hint = f'Answer it with `town answer {bead.id} "…"`, or name the proposal that you mean.'
-        raise Refused(f"{bead.id} is a message, and nothing to say yes or no to", hint)
-    name = bead.id if bead.issue_type == "proposal" else None
-    talk = Talk(session, open_site(session.start), trying=True)
-    talk.conversation = bead.id if bead.issue_type == "conversation" else bead.parent
-    talk.seen()
-    talk.mark_shown()
-    with talk.shared():
-        if approved is None:
-            talk.say(text)
-            talk.finish()
-        elif approved:
-            talk.accept(name)
-        else:
-            talk.refuse(text, name)
-    if session.json and approved is not None:
-        from cli.render import echo_json
-
-        echo_json(talk.as_json())
 
 
 def _update(bead_id: str, priority: int) -> Operation:

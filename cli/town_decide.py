@@ -75,9 +75,7 @@ def _answer(session: Session, bead_id: str, tree: str | None, *, approved: bool 
     only_a_person(verb)
     asking = session.find(session.store.snapshot(), bead_id)
     if asking.issue_type in SPEECH:
-        from cli.talk import speak
-
-        speak(session, asking, approved, reason)
+        _speak(session, asking, approved, reason)
         return
 
     def decide(snapshot: Snapshot) -> list[Operation]:
@@ -96,6 +94,44 @@ def _answer(session: Session, bead_id: str, tree: str | None, *, approved: bool 
     else:
         done = {"pass": "approved", "fail": "rejected"}.get(said.verdict, "answered")
         click.echo(f"{done} {step.id}, tree {said.tree[:12]}: {said.subject}; `town up` goes on with it")
+
+
+def _speak(session: Session, bead: Bead, approved: bool | None, text: str) -> None:
+    """Say yes, no, or something else to a conversation, or to something in one.
+
+    Raises:
+        LostRace: what is meant no longer waits for an answer.
+        Refused: it is a message, which there is no yes or no to.
+        NeedsPerson: something waits for one now.
+    """
+    from beads.errors import LostRace, Refused
+    from cli.config import open_site
+    from cli.talk import Talk
+
+    if bead.issue_type == "proposal" and bead.closed:
+        raise LostRace(
+            f"{bead.id} is {bead.outcome} already: {bead.close_reason}", f"`bead show {bead.parent}` says more."
+        )
+    if bead.issue_type == "message" and approved is not None:
+        hint = f'Answer it with `town answer {bead.id} "…"`, or name the proposal that you mean.'
+        raise Refused(f"{bead.id} is a message, and nothing to say yes or no to", hint)
+    name = bead.id if bead.issue_type == "proposal" else None
+    talk = Talk(session, open_site(session.start), trying=True)
+    talk.conversation = bead.id if bead.issue_type == "conversation" else bead.parent
+    talk.seen()
+    talk.mark_shown()
+    with talk.shared():
+        if approved is None:
+            talk.say(text)
+            talk.finish()
+        elif approved:
+            talk.accept(name)
+        else:
+            talk.refuse(text, name)
+    if session.json and approved is not None:
+        from cli.render import echo_json
+
+        echo_json(talk.as_json())
 
 
 def _need_somebody(session: Session, snapshot: Snapshot, step: Bead) -> None:

@@ -8,12 +8,14 @@ says is checked here, by the same code that checks a person's plan file.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
 from beads import graph
-from beads.errors import InvalidInput, NotFound, Refused, TownError
+from beads.errors import InvalidInput, LostRace, NotFound, Refused, TownError
+from beads.liveness import Presence
 from beads.model import Attempt, Bead
 from beads.ops import Close, Create, Operation, Update
 from beads.plan import Plan, check_name, read_plan, write_plan
@@ -85,14 +87,34 @@ class Mayor:
     trial: Callable[[Plan], tuple[str, str]] = lambda _: ("", "")
 
     def answer(self, name: str) -> Thread:
-        """Answer what is unanswered in a conversation; where nothing is, nothing happens.
+        """Answer all that is unanswered in a conversation; where nothing is, nothing happens.
 
         Raises:
             NotFound: there is no such conversation.
             Refused: the day's budget is spent.
             NoAnswer: no answer came that can be used; that is said in the conversation, too.
-            LostRace: it was answered by somebody else in the meantime.
+            LostRace: it is being answered by another process of this clone, which also answers what is said meanwhile;
+                or it was answered on another clone.
         """
+        found = thread(self.site.store.snapshot(), name)
+        if found.unanswered:
+            with self._alone(found.id):
+                while found.unanswered:
+                    found = self._answer(found.id)
+        return found
+
+    @contextmanager
+    def _alone(self, name: str) -> Iterator[None]:
+        """One process of a clone at a time thinks about a conversation: two would pay twice, into one file."""
+        try:
+            held = Presence(self.site.store.directory / "mayor", name)
+        except LostRace as error:
+            hint = f"What was said is kept, and answered there. `town mayor --in {name}` shows it then."
+            raise LostRace(f"{name} is being answered by another process", hint) from error
+        with held:
+            yield
+
+    def _answer(self, name: str) -> Thread:
         snapshot = self.site.store.snapshot()
         found = thread(snapshot, name)
         heard = found.unanswered
@@ -107,9 +129,13 @@ class Mayor:
         try:
             reply, took = self.brain.think(question, self.tell)
         except NoAnswer as error:
-            self._note(found, error, started)
+            self._note(found, f"I found no answer. {error.message}", error.took, started)
             raise
-        self._say(found, heard, reply, check, _attempt(self.site, took, started))
+        try:
+            self._say(found, heard, reply, check, _attempt(self.site, took, started))
+        except LostRace:
+            self._note(found, "My answer came too late.", took, started)
+            raise
         return thread(self.site.store.snapshot(), name)
 
     def _prompt(self, snapshot: Snapshot, found: Thread, heard: Sequence[Bead], how: str) -> str:
@@ -144,12 +170,12 @@ class Mayor:
 
         self.site.store.commit(MAYOR, decide, f"answer {found.id}: {conversation.title(text)}")
 
-    def _note(self, found: Thread, error: NoAnswer, started: datetime) -> None:
-        """Keep what trying cost, and that it came to nothing; what was said stays unanswered."""
-        if error.took == Took(error.took.model) and not error.took.cost:
+    def _note(self, found: Thread, text: str, took: Took, started: datetime) -> None:
+        """Keep what trying cost, and that it came to nothing; what was said stays as it is."""
+        if took == Took(took.model):
             return
-        text = self.site.secrets.text(f"I found no answer. {error.message}")
-        attempt = _attempt(self.site, error.took, started)
+        text = self.site.secrets.text(text)
+        attempt = _attempt(self.site, took, started)
 
         def decide(snapshot: Snapshot) -> Sequence[Operation]:
             here = thread(snapshot, found.id)

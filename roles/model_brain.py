@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from beads.clock import Clock
-from beads.errors import InvalidInput
+from beads.errors import InvalidInput, Unreadable
 from beads.model import Fact
 from refinery.redaction import Secrets
 from roles import llm, status
@@ -57,7 +58,8 @@ class ModelBrain:
     def think(self, question: Question, tell: Callable[[Event], None]) -> tuple[Reply, Took]:
         """As :class:`Brain` has it. A question that was being answered when we were killed is gone on with."""
         path = self.home / f"{question.key}.jsonl"
-        begun = path.exists() and path.stat().st_size > 0
+        trajectory = self._trajectory(path)
+        begun = len(trajectory) > 0
         tally, desk = Tally(tell), Desk(self.study, question.check)
         request = Request(
             session=question.key,
@@ -73,7 +75,6 @@ class ModelBrain:
             tokens=self.table.tokens,
             seconds=self.table.timeout,
         )
-        trajectory = Trajectory(path, self.secrets)
         ended = Agent(request, self.talkers, trajectory, desk, self.clock, tally.hear).run()
         if ended.ending not in ("quota", "provider_unavailable"):
             # What is over is over: asked again, it begins afresh.
@@ -81,6 +82,16 @@ class ModelBrain:
         if ended.ending != "finished":
             raise given_up(ended.ending, ended.text, tally.took)
         return Reply.model_validate_json(ended.text), tally.took
+
+    def _trajectory(self, path: Path) -> Trajectory:
+        """The conversation about a question as a run that was killed left it; an empty one when it cannot be used."""
+        with suppress(Unreadable):
+            found = Trajectory(path, self.secrets)
+            if len(found) > 1:
+                return found
+        # Killed so early that the question is not in it, or damaged: nobody could go on with that.
+        path.unlink(missing_ok=True)
+        return Trajectory(path, self.secrets)
 
 
 def model_brain(site: Site) -> ModelBrain:

@@ -56,3 +56,28 @@ def test_what_an_answer_cost_that_came_too_late_is_in_the_books(site: Site) -> N
     (line,) = costs(site.store.snapshot(), "agent")
     assert (line.what, line.cost) == ("(mayor)", 0.5)
     assert conversation.thread(site.store.snapshot(), name).settled
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        b"",
+        b'{"entry": {"role": "sys',
+        b'{"entry": {"role": "system", "content": "You are the Mayor."}}\n',
+        b'{"entry": {"role": "system", "content": "You are the Mayor."}}\n{"entry": {"role": "user", "cont',
+        b"\xff\xfe\x00\n",
+        b"{}\n{}\n",
+    ],
+)
+def test_what_a_killed_run_left_without_the_question_is_begun_afresh(site: Site, left: bytes) -> None:
+    name = mayor.hear(site.store, ADA, "What is stuck?")
+    (message,) = conversation.thread(site.store.snapshot(), name).unanswered
+    path = site.store.directory / "mayor" / f"{message.id}.jsonl"
+    path.parent.mkdir()
+    path.write_bytes(left)
+    minded = Minded(site, [answer(say="Nothing.")])
+    assert minded.mayor.answer(name).parts[-1].description == "Nothing."
+    (heard,) = minded.model.heard
+    assert "What is stuck?" in str(heard[-1]["content"])
+    assert [entry["role"] for entry in heard] == ["system", "user"]
+    assert not path.exists()

@@ -12,9 +12,10 @@ from typing import Literal
 
 from beads.errors import TownError
 from beads.git import Change, Oid, Repository
+from beads.graph import PARTS
 from beads.model import BLOCKING, Bead, path_of, read_bead
 
-Kind = Literal["unreadable", "misplaced", "stray", "seal", "missing", "cycle"]
+Kind = Literal["unreadable", "misplaced", "stray", "seal", "orphan", "missing", "cycle"]
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,9 @@ class Finding:
 
     Attributes:
         kind: ``unreadable`` a file that cannot be read as a bead; ``misplaced`` a bead in another one's place;
-            ``stray`` a file that is nobody's; ``seal`` a goal that was changed after it was sealed; ``missing``
-            a dependency on what is not there; ``cycle`` beads that wait for each other.
+            ``stray`` a file that is nobody's; ``seal`` a goal that was changed after it was sealed; ``orphan`` a
+            step or a merge request that belongs to nothing; ``missing`` a dependency on what is not there; ``cycle``
+            beads that wait for each other.
         where: the bead, or the file when it is no bead.
         problem: what is wrong, in a sentence.
         hint: what to do about it.
@@ -49,19 +51,19 @@ def examine(repository: Repository, commit: Oid) -> Examination:
     """Look at every file of the store at ``commit``."""
     graph = _Graph()
     findings: list[Finding] = []
-    seals: list[Finding] = []
+    own: list[Finding] = []
     try:
         for change in repository.changes(None, repository.commit(commit).tree):
             found = _read(repository, change)
             if isinstance(found, Bead):
                 graph.add(found)
-                seals += _seal(found)
+                own += [*_seal(found), *_orphan(found)]
             elif found is not None:
                 findings.append(found)
     except TownError as error:
         # A tree that is missing takes everything below it along, and the walk cannot go on.
         findings.append(Finding("unreadable", str(commit), error.message, error.hint))
-    findings += [*seals, *_missing(graph), *_cycles(graph)]
+    findings += [*own, *_missing(graph), *_cycles(graph)]
     return Examination(commit, graph.there.count(1), tuple(findings))
 
 
@@ -86,6 +88,17 @@ def _seal(bead: Bead) -> Iterator[Finding]:
     if bead.seal and not bead.deleted and bead.seal != bead.digest():
         problem = "its goal or criteria were changed after they were sealed"
         yield Finding("seal", bead.id, problem, f"`bead log {bead.id}` shows by whom.")
+
+
+def _orphan(bead: Bead) -> Iterator[Finding]:
+    """That nobody will ever work on it: what it is a part of does not say so, and it stands for nothing by itself."""
+    hint = f"`bead close {bead.id} --outcome cancelled --reason WHY` ends it."
+    if bead.closed:
+        return
+    if bead.issue_type in PARTS and bead.parent is None:
+        yield Finding("orphan", bead.id, f"is a {bead.issue_type}, and a part of nothing", hint)
+    elif bead.issue_type == "merge-request" and bead.merge is None:
+        yield Finding("orphan", bead.id, "is a merge request, and does not say what to merge", hint)
 
 
 def _missing(graph: _Graph) -> Iterator[Finding]:

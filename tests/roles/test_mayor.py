@@ -308,7 +308,8 @@ def test_it_sees_main_as_it_is_committed(town: Site) -> None:
     assert look(town, "town") == "all is well"
     assert "Ada: say: Look " in look(town, "log")
     assert "begin the store" in look(town, "log", count=100)
-    assert look(town, "find", text="Look 0").endswith(": Look 0")
+    # A number may also begin an id.
+    assert any(line.endswith(": Look 0") for line in look(town, "find", text="Look 0").splitlines())
 
 
 @pytest.mark.parametrize(

@@ -411,25 +411,29 @@ class Talk:
             click.echo(f"refused {name}")
 
     def _edit(self) -> None:
-        from beads.errors import TownError
+        from beads.errors import InvalidInput, TownError
         from roles.mayor import amend, read_offer
 
         proposal = self._proposal()
         text = proposal.description
         while True:
-            edited = click.edit(text, extension=".toml")
+            try:
+                edited = click.edit(text, extension=".toml")
+            except click.ClickException as error:
+                hint = "Name an editor that works in $VISUAL or $EDITOR."
+                raise InvalidInput(error.format_message(), hint) from error
             if edited is None or edited == proposal.description:
                 click.echo("nothing changed")
                 return
             text = edited
             try:
                 read_offer(self.site, proposal, text, self.session.actor)
+                amend(self.site, proposal.id, text, self.session.actor)
                 break
             except TownError as error:
                 click.echo(f"{error.message}\n{error.hint}".strip(), err=True)
                 if not click.confirm("Edit it again?", default=True):
                     return
-        amend(self.site, proposal.id, text, self.session.actor)
         self.show()
 
     def _change(self, bead_id: str, what: str, operation: Callable[[], Operation]) -> None:

@@ -68,9 +68,25 @@ def mayor(
             raise InvalidInput("a plan from a file is no part of a conversation", "Give either --plan or a request.")
         _from_file(session, what, given(variables, name, criteria, run), yes, bool(trying))
         return
+    _check_request(request, text, last, within)
     if variables or name or criteria or run:
         raise InvalidInput("--var, --name, --criterion and --run are for --plan", "Name a formula with --plan.")
     _talk(session, text, last, within, yes, trying is not False)
+
+
+def _check_request(request: tuple[str, ...], text: str, last: bool, within: str | None) -> None:
+    """Refuse what would be taken for something else than what was meant."""
+    from beads.errors import InvalidInput
+    from cli.talk import COMMANDS
+
+    if request and not text:
+        raise InvalidInput("nothing is said", "Say what you want done, or leave it out to go on with what was said.")
+    if last and within:
+        raise InvalidInput("--continue and --in name two conversations", "Give one of them.")
+    word = text.split(None, 1)[0] if text else ""
+    if word in COMMANDS:
+        hint = f'`echo "{word} …" | town mayor` does it; `town approve`, `town reject` and `town answer` say yes or no.'
+        raise InvalidInput(f"{word} is a command at the prompt, and no request", hint)
 
 
 def _from_file(session: Session, what: str, said: Given, yes: bool, trying: bool) -> None:
@@ -103,7 +119,7 @@ def _from_file(session: Session, what: str, said: Given, yes: bool, trying: bool
 def _need_terminal(session: Session) -> None:
     from beads.errors import InvalidInput
 
-    if session.json or not sys.stdin.isatty():
+    if session.json or not _person_here():
         raise InvalidInput("nobody is here to accept the plan", "Add --yes to accept it.")
 
 
@@ -129,6 +145,7 @@ def as_json(proposal: Proposal) -> dict[str, Any]:
 
 
 def _talk(session: Session, text: str, last: bool, within: str | None, yes: bool, trying: bool) -> None:
+    from beads.errors import NotFound
     from cli.config import open_site
     from cli.talk import Talk
     from roles import conversation
@@ -140,6 +157,9 @@ def _talk(session: Session, text: str, last: bool, within: str | None, yes: bool
             talk.conversation = conversation.thread(snapshot, within).id
         elif last or not text:
             found = conversation.latest(snapshot, session.actor)
+            if last and found is None:
+                hint = "Begin one without --continue, or name somebody else's with --in."
+                raise NotFound(f"no conversation of {session.actor} goes on", hint)
             talk.conversation = found.id if found else None
         talk.seen()
         if text:
@@ -148,12 +168,17 @@ def _talk(session: Session, text: str, last: bool, within: str | None, yes: bool
             talk.go_on()
         if yes:
             talk.accept(unseen=True)
-    if sys.stdin.isatty() and sys.stdout.isatty() and not (session.json or yes):
+    if _person_here() and sys.stdout.isatty() and not (session.json or yes):
         _at_terminal(talk)
     elif text or yes or session.json:
         talk.finish()
     else:
         _line_by_line(talk)
+
+
+def _person_here() -> bool:
+    """Whether somebody types at a terminal; there is no standard input at all where that was closed."""
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def _waits(talk: Talk) -> bool:
@@ -172,7 +197,8 @@ def _at_terminal(talk: Talk) -> None:
 def _line_by_line(talk: Talk) -> None:
     """A script talks: each line of standard input is said, and answered before the next one is read."""
     talk.show()
-    _each(talk, (line.decode(errors="replace").rstrip("\n") for line in sys.stdin.buffer))
+    lines = sys.stdin.buffer if sys.stdin is not None else ()
+    _each(talk, (line.decode(errors="replace").rstrip("\n") for line in lines))
     talk.finish()
 
 
@@ -187,8 +213,10 @@ def _each(talk: Talk, texts: Iterable[str]) -> None:
                 if not talk.hear(text):
                     return
         except TownError as error:
-            if not sys.stdin.isatty():
+            if not _person_here():
                 raise
             click.echo(f"{error.message}\n{error.hint}".strip(), err=True)
         except KeyboardInterrupt:
+            if not _person_here():
+                raise
             click.echo("Stopped. What you said is kept; say anything to go on.", err=True)

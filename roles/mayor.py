@@ -36,6 +36,9 @@ from roles.settings import Settings
 from roles.site import Site
 from roles.study import dossier
 
+SAID_MAX = 100_000
+"""Characters of one message of a person; more than a model is shown of it, and no larger than a bead may be."""
+
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*-[A-Za-z0-9_.-]*[A-Za-z0-9_]")
 _ABOUT_MAX = 5
 
@@ -50,12 +53,15 @@ def hear(store: Store, actor: str, text: str, within: str | None = None) -> str:
         within: the conversation; None begins one, or finds the one that began so and goes on.
 
     Raises:
-        InvalidInput: nothing is said.
+        InvalidInput: nothing is said, or too much.
         NotFound: there is no such conversation.
         Refused: it is over.
     """
     if not text.strip():
         raise InvalidInput("nothing is said", "Say what you want done.")
+    if len(text) > SAID_MAX:
+        hint = "Commit it as a file on main, and name that."
+        raise InvalidInput(f"{len(text)} characters are said at once, and the most is {SAID_MAX}", hint)
     name = [within or ""]
 
     def decide(snapshot: Snapshot) -> Sequence[Operation]:

@@ -1,0 +1,131 @@
+"""``town mayor`` where something is missing, empty, too much, or interrupted."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from beads import Bead
+from tests.cli.test_town_mayor import AGENT, as_json, at_terminal, molecules, say
+from tests.towns import SETTINGS, TOWN, assert_nothing_left, make_town, snapshot, until
+
+# Says that it has begun, by a file in its work tree, and then never ends.
+SLOW = "import pathlib, signal\npathlib.Path('begun').touch()\nsignal.pause()\n"
+
+
+def make(path: Path, agent: str) -> Path:
+    (path / "agent.py").write_text(agent)
+    command = json.dumps([sys.executable, str(path / "agent.py")])
+    return make_town(path, f'{SETTINGS}[mayor]\nagent = "it"\n[agents.it]\nruntime = "plain"\ncommand = {command}\n')
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    return make(tmp_path, AGENT)
+
+
+def messages(repository: Path) -> list[Bead]:
+    return [bead for bead in snapshot(repository) if bead.issue_type == "message"]
+
+
+@pytest.mark.parametrize(
+    "args, code, words",
+    [
+        ([""], 2, "nothing is said"),
+        (["  ", "\n"], 2, "nothing is said"),
+        (["--continue"], 3, "no conversation of "),
+        (["--continue", "add beta"], 3, "no conversation of "),
+        (["--continue", "--in", "bt-x", "add beta"], 2, "two conversations"),
+        (["/accept"], 2, "/accept is a command at the prompt"),
+        (["x" * 100_001], 2, "100001 characters are said at once"),
+    ],
+)
+def test_what_cannot_be_meant_is_not_said(repository: Path, args: list[str], code: int, words: str) -> None:
+    before = snapshot(repository).commit
+    assert words in say(repository, *args, code=code)
+    assert snapshot(repository).commit == before
+
+
+@pytest.mark.parametrize("text", ["/usr/lib is missing", "-x", "--yes"])
+def test_what_begins_with_a_sign_is_a_request_all_the_same(repository: Path, text: str) -> None:
+    assert say(repository, "--", text) == f"mayor: You said: {text}\n\n"
+
+
+def test_bytes_that_are_no_text_are_said_as_far_as_they_are(repository: Path) -> None:
+    done = subprocess.run([*TOWN, "mayor", b"caf\xe9"], cwd=repository, capture_output=True, stdin=subprocess.DEVNULL)
+    assert (done.returncode, done.stdout) == (0, b"mayor: You said: caf?\n\n"), done.stderr
+
+
+@pytest.mark.parametrize("args", [["hello"], [], ["--plan", "p.toml"]])
+def test_without_standard_input_it_does_what_it_can(repository: Path, args: list[str]) -> None:
+    (repository / "p.toml").write_text(
+        'plan = "p"\n[[molecules]]\nid = "a"\ntitle = "A"\ngoal = "a"\nrun = "true"\ncriteria = [{ run = "true" }]\n'
+    )
+    line = ["sh", "-c", 'exec "$@" <&-', "sh", *TOWN, "mayor", *args]
+    done = subprocess.run(line, cwd=repository, capture_output=True, text=True)
+    assert done.returncode == (2 if "--plan" in args else 0), done.stderr
+    assert ("nobody is here to accept" in done.stderr) == ("--plan" in args)
+    assert ("You said: hello" in done.stdout) == ("hello" in args)
+
+
+@pytest.mark.parametrize("editor", ["false", "nowhere-to-be-found"])
+def test_an_editor_that_does_not_work_ends_nothing(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, editor: str
+) -> None:
+    monkeypatch.setenv("VISUAL", editor)
+    proposal = as_json(repository, "add beta", code=7)["proposal"]["id"]
+    assert "Name an editor that works in $VISUAL or $EDITOR" in say(repository, stdin="/edit\n", code=2)
+    with at_terminal(repository, "mayor") as terminal:
+        terminal.until("waits for your yes")
+        terminal.until("mayor>")
+        terminal.type("/edit\r")
+        terminal.until("Name an editor that works")
+        terminal.until("mayor>")
+        terminal.type("\x04")
+    assert not snapshot(repository).need(proposal).closed
+
+
+@pytest.mark.parametrize("by_lines", [False, True])
+def test_interrupted_in_a_script_it_ends_and_leaves_nothing(tmp_path: Path, by_lines: bool) -> None:
+    repository = make(tmp_path, SLOW)
+    args = ["mayor"] if by_lines else ["mayor", "one"]
+    process = subprocess.Popen(
+        [*TOWN, *args],
+        cwd=repository,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stdin is not None
+    process.stdin.write("one\ntwo\n")
+    process.stdin.flush()
+    until(lambda: any(tmp_path.rglob("_rehearsal-*/begun")))
+    process.send_signal(signal.SIGINT)
+    _, complaints = process.communicate(timeout=60)
+    assert process.returncode == 130, complaints
+    assert complaints.strip() == "error: interrupted"
+    assert [message.description for message in messages(repository)] == ["one"]
+    assert_nothing_left(repository)
+    assert list(tmp_path.rglob("_rehearsal-*")) == []
+
+
+def test_interrupted_at_a_terminal_it_goes_on(tmp_path: Path) -> None:
+    repository = make(tmp_path, SLOW)
+    with at_terminal(repository, "mayor") as terminal:
+        terminal.until("mayor>")
+        terminal.type("one\r")
+        until(lambda: any(tmp_path.rglob("_rehearsal-*/begun")))
+        terminal.type("\x03")
+        terminal.until("Stopped. What you said is kept")
+        terminal.until("mayor>")
+        terminal.type("\x04")
+    assert [message.status for message in messages(repository)] == ["open"]
+    assert molecules(repository) == []
+    assert_nothing_left(repository)

@@ -77,7 +77,7 @@ def import_(session: Session, file: str, origin: str, dry_run: bool) -> None:
         found.append(_compare(session, session.store.snapshot(), said(session.store.snapshot())))
     else:
         name = "standard input" if file == "-" else Path(file).name
-        session.store.commit(session.actor, decide, f"import from {name}")
+        session.commit(decide, f"import from {name}")
     _report(session, found[-1], dry_run)
 
 

@@ -99,25 +99,30 @@ class Session:
 
         return milliseconds(self.clock.now())
 
-    def commit(self, operations: Sequence[Operation] | Decision) -> Written:
+    def commit(self, operations: Sequence[Operation] | Decision, reason: str = "") -> Written:
         """Publish operations as one transaction of :attr:`actor`.
 
-        What an agent was handed as a secret is taken out of what it says here.
+        What an agent was handed as a secret is taken out of what it says here, and it has no word in conversations.
+
+        Raises:
+            Refused: a worker's process would speak for a person, or for the Mayor.
         """
         from refinery.redaction import HANDED
 
         names = self.environ.get(HANDED, "").split()
-        if not names:
-            return self.store.commit(self.actor, operations)
+        if not names and not started_by():
+            return self.store.commit(self.actor, operations, reason)
         from refinery.sandbox import secrets
 
         hidden = secrets(self.environ, names)
 
         def decide(snapshot: Snapshot) -> list[Operation]:
             decided = operations(snapshot) if callable(operations) else operations
+            if any(_is_speech(snapshot, each) for each in decided):
+                only_a_person("change what is said to the Mayor, and by it")
             return [type(each).model_validate_json(hidden.text(each.model_dump_json())) for each in decided]
 
-        return self.store.commit(self.actor, decide)
+        return self.store.commit(self.actor, decide, reason)
 
     def find(self, snapshot: Snapshot, bead_id: str) -> Bead:
         """The bead of that id; a mistyped one is met with the id that is nearest to it.
@@ -270,12 +275,32 @@ def only_a_person(what: str) -> None:
     Raises:
         Refused: this is such a process.
     """
-    from beads.errors import Refused
+    worker = started_by()
+    if worker:
+        from beads.errors import Refused
+
+        raise Refused(f"only a person can {what}, and this was started by {worker}", "Run it in a shell of your own.")
+
+
+def started_by() -> str:
+    """The worker of the town that has started this process; empty when a person has."""
     from refinery.strays import MARKER
 
-    worker = os.environ.get(MARKER, "").rpartition("/")[2]
-    if worker:
-        raise Refused(f"only a person can {what}, and this was started by {worker}", "Run it in a shell of your own.")
+    return os.environ.get(MARKER, "").rpartition("/")[2]
+
+
+def _is_speech(snapshot: Snapshot, operation: Operation) -> bool:
+    """Whether an operation makes or changes a conversation, or something that is said in one."""
+    from beads.ops import Create, Import, Intend, Land, Restore
+    from beads.speech import SPEECH
+
+    if isinstance(operation, Create | Import):
+        return operation.bead.issue_type in SPEECH
+    if isinstance(operation, Intend | Land):
+        return False
+    touched = [each.after.id for each in operation.beads] if isinstance(operation, Restore) else [operation.id]
+    found = (snapshot.get(bead_id) for bead_id in touched if bead_id)
+    return any(bead is not None and bead.issue_type in SPEECH for bead in found)
 
 
 def _gone(store: Store, snapshot: Snapshot, bead: Bead) -> NotFound:

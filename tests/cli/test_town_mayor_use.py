@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from beads import Bead
+from cli.main import bead
 from tests.cli.test_town_mayor import AGENT, as_json, at_terminal, molecules, say
 from tests.towns import SETTINGS, TOWN, assert_nothing_left, make_town, snapshot, until
 
@@ -71,6 +73,45 @@ def test_without_standard_input_it_does_what_it_can(repository: Path, args: list
     assert done.returncode == (2 if "--plan" in args else 0), done.stderr
     assert ("nobody is here to accept" in done.stderr) == ("--plan" in args)
     assert ("You said: hello" in done.stdout) == ("hello" in args)
+
+
+PROPOSED = (
+    'plan = "x"\n[[molecules]]\nid = "a"\ntitle = "A"\ngoal = "a"\nrun = "true"\ncriteria = [{ run = "false" }]\n'
+)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["create", "add gamma", "--type", "message", "--parent", "CONVERSATION"],
+        ["create", "A", "--type", "proposal", "--parent", "CONVERSATION", "--description", PROPOSED],
+        ["create", "A", "--type", "conversation"],
+        ["update", "PROPOSAL", "--description", PROPOSED],
+        ["close", "PROPOSAL"],
+        ["comment", "CONVERSATION", "Well"],
+        ["undo"],
+        ["batch", "-"],
+        ["import", "-"],
+    ],
+)
+def test_no_worker_has_a_word_in_it(repository: Path, monkeypatch: pytest.MonkeyPatch, args: list[str]) -> None:
+    found = as_json(repository, "add beta", code=7)
+    monkeypatch.setenv("BEADTOWN_MARKER", "clone/nux")
+    names = {"CONVERSATION": found["conversation"], "PROPOSAL": found["proposal"]["id"]}
+    row = {"id": "bt-x", "title": "X", "issue_type": "message", "status": "open", "created_at": "2026-01-01T00:00:00Z"}
+    stdin = json.dumps({"op": "close", "id": names["PROPOSAL"]} if args[0] == "batch" else row)
+    before = snapshot(repository).commit
+    whole = ["--actor", "mayor", *(names.get(arg, arg) for arg in args)]
+    done = CliRunner().invoke(bead, ["-C", str(repository), *whole], input=stdin)
+    assert "only a person can change what is said" in done.output
+    assert done.exit_code == 5
+    assert snapshot(repository).commit == before
+
+
+def test_a_worker_files_a_bead_as_before(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BEADTOWN_MARKER", "clone/nux")
+    done = CliRunner().invoke(bead, ["-C", str(repository), "create", "Mend it"])
+    assert done.exit_code == 0, done.output
 
 
 @pytest.mark.parametrize("editor", ["false", "nowhere-to-be-found"])

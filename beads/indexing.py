@@ -320,6 +320,8 @@ def make(connection: sqlite3.Connection, repository: Repository, commit: Oid) ->
         _keep(connection, trees)
         trees.clear()
         count += len(batch)
+        # Beads lie all over the packs, which would be in memory as a whole in the end.
+        repository.objects.unmap()
         repository.tell(f"making the index: {count:,} beads")
     # To sort what is there takes less than to put each into its place in turn. A script first ends the transaction.
     connection.executescript(f"{INDEXES} BEGIN")

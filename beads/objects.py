@@ -137,6 +137,11 @@ class Objects:
             self._packs.pop(name).close()
         return sorted(there - self._packs.keys())
 
+    def unmap(self) -> None:
+        """Give back the memory that packs are mapped to; those that are needed again are opened again."""
+        _close(self._packs)
+        self._packs.clear()
+
     def _in_pack(self, name: str, sha: bytes) -> tuple[int, bytes] | None:
         pack = self._packs.get(name)
         try:

@@ -511,6 +511,16 @@ def test_who_waits_for_it_is_told_how_far_it_is(store: Store) -> None:
     assert told[-1] == ""
 
 
+def test_who_makes_it_does_not_keep_all_packs_in_memory(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indexing, "_BATCH", 1)
+    other = Store.open(store.repository.common)
+    mapped = list[int]()
+    other.repository.tell = lambda _: mapped.append(len(other.repository.objects._packs))
+    store._index.discard()
+    assert list(other.snapshot()) == list(store.snapshot_at(store.head()))
+    assert mapped[:3] == [0, 0, 0]
+
+
 @pytest.mark.parametrize("grows", [True, False])
 def test_another_one_that_makes_it_is_waited_for_as_long_as_it_gets_on(store: Store, grows: bool) -> None:
     clock, told, sizes = Virtual(), list[str](), list[int]()

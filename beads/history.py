@@ -78,18 +78,24 @@ def commits(repository: Repository, head: Oid) -> Iterator[Commit]:
         walk.follow(*commit.parents)
 
 
-def history_of(repository: Repository, head: Oid, bead_id: str) -> Iterator[Entry]:
+def history_of(repository: Repository, head: Oid, bead_id: str, most: int | None = None) -> Iterator[Entry]:
     """The transactions that changed one bead, the newest first, down to those that made it.
 
     Where two histories were merged and the bead came from one side as it is, that side is followed alone, as
     ``git log`` does; where it was merged itself, the merge is told too, with what neither side had.
+
+    Args:
+        repository: the store's.
+        head: where to begin.
+        bead_id: which bead.
+        most: how many transactions are looked at, of any bead; None for all of them.
 
     Raises:
         NotFound: at ``head`` there is no such bead.
     """
     path, find = path_of(bead_id), _finder(repository)
     walk = _Walk(repository, head)
-    for commit in walk:
+    for commit in islice(walk, most):
         here = find(commit.tree, path)
         if here is None and commit.oid == head:
             raise NotFound(f"there is no bead {bead_id!r}", "`bead list --all` shows what there is.")

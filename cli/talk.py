@@ -214,13 +214,14 @@ class Talk:
 
     def _show_offer(self, part: Bead) -> None:
         from beads.errors import TownError
+        from cli.render import printable
         from roles.mayor import offer
 
         try:
             self._offer = offer(self.site, part.id, self.session.actor)
             self._show_what(self._offer)
         except TownError as error:
-            click.echo(f"{part.id} cannot be done as things are: {error.message}\n")
+            click.echo(printable(f"{part.id} cannot be done as things are: {error.message}\n"))
 
     def _show_what(self, wanted: Offer) -> None:
         from cli.render import printable
@@ -230,12 +231,13 @@ class Talk:
 
         click.echo(f"{wanted.bead.id} waits for your yes:")
         if wanted.plan is not None:
-            click.echo(render(wanted.plan))
+            click.echo(printable(render(wanted.plan)))
             new = wanted.plan.plan.model_copy(update={"molecules": tuple(item.wanted for item in wanted.plan.new)})
             if new.molecules:
-                click.echo(estimate(new, self.site.settings, self.site.store.snapshot()).in_words())
+                click.echo(printable(estimate(new, self.site.settings, self.site.store.snapshot()).in_words()))
         elif wanted.changes is not None:
-            click.echo("\n".join(f"- {printable(line)}" for line in changes_in_words(wanted.changes)))
+            said = changes_in_words(wanted.changes, self.site.store.snapshot())
+            click.echo(printable("\n".join(f"- {line}" for line in said)))
 
     def seen(self) -> None:
         """What has been said before is known; what is open waits for somebody, and is shown again."""
@@ -384,6 +386,7 @@ class Talk:
             unseen: whether nobody has looked at it. Then a plan with criteria that prove nothing, or cannot be run,
                 is left for somebody who does.
         """
+        from cli.render import printable
         from roles.mayor import offer, take
 
         found = self.thread()
@@ -393,8 +396,9 @@ class Talk:
         if wanted is None or wanted.bead.id != name:
             wanted = offer(self.site, name, self.session.actor)
         # Else it is what was shown: it is not accepted if it would do more by now.
-        if unseen and wanted.plan is not None and self._try(wanted.plan.plan)[0]:
-            # What was found is in what was said about it.
+        if unseen and wanted.plan is not None and (problem := self._try(wanted.plan.plan)[0]):
+            # It may have been found just now: somebody has edited the plan, or main has moved.
+            click.echo(printable(f"{name} is not accepted unseen:\n{problem}"), err=True)
             return
         commit = take(self.site, wanted, self.session.actor)
         self.show()
@@ -412,6 +416,7 @@ class Talk:
 
     def _edit(self) -> None:
         from beads.errors import InvalidInput, TownError
+        from cli.render import printable
         from roles.mayor import amend, read_offer
 
         proposal = self._proposal()
@@ -431,13 +436,14 @@ class Talk:
                 amend(self.site, proposal.id, text, self.session.actor)
                 break
             except TownError as error:
-                click.echo(f"{error.message}\n{error.hint}".strip(), err=True)
+                click.echo(printable(f"{error.message}\n{error.hint}".strip()), err=True)
                 if not click.confirm("Edit it again?", default=True):
                     return
         self.show()
 
     def _change(self, bead_id: str, what: str, operation: Callable[[], Operation]) -> None:
         """Change something planned as its person says, and let the conversation know."""
+        from cli.render import printable
         from roles import conversation
 
         def decide(snapshot: Snapshot) -> list[Operation]:
@@ -450,7 +456,7 @@ class Talk:
 
         written = self.site.store.commit(self.session.actor, decide)
         self.mark_shown()
-        click.echo(f"{bead_id}: {what}")
+        click.echo(printable(f"{bead_id}: {what}"))
         self._say_commit(written.snapshot.commit)
 
     def _begin_anew(self) -> None:

@@ -204,6 +204,7 @@ def _line_by_line(talk: Talk) -> None:
 
 def _each(talk: Talk, texts: Iterable[str]) -> None:
     from beads.errors import TownError
+    from cli.render import printable
 
     for text in texts:
         if not text.strip():
@@ -215,7 +216,7 @@ def _each(talk: Talk, texts: Iterable[str]) -> None:
         except TownError as error:
             if not _person_here():
                 raise
-            click.echo(f"{error.message}\n{error.hint}".strip(), err=True)
+            click.echo(printable(f"{error.message}\n{error.hint}".strip()), err=True)
         except KeyboardInterrupt:
             if not _person_here():
                 raise

@@ -7,6 +7,7 @@ says is checked here, by the same code that checks a person's plan file.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,7 +32,7 @@ from roles.events import Event
 from roles.prompts import mayor as words
 from roles.prompts.mayor import Said
 from roles.proposal import Proposal, accept, counted, propose_plan
-from roles.reply import Changes, Reply, changes_text, is_plan, plan_text, read_changes
+from roles.reply import Change, Changes, Reply, changes_text, is_plan, plan_text, read_changes
 from roles.settings import Settings
 from roles.site import Site
 from roles.study import dossier
@@ -39,8 +40,10 @@ from roles.study import dossier
 SAID_MAX = 100_000
 """Characters of one message of a person; more than a model is shown of it, and no larger than a bead may be."""
 
-_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*-[A-Za-z0-9_.-]*[A-Za-z0-9_]")
+# One class of characters and nothing after it, so that no text makes it look twice at the same place.
+_WORD = re.compile(r"[A-Za-z0-9_.-]+")
 _ABOUT_MAX = 5
+_NAMES_MAX = 1000
 
 
 def hear(store: Store, actor: str, text: str, within: str | None = None) -> str:
@@ -258,7 +261,11 @@ def check_changes(view: graph.View, wanted: Changes) -> None:
     Raises:
         NotFound: there is no such bead.
         Refused: nothing can be changed about it.
+        InvalidInput: there are two changes to one bead.
     """
+    twice = next((c.id for n, c in enumerate(wanted.changes) if c.id in [d.id for d in wanted.changes[:n]]), None)
+    if twice is not None:
+        raise InvalidInput(f"there are two changes to {twice}", "Say one of them.")
     for change in wanted.changes:
         bead = view.get(change.id)
         if bead is None or bead.deleted:
@@ -330,7 +337,7 @@ def take(site: Site, wanted: Offer, actor: str) -> str:
     def settled(snapshot: Snapshot) -> list[Operation]:
         bead = snapshot.need(wanted.bead.id)
         found = thread(snapshot, bead.parent or "")
-        return conversation.settle(found, snapshot.prefix, actor, bead, _accepted(wanted), site.clock.now())
+        return conversation.settle(found, snapshot.prefix, actor, bead, _accepted(wanted, snapshot), site.clock.now())
 
     if wanted.plan is not None:
         written = accept(wanted.plan, site.store, actor, settled)
@@ -350,23 +357,26 @@ def _changing(snapshot: Snapshot, wanted: Offer) -> list[Operation]:
     ]
 
 
-def _accepted(wanted: Offer) -> str:
+def _accepted(wanted: Offer, view: graph.View) -> str:
     """What is said in the conversation: what was made or changed, by its ids."""
     if wanted.plan is not None:
         made = [f"{item.molecule.id} {item.wanted.title}" for item in wanted.plan.items]
         return "\n".join(["Accepted. In the store now:", *(f"- {line}" for line in made)])
     assert wanted.changes is not None
-    return "\n".join(["Accepted:", *(f"- {line}" for line in changes_in_words(wanted.changes))])
+    return "\n".join(["Accepted:", *(f"- {line}" for line in changes_in_words(wanted.changes, view))])
 
 
-def changes_in_words(wanted: Changes) -> list[str]:
-    """A line for each change."""
-    return [
-        f"{change.id}: priority {change.priority}: {change.reason}"
-        if change.do == "priority"
-        else f"{change.id}: cancelled: {change.reason}"
-        for change in wanted.changes
-    ]
+def changes_in_words(wanted: Changes, view: graph.View) -> list[str]:
+    """A line for each change: of what, from what, and who works on what would be cancelled."""
+    return [_change_in_words(change, view.get(change.id)) for change in wanted.changes]
+
+
+def _change_in_words(change: Change, bead: Bead | None) -> str:
+    about = f"{change.id} {bead.title if bead else ''}".rstrip()
+    if change.do == "priority":
+        return f"{about}: priority {change.priority}{f' instead of {bead.priority}' if bead else ''}: {change.reason}"
+    held = f", which {bead.lease.worker} works on" if bead and bead.lease else ""
+    return f"{about}{held}: cancelled: {change.reason}"
 
 
 def decline(site: Site, bead_id: str, actor: str, reason: str) -> None:
@@ -439,11 +449,11 @@ def _speaker(part: Bead) -> str:
 
 def _about(snapshot: Snapshot, texts: Sequence[str]) -> list[str]:
     """The beads that are spoken of, as far as they are work."""
-    named = dict.fromkeys(name for text in texts for name in _ID.findall(text))
-    found = [bead for name in named if (bead := snapshot.get(name)) is not None]
-    return [bead.id for bead in found if bead.issue_type not in graph.UNLISTED or bead.issue_type in graph.PARTS][
-        :_ABOUT_MAX
-    ]
+    words = (word.strip(".-") for text in texts for word in _WORD.findall(text))
+    named = dict.fromkeys(word for word in words if "-" in word)
+    found = (bead for name in itertools.islice(named, _NAMES_MAX) if (bead := snapshot.get(name)) is not None)
+    work = (b.id for b in found if b.issue_type not in graph.UNLISTED or b.issue_type in graph.PARTS)
+    return list(itertools.islice(work, _ABOUT_MAX))
 
 
 def _attempt(site: Site, took: Took, started: datetime) -> Attempt:

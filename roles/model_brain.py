@@ -22,7 +22,7 @@ from roles.builtin.trajectory import Trajectory
 from roles.builtin.wire import Named, Request
 from roles.events import Ended, Event
 from roles.llm import LiteTalker
-from roles.prompts import cut
+from roles.prompts import QUOTE, cut
 from roles.prompts import mayor as words
 from roles.reply import Reply
 from roles.runtimes.builtin import models_of
@@ -130,7 +130,8 @@ class Desk:
     def opening(self, prompt: str, most: int) -> str:
         """The question."""
         # Two thirds of the window, at about three characters a token, so that there is room to look around.
-        return cut(prompt, 2 * most)
+        # What follows the cut may be the middle of a quoted line: as a line of its own it would be one of ours.
+        return cut(prompt, 2 * most, QUOTE)
 
     def described(self) -> list[Entry]:
         """The tools, as a model is told of them."""

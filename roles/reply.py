@@ -21,6 +21,9 @@ STEPS_MAX = 20
 QUESTIONS_MAX = 5
 CHANGES_MAX = 50
 
+TOUCHES_MAX = 24_000
+"""Characters of all paths and patterns of a plan together, and twenty for each: all are compared with each other."""
+
 Line = Annotated[str, StringConstraints(max_length=500)]
 Text = Annotated[str, StringConstraints(max_length=20_000)]
 Id = Annotated[str, StringConstraints(max_length=128)]
@@ -77,6 +80,12 @@ class Sketch(Fact):
     title: Line = ""
     description: Text = ""
     molecules: tuple[SketchedMolecule, ...] = Field(min_length=1, max_length=MOLECULES_MAX)
+
+    @model_validator(mode="after")
+    def _can_be_compared(self) -> Self:
+        if sum(len(path) + 20 for molecule in self.molecules for path in molecule.touches) > TOUCHES_MAX:
+            raise ValueError("'touches' are too many to be compared with each other: name directories")
+        return self
 
 
 class Change(Fact):

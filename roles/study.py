@@ -31,7 +31,10 @@ BLOB_MAX = 4 << 20
 """Bytes of a file that is looked into; nobody plans by larger ones."""
 
 SEARCH_SECONDS = 10.0
-"""How long a search may take: some expressions take for ever."""
+"""How long a search, or a look at the history, may take: some expressions take for ever."""
+
+LOG_MAX = 20_000
+"""How many transactions are looked at for those that changed one bead."""
 
 _COMMITS_MAX = 100
 _TAIL = 1500
@@ -79,7 +82,7 @@ class Show(Fact):
 class Log(Fact):
     """Show the newest transactions of the store: who did what, and when."""
 
-    id: str = Field("", description="Only what changed this bead.")
+    id: str = Field("", description=f"Only what changed this bead, of the newest {LOG_MAX}.")
     count: int = Field(30, ge=1, le=_COMMITS_MAX)
 
 
@@ -187,13 +190,14 @@ class Study:
         form = "--format=%h %as %an: %s"
         only = ("--", f":(literal){_path(wish.path)}") if wish.path else ()
         args = ("log", "--no-color", "--no-show-signature", "--stat=100", "--stat-count=10", form)
-        return self.git.line(*args, f"-n{wish.count}", self.commit, *only).splitlines() or ["There is none."]
+        said = self.git.run(*args, f"-n{wish.count}", self.commit, *only, timeout=SEARCH_SECONDS)
+        return said.out.splitlines() or ["There is none."]
 
     def _log(self, wish: Log) -> list[str]:
         head = self.store.snapshot()
         repository = self.store.repository
         entries = (
-            history_of(repository, head.commit, head.need(wish.id).id)
+            history_of(repository, head.commit, head.need(wish.id).id, LOG_MAX)
             if wish.id
             else transactions(repository, head.commit)
         )

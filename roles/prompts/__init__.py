@@ -20,7 +20,9 @@ PATHS_MAX = 20
 WORDS_MAX = 600
 """Characters of an agent's last words about an earlier step."""
 
-_QUOTE = "> "
+QUOTE = "> "
+"""What each line begins with that is somebody else's."""
+
 _BESIDES = 1200
 """Characters kept free for the titles, the rules, and for saying what was cut."""
 
@@ -54,7 +56,7 @@ def in_sections(sections: Sequence[tuple[str, str]]) -> str:
     return "\n\n".join(f"# {title}\n{text.strip()}" for title, text in sections if text.strip()) + "\n"
 
 
-def quoted(text: str, prefix: str = _QUOTE) -> str:
+def quoted(text: str, prefix: str = QUOTE) -> str:
     """Text of somebody else, so that no line of it can be taken for one of ours."""
     # Every kind of line end, not only the line feed, starts what a reader may see as a line.
     return "\n".join(f"{prefix}{line}" for line in text.strip().splitlines())
@@ -86,9 +88,9 @@ def _everything(task: Task) -> list[_Section]:
         _Section("Your step", task.step, 0.15),
         _Section("Done means", "\n".join(f"- {criterion}" for criterion in task.criteria), 0.15),
         _Section(_PERSON, _said(task), 0.05),
-        _Section("Already done in this branch", "\n".join(map(_earlier, task.earlier)), 0.1, f"  {_QUOTE}"),
-        _Section(_failing(task), quoted(task.feedback), 0.2, _QUOTE),
-        _Section(_HANDOFF, _handoff(task), 0.1, _QUOTE),
+        _Section("Already done in this branch", "\n".join(map(_earlier, task.earlier)), 0.1, f"  {QUOTE}"),
+        _Section(_failing(task), quoted(task.feedback), 0.2, QUOTE),
+        _Section(_HANDOFF, _handoff(task), 0.1, QUOTE),
     ]
 
 
@@ -96,7 +98,7 @@ def _news(task: Task) -> list[_Section]:
     return [
         _Section("Go on", _GO_ON, 0.2),
         _Section(_PERSON, _said(task), 0.1),
-        _Section(_failing(task), quoted(task.feedback), 0.7, _QUOTE),
+        _Section(_failing(task), quoted(task.feedback), 0.7, QUOTE),
     ]
 
 
@@ -122,7 +124,7 @@ def _earlier(step: Earlier) -> str:
     """What was done in a step before this one, in a few lines."""
     changed = _named(step.changed)
     lines = [f"- {step.title}", *([f"  changed: {changed}"] if changed else [])]
-    return "\n".join([*lines, *filter(None, [quoted(cut(step.words.strip(), WORDS_MAX), f"  {_QUOTE}")])])
+    return "\n".join([*lines, *filter(None, [quoted(cut(step.words.strip(), WORDS_MAX), f"  {QUOTE}")])])
 
 
 def _said(task: Task) -> str:
@@ -133,7 +135,7 @@ def _said(task: Task) -> str:
 def _handoff(task: Task) -> str:
     """What the agent before this one said, and what it left on disk."""
     left = _named(task.left)
-    return "\n".join(filter(None, [quoted(task.handoff), f"{_QUOTE}(not committed yet: {left})" if left else ""]))
+    return "\n".join(filter(None, [quoted(task.handoff), f"{QUOTE}(not committed yet: {left})" if left else ""]))
 
 
 def _named(paths: Sequence[str]) -> str:

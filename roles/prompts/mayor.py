@@ -16,6 +16,7 @@ PROMPT_MAX = 80_000
 _TOWN_MAX = 12_000
 _TALK_MAX = 36_000
 _LAST_MAX = 24_000
+_WHO_MAX = 100
 
 OFFICE = """\
 You are the Mayor of a software repository's town. People tell you what they want; you plan it for coding agents, who \
@@ -92,7 +93,10 @@ def compose(town: str, agents: str, earlier: Sequence[Said], asked: Sequence[Sai
 
 def _talk(parts: Sequence[Said]) -> str:
     """The conversation, its oldest parts left out where it is long."""
-    told = [f"{part.who}:\n{quoted(cut(part.text.strip(), _TALK_MAX // 4))}" for part in parts]
+    # Whose name is a bead's to say, and has a line of ours to itself: it must not end it.
+    told = [
+        f"{' '.join(part.who.split())[:_WHO_MAX]}:\n{quoted(cut(part.text.strip(), _TALK_MAX // 4))}" for part in parts
+    ]
     kept: list[str] = []
     room = _TALK_MAX
     for text in reversed(told):
@@ -102,3 +106,8 @@ def _talk(parts: Sequence[Said]) -> str:
             break
         kept.append(text)
     return "\n\n".join(reversed(kept))
+
+
+def _name(who: str) -> str:
+    """Who says something: a bead says so, in a line of ours, which it must not end."""
+    return " ".join(who.split())[:_WHO_MAX]

@@ -205,7 +205,7 @@ def test_changes_are_shown_and_made(repository: Path) -> None:
     say(repository, "add beta", "--yes")
     (bead,) = molecules(repository)
     shown = say(repository, f"hurry {bead.id}", code=7)
-    assert f"- {bead.id}: priority 0: asked for" in shown
+    assert f"- {bead.id} Add beta: priority 0 instead of 2: asked for" in shown
     say(repository, "--continue", "--yes")
     assert molecules(repository)[0].priority == 0
 

@@ -390,7 +390,8 @@ class Talk:
         from roles.mayor import offer, take
 
         found = self.thread()
-        if unseen and (found is None or found.proposal is None):
+        if unseen and (found is None or found.proposal is None or found.question is not None):
+            # What is asked now may be about what was proposed before.
             return
         name, wanted = name or self._proposal().id, self._offer
         if wanted is None or wanted.bead.id != name:

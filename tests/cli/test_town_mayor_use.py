@@ -15,6 +15,7 @@ from beads import Bead
 from cli.main import bead
 from tests.cli.test_town_mayor import AGENT, as_json, at_terminal, molecules, say
 from tests.towns import SETTINGS, TOWN, assert_nothing_left, make_town, snapshot, until
+from tests.world import git
 
 # Says that it has begun, by a file in its work tree, and then never ends.
 SLOW = "import pathlib, signal\npathlib.Path('begun').touch()\nsignal.pause()\n"
@@ -170,3 +171,99 @@ def test_interrupted_at_a_terminal_it_goes_on(tmp_path: Path) -> None:
     assert [message.status for message in messages(repository)] == ["open"]
     assert molecules(repository) == []
     assert_nothing_left(repository)
+
+
+def test_yes_accepts_nothing_as_long_as_the_mayor_asks(repository: Path) -> None:
+    say(repository, "add beta", code=7)
+    assert "has a question for you" in say(repository, "--continue", "which part", "--yes", code=7)
+    assert molecules(repository) == []
+
+
+# ── Two clones ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def other(repository: Path) -> Path:
+    """A second clone, which knows what has been said so far; each goes on alone until :func:`meet`."""
+    hub = repository.parent / "hub.git"
+    git(repository.parent, "init", "--quiet", "--bare", str(hub))
+    git(repository, "remote", "add", "origin", str(hub))
+    git(repository, "push", "--quiet", "origin", "main")
+    as_json(repository, "add beta", code=7)
+    synced(repository)
+    path = repository.parent / "other"
+    git(repository.parent, "clone", "--quiet", "--branch", "main", str(hub), str(path))
+    synced(path)
+    return path
+
+
+def synced(repository: Path) -> None:
+    done = CliRunner().invoke(bead, ["-C", str(repository), "sync"])
+    assert done.exit_code == 0, done.output
+
+
+def meet(one: Path, other: Path) -> None:
+    for clone in (one, other, one):
+        synced(clone)
+    assert snapshot(one).commit == snapshot(other).commit
+
+
+def test_what_two_clones_accept_is_poured_once(repository: Path, other: Path) -> None:
+    say(repository, "--continue", "--yes", "--no-try")
+    say(other, "--continue", "--yes", "--no-try")
+    meet(repository, other)
+    (molecule,) = molecules(repository)
+    assert (molecule.title, molecule.status) == ("Add beta", "open")
+    assert [b.outcome for b in snapshot(repository) if b.issue_type == "proposal"] == ["done"]
+    assert say(other, "--continue", "--yes") == ""
+
+
+def test_what_one_clone_accepts_and_the_other_refines_waits_with_what_it_would_end(
+    repository: Path, other: Path
+) -> None:
+    say(repository, "--continue", "--yes", "--no-try")
+    say(other, "--continue", "first beta", code=7)
+    meet(repository, other)
+    shown = say(repository, "--continue", "--no-try", code=7)
+    (molecule,) = molecules(repository)
+    assert f"supersedes: {molecule.id}" in shown
+    say(repository, "--continue", "--yes", "--no-try")
+    assert sorted(b.outcome or "open" for b in molecules(repository)) == ["open", "superseded"]
+
+
+def test_what_one_clone_accepts_and_the_other_refuses_is_work(repository: Path, other: Path) -> None:
+    say(repository, "--continue", "--yes", "--no-try")
+    (proposal,) = [b.id for b in snapshot(other) if b.issue_type == "proposal"]
+    say(other, proposal, "--reason", "no", command="reject")
+    meet(repository, other)
+    assert len(molecules(other)) == 1
+    assert snapshot(other).need(proposal).closed
+    said = [b.description for b in messages(other)]
+    assert "No: no" in said
+    assert any(text.startswith("Accepted.") for text in said)
+    assert say(other, "--continue", "--yes") == ""
+
+
+def test_what_two_clones_ask_at_once_is_answered_in_both_and_nothing_waits(repository: Path, other: Path) -> None:
+    say(repository, "--continue", "hello", code=7)
+    say(other, "--continue", "which part", code=7)
+    meet(repository, other)
+    shown = say(repository, "--continue", "add gamma", code=7)
+    assert "One part, gamma." in shown
+    state = snapshot(repository)
+    waiting = [b.issue_type for b in state if not b.closed and b.issue_type in ("message", "proposal")]
+    assert waiting == ["proposal"]
+    meet(repository, other)
+    say(other, "--continue", "--yes", "--no-try")
+    assert [b.title for b in molecules(other)] == ["Add gamma"]
+
+
+def test_what_is_said_in_a_conversation_that_another_clone_ended_can_be_ended(repository: Path, other: Path) -> None:
+    say(repository, stdin="/new\n")
+    say(other, "--continue", "add gamma", code=7)
+    meet(repository, other)
+    (conversation,) = [b.id for b in snapshot(other) if b.issue_type == "conversation"]
+    assert "One part, gamma." in say(other, "--in", conversation, "--json", code=7)
+    (proposal,) = [b.id for b in snapshot(other) if b.issue_type == "proposal" and not b.closed]
+    say(other, proposal, "--reason", "no", command="reject")
+    assert [b.issue_type for b in snapshot(other) if not b.closed] == []

@@ -189,7 +189,7 @@ class Reader:
         if choice.limit is not None:
             some = list(islice(found, choice.limit))
             found = iter(some)
-            if len(some) == choice.limit:
+            if some and len(some) == choice.limit:
                 # There may be hundreds of thousands of parts, none of which stands so. Those further on are too late.
                 values |= {"last": natural(some[-1].id)}
                 those += " AND place < :last"

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from itertools import islice
 from typing import NamedTuple
 
 from beads.clock import milliseconds
-from beads.doctor import examine
+from beads.doctor import Kind, examine
 from beads.errors import LostRace, TownError
 from beads.git import Commit, Oid, Repository
 from beads.history import commits
 from beads.model import Bead, path_of, read_bead, write_bead
-from beads.store import Store, author_of, message_of
+from beads.store import Store, author_of, message_of, one_line
 
 _TRIES_MAX = 20
+_TOLD_MAX = 100
 
 _LOST = 1000
 """How many epochs may be lost with what cannot be read: so many are left out, so that none is given twice."""
@@ -68,36 +70,55 @@ def repair(store: Store, actor: str) -> tuple[Mended, ...]:
     store.sweep()
     store.forget()
     repository = store.repository
+    # That takes a look at every bead, for which nobody has to wait.
+    damaged = _damaged(repository, store.head())
     with store.turn():
         for _ in range(_TRIES_MAX):
             head = repository.commit(store.head())
             now = milliseconds(store.clock.now())
-            found = _mendings(repository, head, now)
+            found = _mendings(repository, head, damaged, now)
             if not found:
                 return ()
-            ids = sorted(_id_at(path) for path in found)
-            lines = "".join(f"{mended.where} {mended.what}\n" for _, mended in found.values())
             commit = repository.write(
                 head.tree,
                 {path: mending.data for path, mending in found.items()},
                 parents=(head.oid,),
                 author=author_of(actor),
                 when=now,
-                message=message_of(f"repair {', '.join(ids[:5])}\n\n{lines}".rstrip(), actor, ["repair"], ids),
+                message=_message(actor, found),
             )
             if repository.swap(store.ref, head.oid, commit):
                 return tuple(mending.told for mending in found.values())
     raise LostRace(f"{store.ref} moved {_TRIES_MAX} times while it was mended", "Try again.")
 
 
-def _mendings(repository: Repository, head: Commit, now: datetime) -> dict[str, _Mending]:
-    """What is to be in each file that is damaged."""
-    kinds: dict[str, str] = {}
-    for finding in examine(repository, head.oid).findings:
+def _message(actor: str, found: Mapping[str, _Mending]) -> str:
+    # A path may be anything that somebody has put into a tree.
+    ids = sorted(one_line(path.rsplit("/", 1)[-1].removesuffix(".toml")) for path in found)
+    more = f" (and {len(ids) - 1} more)" if len(ids) > 1 else ""
+    lines = [one_line(f"{mended.where} {mended.what}") for _, mended in islice(found.values(), _TOLD_MAX)]
+    return message_of("\n".join([f"repair {ids[0]}{more}", "", *lines]), actor, ["repair"], ids)
+
+
+def _damaged(repository: Repository, head: Oid) -> dict[str, Kind]:
+    """The files that are damaged, and how."""
+    found: dict[str, Kind] = {}
+    for finding in examine(repository, head).findings:
         if finding.kind == "seal":
-            kinds[path_of(finding.where)] = finding.kind
+            found[path_of(finding.where)] = finding.kind
         elif finding.kind in ("unreadable", "misplaced") and finding.where.endswith(".toml"):
-            kinds[finding.where] = finding.kind
+            found[finding.where] = finding.kind
+    return found
+
+
+def _mendings(repository: Repository, head: Commit, damaged: Mapping[str, Kind], now: datetime) -> dict[str, _Mending]:
+    """What is to be in each of these files that is still damaged."""
+    here = {path: repository.find(head.tree, path) for path in damaged}
+    kinds = {
+        path: kind
+        for path, kind in damaged.items()
+        if (oid := here[path]) is not None and _whole(repository, path, oid, sealed=False) is None
+    }
     old, whole = _last_good(repository, head.oid, kinds) if kinds else ({}, True)
     found: dict[str, _Mending] = {}
     for path, kind in kinds.items():
@@ -112,7 +133,7 @@ def _mendings(repository: Repository, head: Commit, now: datetime) -> dict[str, 
     return found
 
 
-def _last_good(repository: Repository, head: Oid, kinds: Mapping[str, str]) -> tuple[dict[str, _Old], bool]:
+def _last_good(repository: Repository, head: Oid, kinds: Mapping[str, Kind]) -> tuple[dict[str, _Old], bool]:
     """The newest version of each file that is a bead as it should be; whether all of the history was looked at."""
     found: dict[str, _Old] = {}
     seen: dict[str, Oid] = {}
@@ -169,7 +190,3 @@ def _moved(repository: Repository, head: Commit, path: str) -> Iterator[tuple[st
     own = path_of(bead.id)
     if own != path and repository.find(head.tree, own) is None:
         yield own, _Mending(write_bead(bead), Mended(bead.id, f"is where it belongs, and no longer in {path}"))
-
-
-def _id_at(path: str) -> str:
-    return path.rsplit("/", 1)[-1].removesuffix(".toml")

@@ -185,7 +185,7 @@ def test_a_choice_is_what_all_its_conditions_hold_for(
     st.sampled_from(get_args(graph.Kind)),
     st.sampled_from(["", "alpha"]),
     _moments,
-    st.sampled_from([None, 1, 2, 3]),
+    st.sampled_from([None, 0, 1, 2, 3]),
 )
 def test_a_choice_of_a_state_leaves_out_none_that_stands_so(
     transactions: list[dict[str, Any]], kind: str, text: str, now: datetime, limit: int | None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -120,6 +121,39 @@ def test_what_never_was_a_bead_is_taken_out_and_one_that_was_moved_goes_home(sto
     assert {found.id for found in store.snapshot()} == {"bt-held", "bt-plain", "bt-sealed"}
     # What was there is still in the history.
     assert git(store.repository.common, "show", f"{store.ref}~:{path_of('bt-never')}") == "no bead"
+
+
+def test_a_name_that_somebody_gave_a_file_cannot_pass_for_a_trailer(store: Store) -> None:
+    damage(store, {"beads/00/00/x\n\nActor: eve\nOperation: claim.toml": b"no bead\n", "beads/\udcff.toml": b""})
+    assert len(repair(store, "ada")) == 2
+    said = next(transactions(store.repository, store.head()))
+    assert (said.actor, said.operations) == ("ada", ("repair",))
+    sound(store)
+
+
+class Late(Store):
+    """One that has to wait for its second turn, while a bead is mended."""
+
+    turns = 0
+    mended: Mapping[str, bytes] = {}
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        self.turns += 1
+        if self.turns == 2:
+            damage(self, self.mended)
+        with super().turn():
+            yield
+
+
+def test_what_somebody_else_has_mended_meanwhile_is_left_as_it_is(store: Store) -> None:
+    whole = {path_of(bead_id): content(store, bead_id) for bead_id in ("bt-held", "bt-plain")}
+    damage(store, dict.fromkeys(whole, b"no bead\n"))
+    late = Late(store.repository, store.clock)
+    late.mended = {path_of("bt-held"): whole[path_of("bt-held")]}
+    assert [one.where for one in repair(late, "ada")] == ["bt-plain"]
+    assert late.turns == 2
+    assert content(store, "bt-held") == whole[path_of("bt-held")]
 
 
 def test_what_a_person_must_decide_is_left_alone(store: Store) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from beads import graph
 from beads.errors import LostRace, NotFound, Refused
@@ -21,6 +21,9 @@ from beads.speech import CONVERSATION, MAYOR, MESSAGE, PROPOSAL
 
 MAYOR_BOOKS = "(mayor)"
 """What the Mayor's answers are counted under, where attempts have the name of their agent."""
+
+# What comes from another clone may be of any time, and nothing is younger than the last there is.
+_LAST = datetime.max.replace(tzinfo=UTC) - timedelta(milliseconds=1)
 
 _TITLE_MAX = 120
 _ID_LENGTH = 8
@@ -250,7 +253,7 @@ def _part(
 ) -> Bead:
     """One more part of a conversation. It is younger than all before it, whatever the clock says."""
     last = max((part.created_at for part in before), default=conversation.created_at)
-    moment = max(milliseconds(now), last + timedelta(milliseconds=1))
+    moment = max(milliseconds(now), min(last, _LAST) + timedelta(milliseconds=1))
     # By what is said, and not by a number: on two clones two people may speak at once.
     name = derived_id(prefix, kind, conversation.id, moment.isoformat(), author, text, length=_ID_LENGTH)
     return Bead(

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -213,6 +213,16 @@ def test_the_order_is_that_in_which_it_was_said_whatever_the_clock_does(store: S
         past = found.bead.created_at - timedelta(hours=1)
         store.commit(ADA, conversation.say(found, "bt", ADA, text, past))
     assert [part.description for part in thread(store, name).parts] == ["one", "two", "three"]
+
+
+def test_after_what_was_said_at_the_end_of_time_it_goes_on(store: Store) -> None:
+    name = hear(store, ADA, "one")
+    late = thread(store, name).parts[0].evolve(id="bt-late", created_at=datetime.max.replace(tzinfo=UTC))
+    store.commit("Eve", [Create(bead=late)])
+    hear(store, ADA, "two", name)
+    assert sorted(part.description for part in thread(store, name).unanswered) == ["one", "one", "two"]
+    answer(store, name, "Well.")
+    assert thread(store, name).settled
 
 
 def test_two_people_who_say_the_same_say_two_things(store: Store) -> None:

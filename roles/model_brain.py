@@ -125,6 +125,7 @@ class Desk:
     study: Study
     check: Callable[[Reply], str]
     _refused: int = 0
+    _answered: bool = False
     system: ClassVar[str] = words.system()
 
     def opening(self, prompt: str, most: int) -> str:
@@ -146,8 +147,12 @@ class Desk:
         del seconds
         if not isinstance(wish, Reply):
             return self.study.look(wish)
+        if self._answered:
+            # In one turn with the answer that was taken: what was found about that one is not to be lost.
+            return Result("You have answered already.", ok=False)
         problem = self.check(wish)
         self._refused += bool(problem)
+        self._answered = not problem
         return Result(words.AGAIN.format(problem=problem), ok=False) if problem else Result("Noted.")
 
     def end(self, wish: Fact, result: Result) -> Ended | None:

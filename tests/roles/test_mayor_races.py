@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,9 @@ from beads.model import Usage
 from beads.spending import costs
 from cli.config import open_site
 from roles import conversation, mayor
-from roles.builtin.talk import Turn
+from roles.builtin.talk import Turn, scripted_turn
 from roles.site import Site
-from tests.roles.test_mayor import ADA, Minded, answer
+from tests.roles.test_mayor import ADA, PLAN, Minded, answer, changed
 from tests.towns import make_town
 
 
@@ -81,3 +82,19 @@ def test_what_a_killed_run_left_without_the_question_is_begun_afresh(site: Site,
     assert "What is stuck?" in str(heard[-1]["content"])
     assert [entry["role"] for entry in heard] == ["system", "user"]
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        {"say": "Or:", "plan": changed(PLAN, "molecules.0.needs", ["nowhere"])},
+        {"say": "Or:", "plan": None, "questions": ["Which?"]},
+        {"say": "No."},
+    ],
+)
+def test_of_two_answers_at_once_the_first_that_can_be_used_is_taken(site: Site, second: dict[str, object]) -> None:
+    both = [("answer", json.dumps({"say": "So:", "plan": PLAN})), ("answer", json.dumps(second))]
+    found = Minded(site, [scripted_turn("", *both)]).ask("Add beta")
+    assert found.parts[1].description.startswith("So:")
+    assert found.proposal is not None
+    assert found.question is None

@@ -378,11 +378,12 @@ class Talk:
             )
         return proposal.id
 
-    def accept(self, name: str | None = None, *, unseen: bool = False) -> None:
+    def accept(self, name: str | None = None, reason: str = "", *, unseen: bool = False) -> None:
         """Say yes to what is proposed, and show which transaction that made.
 
         Args:
             name: the id of the proposal that is meant; None for the one that waits.
+            reason: what is to be on record.
             unseen: whether nobody has looked at it. Then a plan with criteria that prove nothing, or cannot be run,
                 is left for somebody who does.
         """
@@ -401,7 +402,7 @@ class Talk:
             # It may have been found just now: somebody has edited the plan, or main has moved.
             click.echo(printable(f"{name} is not accepted unseen:\n{problem}"), err=True)
             return
-        commit = take(self.site, wanted, self.session.actor)
+        commit = take(self.site, wanted, self.session.actor, reason)
         self.show()
         self._say_commit(commit)
 
@@ -446,9 +447,10 @@ class Talk:
         """Change something planned as its person says, and let the conversation know."""
         from cli.render import printable
         from roles import conversation
+        from roles.mayor import check_changeable
 
         def decide(snapshot: Snapshot) -> list[Operation]:
-            self.session.find(snapshot, bead_id)
+            check_changeable(snapshot, self.session.find(snapshot, bead_id).id)
             found = conversation.thread(snapshot, self.conversation) if self.conversation else None
             said = f"I changed {bead_id}: {what}."
             now, actor = self.site.clock.now(), self.session.actor

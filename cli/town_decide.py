@@ -125,7 +125,7 @@ def _speak(session: Session, bead: Bead, approved: bool | None, text: str) -> No
             talk.say(text)
             talk.finish()
         elif approved:
-            talk.accept(name)
+            talk.accept(name, text)
         else:
             talk.refuse(text, name)
     if session.json and approved is not None:

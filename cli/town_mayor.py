@@ -217,7 +217,7 @@ def _each(talk: Talk, texts: Iterable[str]) -> None:
             if not _person_here():
                 raise
             click.echo(printable(f"{error.message}\n{error.hint}".strip()), err=True)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, click.Abort):
             if not _person_here():
                 raise
             click.echo("Stopped. What you said is kept; say anything to go on.", err=True)

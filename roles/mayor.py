@@ -267,13 +267,18 @@ def check_changes(view: graph.View, wanted: Changes) -> None:
     if twice is not None:
         raise InvalidInput(f"there are two changes to {twice}", "Say one of them.")
     for change in wanted.changes:
-        bead = view.get(change.id)
-        if bead is None or bead.deleted:
-            raise NotFound(f"there is no bead {change.id!r}", "`bead list` shows what there is.")
-        if bead.closed:
-            raise Refused(f"{bead.id} is {bead.outcome or 'closed'} already")
-        if not graph.is_unit(bead) or bead.issue_type in graph.UNLISTED - {"epic"}:
-            raise Refused(f"{bead.id} is a {bead.issue_type}, and no work of its own", "Name its molecule.")
+        check_changeable(view, change.id)
+
+
+def check_changeable(view: graph.View, bead_id: str) -> None:
+    """Refuse to change what is not there, or over, or no work of its own; raises as :func:`check_changes`."""
+    bead = view.get(bead_id)
+    if bead is None or bead.deleted:
+        raise NotFound(f"there is no bead {bead_id!r}", "`bead list` shows what there is.")
+    if bead.closed:
+        raise Refused(f"{bead.id} is {bead.outcome or 'closed'} already")
+    if not graph.is_unit(bead) or bead.issue_type in graph.UNLISTED - {"epic"}:
+        raise Refused(f"{bead.id} is a {bead.issue_type}, and no work of its own", "Name its molecule.")
 
 
 def plan_title(plan: Plan) -> str:
@@ -326,8 +331,14 @@ def read_offer(site: Site, bead: Bead, text: str, actor: str) -> Offer:
     return Offer(bead, plan=propose_plan(read_plan(text.encode(), bead.id), site.store, actor, site.settings))
 
 
-def take(site: Site, wanted: Offer, actor: str) -> str:
+def take(site: Site, wanted: Offer, actor: str, reason: str = "") -> str:
     """Accept a proposal: what it makes and that it was accepted is one transaction. The commit that did so.
+
+    Args:
+        site: the clone.
+        wanted: what was looked at.
+        actor: who accepts.
+        reason: what they want to have on record.
 
     Raises:
         LostRace: it is closed by now, or would end work that was not shown.
@@ -337,7 +348,8 @@ def take(site: Site, wanted: Offer, actor: str) -> str:
     def settled(snapshot: Snapshot) -> list[Operation]:
         bead = snapshot.need(wanted.bead.id)
         found = thread(snapshot, bead.parent or "")
-        return conversation.settle(found, snapshot.prefix, actor, bead, _accepted(wanted, snapshot), site.clock.now())
+        text = "\n\n".join(filter(None, [reason, _accepted(wanted, snapshot)]))
+        return conversation.settle(found, snapshot.prefix, actor, bead, text, site.clock.now())
 
     if wanted.plan is not None:
         written = accept(wanted.plan, site.store, actor, settled)

@@ -173,6 +173,40 @@ def test_interrupted_at_a_terminal_it_goes_on(tmp_path: Path) -> None:
     assert_nothing_left(repository)
 
 
+@pytest.mark.parametrize("line", ["/priority {} 0", "/cancel {} nobody needs it"])
+def test_what_is_over_is_not_changed(repository: Path, line: str) -> None:
+    say(repository, "add beta", "--yes", "--no-try")
+    (molecule,) = molecules(repository)
+    say(repository, stdin=f"/cancel {molecule.id} first\n")
+    before = snapshot(repository).commit
+    assert "is cancelled already" in say(repository, stdin=line.format(molecule.id) + "\n", code=5)
+    assert "no work of its own" in say(repository, stdin=line.format(f"{molecule.id}.1") + "\n", code=5)
+    assert snapshot(repository).commit == before
+
+
+def test_why_somebody_accepts_is_on_record(repository: Path) -> None:
+    proposal = as_json(repository, "add beta", code=7)["proposal"]["id"]
+    say(repository, proposal, "--reason", "as we said on Monday", command="approve")
+    assert any(message.description.startswith("as we said on Monday\n\nAccepted.") for message in messages(repository))
+
+
+def test_ctrl_c_at_a_question_of_ours_goes_back_to_the_prompt(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    editor = repository.parent / "editor.py"
+    editor.write_text("import pathlib, sys\npathlib.Path(sys.argv[1]).write_text('nothing')\n")
+    monkeypatch.setenv("VISUAL", f"{sys.executable} {editor}")
+    as_json(repository, "add beta", code=7)
+    with at_terminal(repository, "mayor") as terminal:
+        terminal.until("mayor>")
+        terminal.type("/edit\r")
+        terminal.until("Edit it again?")
+        terminal.type("\x03")
+        terminal.until("Stopped.")
+        terminal.until("mayor>")
+        terminal.type("\x04")
+
+
 def test_yes_accepts_nothing_as_long_as_the_mayor_asks(repository: Path) -> None:
     say(repository, "add beta", code=7)
     assert "has a question for you" in say(repository, "--continue", "which part", "--yes", code=7)

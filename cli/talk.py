@@ -328,7 +328,7 @@ class Talk:
                 self._begin_anew()
             case _:
                 meant = COMMANDS.get(word)
-                hint = f"{word} takes {meant}" if meant else "/help shows what there is."
+                hint = f"{word} takes {meant}" if meant else "/help shows what there is. To say it, begin with a space."
                 raise InvalidInput(f"{word} {rest}".strip() + " is no command here", hint)
         return True
 

@@ -12,7 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 from beads import Bead
+from cli.config import open_site
 from cli.main import bead
+from roles import mayor
 from tests.cli.test_town_mayor import AGENT, as_json, at_terminal, molecules, say
 from tests.towns import SETTINGS, TOWN, assert_nothing_left, make_town, snapshot, until
 from tests.world import git
@@ -276,6 +278,22 @@ def test_what_one_clone_accepts_and_the_other_refuses_is_work(repository: Path, 
     assert "No: no" in said
     assert any(text.startswith("Accepted.") for text in said)
     assert say(other, "--continue", "--yes") == ""
+
+
+def test_what_two_clones_accept_in_two_versions_is_both(repository: Path, other: Path) -> None:
+    say(repository, "--continue", "--yes", "--no-try")
+    site = open_site(other)
+    (proposal,) = [b for b in snapshot(other) if b.issue_type == "proposal"]
+    mayor.amend(site, proposal.id, proposal.description.replace("is ok", "is better"), "Bob")
+    say(other, "--continue", "--yes", "--no-try")
+    meet(repository, other)
+    assert [b.outcome for b in molecules(repository)] == [None, None]
+    assert say(repository, "--continue", "--yes") == ""
+
+
+def test_what_begins_with_a_slash_is_said_after_a_space(repository: Path) -> None:
+    assert "begin with a space" in say(repository, stdin="/usr/lib is missing\n", code=2)
+    assert "You said: /usr/lib is missing" in say(repository, stdin=" /usr/lib is missing\n")
 
 
 def test_what_two_clones_ask_at_once_is_answered_in_both_and_nothing_waits(repository: Path, other: Path) -> None:

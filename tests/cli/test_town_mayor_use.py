@@ -22,6 +22,14 @@ from tests.world import git
 # Says that it has begun, by a file in its work tree, and then never ends.
 SLOW = "import pathlib, signal\npathlib.Path('begun').touch()\nsignal.pause()\n"
 
+# Proposes a plan, and it is trying that plan which has begun, and never ends.
+TRIED = """\
+import json
+step = {"id": "a", "title": "A", "run": "true", "criteria": [{"run": "touch begun; exec sleep 1000"}]}
+molecule = {"id": "a", "title": "A", "goal": "a", "steps": [step]}
+print(json.dumps({"say": "So:", "plan": {"plan": "p", "molecules": [molecule]}}))
+"""
+
 
 def make(path: Path, agent: str) -> Path:
     (path / "agent.py").write_text(agent)
@@ -134,9 +142,9 @@ def test_an_editor_that_does_not_work_ends_nothing(
     assert not snapshot(repository).need(proposal).closed
 
 
-@pytest.mark.parametrize("by_lines", [False, True])
-def test_interrupted_in_a_script_it_ends_and_leaves_nothing(tmp_path: Path, by_lines: bool) -> None:
-    repository = make(tmp_path, SLOW)
+@pytest.mark.parametrize("agent, by_lines", [(SLOW, False), (SLOW, True), (TRIED, False)])
+def test_interrupted_in_a_script_it_ends_and_leaves_nothing(tmp_path: Path, agent: str, by_lines: bool) -> None:
+    repository = make(tmp_path, agent)
     args = ["mayor"] if by_lines else ["mayor", "one"]
     process = subprocess.Popen(
         [*TOWN, *args],

@@ -1,4 +1,4 @@
-"""A conversation with the Mayor as a terminal or a script has it: what is shown, and what is typed with a slash."""
+"""A conversation with the Mayor as a terminal or a script has it: what is said, shown, accepted and refused."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import random
 import secrets
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,30 +16,12 @@ from cli.session import Session, tell
 
 if TYPE_CHECKING:
     from beads.model import Bead
-    from beads.ops import Operation
     from beads.plan import Plan
-    from beads.store import Snapshot
     from roles.brain import Brain
     from roles.conversation import Thread
     from roles.events import Event
     from roles.mayor import Offer
     from roles.site import Site
-
-COMMANDS = {
-    "/accept": "say yes to what is proposed",
-    "/refuse": "WHY: say no to it",
-    "/edit": "change the proposal in your editor",
-    "/plan": "show the proposal again",
-    "/town": "how everything stands",
-    "/inbox": "what waits for you, with the commands that help",
-    "/show": "ID: all about one bead",
-    "/replan": "ID WHY: find another way for a molecule that failed",
-    "/priority": "ID N: how urgent it is, from 0 to 4",
-    "/cancel": "ID WHY: give it up",
-    "/new": "end this conversation, and begin another one",
-    "/help": "this list",
-    "/quit": "leave; the conversation stays",
-}
 
 
 class Talk:
@@ -89,14 +71,6 @@ class Talk:
                 sync.sync(self.site.store, self.site.remote, self.session.actor, random.Random(secrets.randbits(64)))
 
     # ── Saying and hearing ───────────────────────────────────────────────────────────────────────────────────
-
-    def hear(self, text: str) -> bool:
-        """Do what was typed; whether the conversation goes on."""
-        if not text.startswith("/"):
-            self.say(text)
-            return True
-        word, _, rest = text.partition(" ")
-        return self._obey(word, rest.strip())
 
     def say(self, text: str) -> None:
         """Say something, and show the answer."""
@@ -184,6 +158,8 @@ class Talk:
 
     def words(self, before: str) -> Sequence[tuple[str, str]]:
         """What may complete what is typed: commands at its beginning, and ids."""
+        from cli.slash import COMMANDS
+
         if before.startswith("/") and " " not in before:
             return list(COMMANDS.items())
         view = self.site.store.snapshot()
@@ -208,11 +184,12 @@ class Talk:
 
         if part.issue_type == "proposal":
             if not part.closed:
-                self._show_offer(part)
+                self.show_offer(part)
             return
         click.echo(f"{printable(part.created_by)}: {printable(part.description)}\n")
 
-    def _show_offer(self, part: Bead) -> None:
+    def show_offer(self, part: Bead) -> None:
+        """Show a proposal that waits for a yes, and what it may cost."""
         from beads.errors import TownError
         from cli.render import printable
         from roles.mayor import offer
@@ -293,65 +270,14 @@ class Talk:
             "proposal": proposal,
         }
 
-    # ── Slashes ──────────────────────────────────────────────────────────────────────────────────────────────
+    # ── Yes and no ───────────────────────────────────────────────────────────────────────────────────────────
 
-    def _obey(self, word: str, rest: str) -> bool:
-        from beads.errors import InvalidInput
+    def proposal(self) -> Bead:
+        """What waits for a yes.
 
-        name, _, more = rest.partition(" ")
-        match word:
-            case "/quit" | "/exit":
-                return False
-            case "/help":
-                click.echo("\n".join(f"{name:10} {what}" for name, what in COMMANDS.items()))
-            case "/town":
-                self._town()
-            case "/inbox":
-                self._inbox()
-            case "/show" if name:
-                self._dossier(name)
-            case "/plan":
-                self._show_offer(self._proposal())
-            case "/accept":
-                self.accept(self._looked_at())
-            case "/refuse":
-                self.refuse(rest, self._looked_at())
-            case "/edit":
-                self._edit()
-            case "/replan" if name:
-                self.say(f"Find another way for {name}, which failed. {more}".strip())
-            case "/priority" if name and more.strip() in list("01234"):
-                self._change(name, f"priority {more.strip()}", lambda: _update(name, int(more)))
-            case "/cancel" if name and more.strip():
-                self._change(name, f"cancelled: {more.strip()}", lambda: _cancel(name, more.strip()))
-            case "/new":
-                self._begin_anew()
-            case _:
-                meant = COMMANDS.get(word)
-                hint = f"{word} takes {meant}" if meant else "/help shows what there is. To say it, begin with a space."
-                raise InvalidInput(f"{word} {rest}".strip() + " is no command here", hint)
-        return True
-
-    def _town(self) -> None:
-        from cli.render import printable
-        from roles.status import in_words
-
-        site = self.site
-        click.echo(printable(in_words(site.store.snapshot(), site.settings, site.clock.now())))
-
-    def _inbox(self) -> None:
-        from cli.town_inbox import show
-        from roles.inbox import inbox
-
-        show(inbox(self.site.store.snapshot(), self.site.clock.now(), self.site.settings))
-
-    def _dossier(self, bead_id: str) -> None:
-        from cli.render import printable
-        from roles.study import dossier
-
-        click.echo(printable(dossier(self.site.store.snapshot(), bead_id)))
-
-    def _proposal(self) -> Bead:
+        Raises:
+            Refused: nothing does.
+        """
         from beads.errors import Refused
 
         found = self.thread()
@@ -359,7 +285,7 @@ class Talk:
             raise Refused("nothing is proposed", "Say what you want done.")
         return found.proposal
 
-    def _looked_at(self) -> str:
+    def looked_at(self) -> str:
         """What is proposed, if it is what was shown here.
 
         Raises:
@@ -368,7 +294,7 @@ class Talk:
         from beads.errors import LostRace
         from roles.mayor import offer
 
-        proposal = self._proposal()
+        proposal = self.proposal()
         if self._offer is None or self._offer.bead.id != proposal.id:
             self._offer = offer(self.site, proposal.id, self.session.actor)
             self.mark_shown()
@@ -394,7 +320,7 @@ class Talk:
         if unseen and (found is None or found.proposal is None or found.question is not None):
             # What is asked now may be about what was proposed before.
             return
-        name, wanted = name or self._proposal().id, self._offer
+        name, wanted = name or self.proposal().id, self._offer
         if wanted is None or wanted.bead.id != name:
             wanted = offer(self.site, name, self.session.actor)
         # Else it is what was shown: it is not accepted if it would do more by now.
@@ -404,24 +330,25 @@ class Talk:
             return
         commit = take(self.site, wanted, self.session.actor, reason)
         self.show()
-        self._say_commit(commit)
+        self.say_commit(commit)
 
     def refuse(self, reason: str, name: str | None = None) -> None:
         """Say no to what is proposed, or to the proposal of that id."""
         from roles.mayor import decline
 
-        name = name or self._proposal().id
+        name = name or self.proposal().id
         decline(self.site, name, self.session.actor, reason)
         self.mark_shown()
         if not self.session.json:
             click.echo(f"refused {name}")
 
-    def _edit(self) -> None:
+    def edit(self) -> None:
+        """Let a person change the proposal in their editor, until it can be one."""
         from beads.errors import InvalidInput, TownError
         from cli.render import printable
         from roles.mayor import amend, read_offer
 
-        proposal = self._proposal()
+        proposal = self.proposal()
         text = proposal.description
         while True:
             try:
@@ -443,48 +370,10 @@ class Talk:
                     return
         self.show()
 
-    def _change(self, bead_id: str, what: str, operation: Callable[[], Operation]) -> None:
-        """Change something planned as its person says, and let the conversation know."""
-        from cli.render import printable
-        from roles import conversation
-        from roles.mayor import check_changeable
-
-        def decide(snapshot: Snapshot) -> list[Operation]:
-            check_changeable(snapshot, self.session.find(snapshot, bead_id).id)
-            found = conversation.thread(snapshot, self.conversation) if self.conversation else None
-            said = f"I changed {bead_id}: {what}."
-            now, actor = self.site.clock.now(), self.session.actor
-            told = conversation.say(found, snapshot.prefix, actor, said, now, done=True) if found else []
-            return [operation(), *told]
-
-        written = self.site.store.commit(self.session.actor, decide)
-        self.mark_shown()
-        click.echo(printable(f"{bead_id}: {what}"))
-        self._say_commit(written.snapshot.commit)
-
-    def _begin_anew(self) -> None:
-        from roles.mayor import over
-
-        if self.conversation:
-            over(self.site, self.conversation, self.session.actor)
-        self.conversation = None
-        click.echo("A new conversation. Say what you want done.")
-
-    def _say_commit(self, commit: str) -> None:
+    def say_commit(self, commit: str) -> None:
+        """Say which transaction something was, and how it is taken back."""
         if not self.session.json:
             click.echo(f"transaction {commit[:12]}; `bead undo --transaction {commit[:12]}` takes it back")
-
-
-def _update(bead_id: str, priority: int) -> Operation:
-    from beads.ops import Update
-
-    return Update(id=bead_id, priority=priority)
-
-
-def _cancel(bead_id: str, reason: str) -> Operation:
-    from beads.ops import Close
-
-    return Close(id=bead_id, outcome="cancelled", reason=reason)
 
 
 def _columns() -> int:

@@ -77,7 +77,7 @@ def mayor(
 def _check_request(request: tuple[str, ...], text: str, last: bool, within: str | None) -> None:
     """Refuse what would be taken for something else than what was meant."""
     from beads.errors import InvalidInput
-    from cli.talk import COMMANDS
+    from cli.slash import COMMANDS
 
     if request and not text:
         raise InvalidInput("nothing is said", "Say what you want done, or leave it out to go on with what was said.")
@@ -205,14 +205,14 @@ def _line_by_line(talk: Talk) -> None:
 def _each(talk: Talk, texts: Iterable[str]) -> None:
     from beads.errors import TownError
     from cli.render import printable
+    from cli.slash import hear
 
     for text in texts:
         if not text.strip():
             continue
         try:
-            with talk.shared():
-                if not talk.hear(text):
-                    return
+            if not hear(talk, text):
+                return
         except TownError as error:
             if not _person_here():
                 raise

@@ -22,6 +22,7 @@ from beads.errors import LostRace
 from cli.config import open_site
 from cli.main import bead, town
 from cli.session import Session
+from cli.slash import hear
 from cli.talk import Talk
 from roles import conversation
 from tests.towns import SETTINGS, TOWN, make_town, snapshot
@@ -162,10 +163,10 @@ def test_what_was_not_shown_is_neither_accepted_nor_refused(
     other = another(repository, found["conversation"])
     capsys.readouterr()
     with pytest.raises(LostRace, match="had not been shown"):
-        talk.hear(line)
+        hear(talk, line)
     assert "Add something else" in capsys.readouterr().out
     assert molecules(repository) == []
-    talk.hear(line)
+    hear(talk, line)
     assert snapshot(repository).need(other).closed
 
 

@@ -143,6 +143,9 @@ def _shared(base: Path) -> None:
     _few(base)
     place = base / "repo"
     world.git(place, "remote", "add", "origin", "../hub.git")
+    # Git takes a pipe that does not take what it prints for no error, and a pipe can only be full here, where the first
+    # write of each process fails at once. So nobody asks it which remotes there are.
+    (place / "town.toml").write_text('[store]\nremote = "origin"\n')
     world.git(place, "push", "--quiet", "origin", "main", "refs/beads/main")
     world.git(base, "clone", "--quiet", "hub.git", "other")
     world.git(base / "other", "fetch", "--quiet", "origin", "refs/beads/main:refs/beads/main")

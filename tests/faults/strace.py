@@ -58,7 +58,7 @@ class Call:
     @property
     def writes(self) -> bool:
         """Whether it may change what lasts; opening to read, asking, and talking to a process do not."""
-        if self.talks:
+        if re.match(r"\d+<(pipe|socket|/dev/null)", self.text):
             return False
         match self.name:
             case "openat" | "open":
@@ -67,11 +67,6 @@ class Call:
                 return "SETLK" in self.text
             case _:
                 return True
-
-    @property
-    def talks(self) -> bool:
-        """Whether it is to a process, or to nobody."""
-        return re.match(r"\d+<(pipe|socket|/dev/null)", self.text) is not None
 
     @property
     def kind(self) -> str:
@@ -93,15 +88,12 @@ class Run:
         told: what the work told before its end, in order.
         calls: the calls that were seen, whoever made them.
         struck: what strace says of the call that was killed or failed; empty when the run never came to it.
-        astray: whether one to another process failed, too: calls are counted for each process by itself, and no disk
-            is so full that a pipe takes nothing.
     """
 
     status: int
     told: list[Any]
     calls: list[Call]
     struck: str
-    astray: bool
 
     @property
     def killed(self) -> bool:
@@ -136,8 +128,7 @@ def run(work: Callable[[Tell], object], log: Path, how: str = "") -> Run:
         told, status = _ended(child, line)
         _finish(tracer)
     lines = log.read_text(errors="replace").splitlines()
-    failed = _calls([line for line in lines if "(INJECTED)" in line])
-    return Run(status, told, list(_calls(lines)), _struck(lines), any(call.talks for call in failed))
+    return Run(status, told, list(_calls(lines)), _struck(lines))
 
 
 def fork(work: Callable[[Tell], object]) -> list[Any]:

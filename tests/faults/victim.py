@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +81,6 @@ class Trial:
         self._afresh()
         what = "signal=KILL" if how == "KILL" else f"error={how}"
         run = strace.run(self._work, self._log, f"{call.name}:{what}:when={call.number}")
-        if run.astray:
-            return replace(run, struck=""), []
         if aims > 1 and not run.struck:
             return self.strike(call, how, aims - 1)
         [problems] = strace.fork(lambda tell: tell(list(self._problems(run))))

@@ -18,6 +18,9 @@ from beads.model import BLOCKING, Bead, path_of, read_bead
 Kind = Literal["unreadable", "misplaced", "stray", "seal", "orphan", "missing", "cycle"]
 
 
+_REPAIR = "`bead doctor --repair` puts it back."
+
+
 @dataclass(frozen=True)
 class Finding:
     """One thing that is wrong.
@@ -72,9 +75,10 @@ def _read(repository: Repository, change: Change) -> Bead | Finding | None:
     path = change.path
     if path == "format.toml" or change.new is None:
         return None
-    restore = f"`git log -p refs/beads/main -- {path}` shows what it was."
+    shown = f"`git log -p refs/beads/main -- {path}` shows what it was."
     if not (path.startswith("beads/") and path.endswith(".toml")):
-        return Finding("stray", path, "no bead's file has this name", restore)
+        return Finding("stray", path, "no bead's file has this name", shown)
+    restore = f"{shown} {_REPAIR}"
     try:
         bead = read_bead(repository.read(change.new), path)
     except TownError as error:
@@ -87,7 +91,7 @@ def _read(repository: Repository, change: Change) -> Bead | Finding | None:
 def _seal(bead: Bead) -> Iterator[Finding]:
     if bead.seal and not bead.deleted and bead.seal != bead.digest():
         problem = "its goal or criteria were changed after they were sealed"
-        yield Finding("seal", bead.id, problem, f"`bead log {bead.id}` shows by whom.")
+        yield Finding("seal", bead.id, problem, f"`bead log {bead.id}` shows by whom. {_REPAIR}")
 
 
 def _orphan(bead: Bead) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import select
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -386,6 +387,8 @@ def at_terminal(repository: Path, *args: str) -> Iterator[Terminal]:
     """``town ARGS`` at a terminal; it has to end well when the block does."""
     process, descriptor = pty.fork()
     if process == 0:
+        # What runs the tests may ignore it, as a shell has its jobs in the background do.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.chdir(repository)
         os.execvpe(TOWN[0], [*TOWN, *args], {**os.environ, "TERM": "xterm"})
     terminal = Terminal(descriptor)

@@ -111,7 +111,7 @@ def _change(talk: Talk, bead_id: str, what: str, operation: Callable[[], Operati
     """Change something planned as its person says, and let the conversation know."""
     from cli.render import printable
     from roles import conversation
-    from roles.mayor import check_changeable
+    from roles.offers import check_changeable
 
     def decide(snapshot: Snapshot) -> list[Operation]:
         check_changeable(snapshot, talk.session.find(snapshot, bead_id).id)

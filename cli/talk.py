@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from roles.brain import Brain
     from roles.conversation import Thread
     from roles.events import Event
-    from roles.mayor import Offer
+    from roles.offers import Offer
     from roles.site import Site
 
 
@@ -192,7 +192,7 @@ class Talk:
         """Show a proposal that waits for a yes, and what it may cost."""
         from beads.errors import TownError
         from cli.render import printable
-        from roles.mayor import offer
+        from roles.offers import offer
 
         try:
             self._offer = offer(self.site, part.id, self.session.actor)
@@ -203,7 +203,7 @@ class Talk:
     def _show_what(self, wanted: Offer) -> None:
         from cli.render import printable
         from roles.estimate import estimate
-        from roles.mayor import changes_in_words
+        from roles.offers import changes_in_words
         from roles.showing import render
 
         click.echo(f"{wanted.bead.id} waits for your yes:")
@@ -249,7 +249,7 @@ class Talk:
         """All of it, as JSON has it."""
         from beads.errors import TownError
         from cli.town_mayor import as_json
-        from roles.mayor import offer
+        from roles.offers import offer
 
         found = self.thread()
         if found is None:
@@ -292,7 +292,7 @@ class Talk:
             LostRace: somebody has put another one in its place; that is shown now.
         """
         from beads.errors import LostRace
-        from roles.mayor import offer
+        from roles.offers import offer
 
         proposal = self.proposal()
         if self._offer is None or self._offer.bead.id != proposal.id:
@@ -314,7 +314,7 @@ class Talk:
                 is left for somebody who does.
         """
         from cli.render import printable
-        from roles.mayor import offer, take
+        from roles.offers import offer, take
 
         found = self.thread()
         if unseen and (found is None or found.proposal is None or found.question is not None):
@@ -334,7 +334,7 @@ class Talk:
 
     def refuse(self, reason: str, name: str | None = None) -> None:
         """Say no to what is proposed, or to the proposal of that id."""
-        from roles.mayor import decline
+        from roles.offers import decline
 
         name = name or self.proposal().id
         decline(self.site, name, self.session.actor, reason)
@@ -346,7 +346,7 @@ class Talk:
         """Let a person change the proposal in their editor, until it can be one."""
         from beads.errors import InvalidInput, TownError
         from cli.render import printable
-        from roles.mayor import amend, read_offer
+        from roles.offers import amend, read_offer
 
         proposal = self.proposal()
         text = proposal.description

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from beads import Bead
 from cli.config import open_site
 from cli.main import bead
-from roles import mayor
+from roles import offers
 from tests.cli.test_town_mayor import AGENT, as_json, at_terminal, molecules, say
 from tests.towns import SETTINGS, TOWN, assert_nothing_left, make_town, snapshot, until
 from tests.world import git
@@ -292,7 +292,7 @@ def test_what_two_clones_accept_in_two_versions_is_both(repository: Path, other:
     say(repository, "--continue", "--yes", "--no-try")
     site = open_site(other)
     (proposal,) = [b for b in snapshot(other) if b.issue_type == "proposal"]
-    mayor.amend(site, proposal.id, proposal.description.replace("is ok", "is better"), "Bob")
+    offers.amend(site, proposal.id, proposal.description.replace("is ok", "is better"), "Bob")
     say(other, "--continue", "--yes", "--no-try")
     meet(repository, other)
     assert [b.outcome for b in molecules(repository)] == [None, None]

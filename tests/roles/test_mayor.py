@@ -16,7 +16,7 @@ from beads.ops import Close, Create, Update
 from beads.spending import costs
 from cli.config import open_site
 from refinery.redaction import Secrets
-from roles import conversation, mayor
+from roles import conversation, mayor, offers
 from roles.brain import NoAnswer
 from roles.builtin.talk import NotServed, Scripted, Turn, scripted_turn
 from roles.mayor import Mayor
@@ -113,7 +113,7 @@ def test_a_plan_is_proposed_and_is_no_work_before_it_is_accepted(site: Site) -> 
     assert found.proposal is not None
     assert work(site.store) == []
     assert list(site.store.snapshot().ready(site.clock.now())) == []
-    wanted = mayor.offer(site, found.proposal.id, ADA)
+    wanted = offers.offer(site, found.proposal.id, ADA)
     assert wanted.plan is not None
     assert [item.molecule.title for item in wanted.plan.new] == ["Add beta"]
 
@@ -122,7 +122,7 @@ def test_accepting_it_is_one_transaction_that_says_so_in_the_conversation(site: 
     found = Minded(site, [answer(say="So:", plan=PLAN)]).ask("Add beta")
     assert found.proposal is not None
     before = git(site.git.directory, "rev-list", "--count", "refs/beads/main").strip()
-    commit = mayor.take(site, mayor.offer(site, found.proposal.id, ADA), ADA)
+    commit = offers.take(site, offers.offer(site, found.proposal.id, ADA), ADA)
     after = git(site.git.directory, "rev-list", "--count", "refs/beads/main").strip()
     assert int(after) == int(before) + 1
     assert commit == git(site.git.directory, "rev-parse", "refs/beads/main").strip()
@@ -136,11 +136,11 @@ def test_accepting_it_is_one_transaction_that_says_so_in_the_conversation(site: 
 def test_accepting_it_twice_makes_it_once(site: Site) -> None:
     found = Minded(site, [answer(say="So:", plan=PLAN)]).ask("Add beta")
     assert found.proposal is not None
-    wanted = mayor.offer(site, found.proposal.id, ADA)
-    mayor.take(site, wanted, ADA)
+    wanted = offers.offer(site, found.proposal.id, ADA)
+    offers.take(site, wanted, ADA)
     before = site.store.snapshot().commit
     with pytest.raises(LostRace, match="done already"):
-        mayor.take(site, wanted, ADA)
+        offers.take(site, wanted, ADA)
     assert site.store.snapshot().commit == before
 
 
@@ -163,10 +163,10 @@ def test_what_was_accepted_and_is_planned_anew_is_superseded(site: Site) -> None
     minded = Minded(site, [answer(say="So:", plan=PLAN), answer(say="So then:", plan=other)])
     found = minded.ask("Add beta")
     assert found.proposal is not None
-    mayor.take(site, mayor.offer(site, found.proposal.id, ADA), ADA)
+    offers.take(site, offers.offer(site, found.proposal.id, ADA), ADA)
     found = minded.ask("Better", found.id)
     assert found.proposal is not None
-    mayor.take(site, mayor.offer(site, found.proposal.id, ADA), ADA)
+    offers.take(site, offers.offer(site, found.proposal.id, ADA), ADA)
     assert [b.outcome for b in work(site.store) if b.issue_type == "molecule"].count("superseded") == 1
 
 
@@ -174,7 +174,7 @@ def test_molecules_that_touch_the_same_paths_are_put_one_after_the_other(site: S
     both = changed(PLAN, "molecules", [MOLECULE, {**MOLECULE, "id": "gamma", "title": "Add gamma"}])
     found = Minded(site, [answer(say="So:", plan=both)]).ask("Add both")
     assert found.proposal is not None
-    wanted = mayor.offer(site, found.proposal.id, ADA)
+    wanted = offers.offer(site, found.proposal.id, ADA)
     assert wanted.plan is not None
     first, second = wanted.plan.items
     assert second.molecule.needs == (first.molecule.id,)
@@ -191,7 +191,7 @@ def test_a_molecule_that_failed_is_replaced(site: Site) -> None:
     found = minded.ask("bt-old does not work. Find another way.")
     assert "bt-old molecule" in str(minded.model.heard[0][1]["content"])
     assert found.proposal is not None
-    mayor.take(site, mayor.offer(site, found.proposal.id, ADA), ADA)
+    offers.take(site, offers.offer(site, found.proposal.id, ADA), ADA)
     snapshot = site.store.snapshot()
     assert snapshot.need("bt-old").outcome == "superseded"
     (new,) = [b for b in work(site.store) if b.title == "Add beta"]
@@ -209,7 +209,7 @@ def test_changes_are_proposed_and_made_when_accepted(site: Site) -> None:
     found = Minded(site, [answer(say="So:", changes=wanted)]).ask("Do one first, and never two")
     assert found.proposal is not None
     assert site.store.snapshot().need("bt-one").priority == 2
-    mayor.take(site, mayor.offer(site, found.proposal.id, ADA), ADA)
+    offers.take(site, offers.offer(site, found.proposal.id, ADA), ADA)
     snapshot = site.store.snapshot()
     assert snapshot.need("bt-one").priority == 0
     assert (snapshot.need("bt-two").outcome, snapshot.need("bt-two").close_reason) == ("cancelled", "nobody needs it")
@@ -219,23 +219,23 @@ def test_a_person_edits_what_is_proposed(site: Site) -> None:
     found = Minded(site, [answer(say="So:", plan=PLAN)]).ask("Add beta")
     assert found.proposal is not None
     text = found.proposal.description.replace("Add beta", "Add the beta")
-    name = mayor.amend(site, found.proposal.id, text, ADA)
+    name = offers.amend(site, found.proposal.id, text, ADA)
     found = conversation.thread(site.store.snapshot(), found.id)
     assert found.proposal is not None
     assert (found.proposal.id, found.proposal.created_by, found.proposal.description) == (name, ADA, text)
-    mayor.take(site, mayor.offer(site, name, ADA), ADA)
+    offers.take(site, offers.offer(site, name, ADA), ADA)
     assert work(site.store)[0].title == "Add the beta"
 
 
 def test_a_no_makes_nothing(site: Site) -> None:
     found = Minded(site, [answer(say="So:", plan=PLAN)]).ask("Add beta")
     assert found.proposal is not None
-    mayor.decline(site, found.proposal.id, ADA, "not now")
+    offers.decline(site, found.proposal.id, ADA, "not now")
     assert work(site.store) == []
     assert conversation.thread(site.store.snapshot(), found.id).proposal is None
-    mayor.decline(site, found.proposal.id, ADA, "again")
+    offers.decline(site, found.proposal.id, ADA, "again")
     with pytest.raises(NotFound):
-        mayor.decline(site, found.id, ADA, "no proposal")
+        offers.decline(site, found.id, ADA, "no proposal")
 
 
 def test_what_an_answer_takes_is_in_the_books(site: Site) -> None:
@@ -486,12 +486,12 @@ def test_whatever_words_say_they_are_words(watched: Site, text: str) -> None:
 def test_no_plan_can_take_the_name_of_another_one(site: Site) -> None:
     first = Minded(site, [answer(say="So:", plan=PLAN)]).ask("Add beta")
     assert first.proposal is not None
-    mayor.take(site, mayor.offer(site, first.proposal.id, ADA), ADA)
+    offers.take(site, offers.offer(site, first.proposal.id, ADA), ADA)
     name = first.proposal.description.splitlines()[0].split('"')[1]
     stolen = changed(changed(PLAN, "plan", name), "molecules.0.goal", "something else")
     second = Minded(site, [answer(say="So:", plan=stolen)]).ask("Do something else")
     assert second.proposal is not None
-    wanted = mayor.offer(site, second.proposal.id, ADA)
+    wanted = offers.offer(site, second.proposal.id, ADA)
     assert wanted.plan is not None
     assert wanted.plan.older == ()
     assert wanted.plan.plan.plan != name

@@ -17,10 +17,10 @@ from beads.ops import Create, Update
 from cli.config import open_site
 from cli.main import town
 from refinery.git import Git
-from roles import conversation, mayor, study
+from roles import conversation, mayor, offers, study
 from roles.brain import NoAnswer
-from roles.mayor import check_changes
 from roles.model_brain import Desk
+from roles.offers import check_changes
 from roles.prompts import mayor as words
 from roles.reply import Change, Changes
 from roles.site import Site
@@ -103,7 +103,7 @@ def test_a_change_says_of_what_and_from_what_and_who_is_at_it(site: Site) -> Non
         Change(do="priority", id="bt-open", priority=0, reason="so"),
         Change(do="cancel", id="bt-held", reason="so"),
     )
-    said = mayor.changes_in_words(Changes(changes=(up, off)), site.store.snapshot())
+    said = offers.changes_in_words(Changes(changes=(up, off)), site.store.snapshot())
     assert said == [
         "bt-open Parse: priority 0 instead of 3: so",
         "bt-held Lex, which nux works on: cancelled: so",

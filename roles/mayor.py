@@ -26,7 +26,7 @@ from beads.store import Snapshot, Store
 from beads.touches import ordered
 from refinery.gate import SETTINGS_FILE
 from roles import conversation, routing, status
-from roles.brain import Brain, NoAnswer, Question, Took
+from roles.brain import Brain, NoAnswer, Question, Tally, Took
 from roles.conversation import MAYOR_BOOKS, Thread, thread
 from roles.events import Event
 from roles.offers import check_changes, plan_title
@@ -136,10 +136,14 @@ class Mayor:
             raise Refused(f"nobody is asked: {over.reason}", f"{SETTINGS_FILE} says how much a day may cost.")
         check = _Check(self.site, found, self.trial)
         question = Question(heard[-1].id, lambda how: self._prompt(snapshot, found, heard, how), check.problem)
+        tally = Tally(self.tell)
         try:
-            reply, took = self.brain.think(question, self.tell)
+            reply, took = self.brain.think(question, tally.hear)
         except NoAnswer as error:
             self._note(found, f"I found no answer. {error.message}", error.took, started)
+            raise
+        except KeyboardInterrupt:
+            self._note(found, "I was interrupted.", tally.took, started)
             raise
         try:
             self._say(found, heard, reply, check, _attempt(self.site, took, started))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +242,19 @@ def test_what_an_answer_takes_is_in_the_books(site: Site) -> None:
     Minded(site, [scripted_turn("", ("town", "{}"), cost=0.5), scripted_turn("Fine.", cost=0.25)]).ask("How is it?")
     (line,) = costs(site.store.snapshot(), "agent")
     assert (line.what, line.cost, line.input, line.output, line.unpriced) == ("(mayor)", 0.75, 200, 20, 0)
+
+
+def test_what_was_used_before_an_interruption_is_in_the_books(site: Site) -> None:
+    def replies() -> Iterator[Turn]:
+        yield scripted_turn("", ("town", "{}"), cost=0.5)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Minded(site, replies()).ask("How is it?")
+    (line,) = costs(site.store.snapshot(), "agent")
+    assert (line.what, line.cost) == ("(mayor)", 0.5)
+    (found,) = [bead for bead in site.store.snapshot() if bead.issue_type == "conversation"]
+    assert len(conversation.thread(site.store.snapshot(), found.id).unanswered) == 1
 
 
 def test_nobody_is_asked_when_the_day_s_budget_is_spent(site: Site) -> None:

@@ -368,11 +368,23 @@ class Terminal:
     def type(self, text: str) -> None:
         os.write(self._descriptor, text.encode())
 
-    def until(self, text: str, seconds: float = 60.0) -> None:
-        """Read on until something is shown that was not yet; what comes after it is still to be seen."""
+    def interrupt(self, text: str) -> None:
+        """Type Ctrl-C until something is shown: Python misses one that comes just before it waits for a line."""
+        self.type("\x03")
+        self.until(text, again="\x03")
+
+    def until(self, text: str, seconds: float = 60.0, again: str = "") -> None:
+        """Read on until something is shown that was not yet; what comes after it is still to be seen.
+
+        Where nothing is shown for a second, ``again`` is typed.
+        """
         deadline = time.monotonic() + seconds
         while text not in self.seen:
-            ready, _, _ = select.select([self._descriptor], [], [], max(0.0, deadline - time.monotonic()))
+            wait = min(1.0, deadline - time.monotonic()) if again else deadline - time.monotonic()
+            ready, _, _ = select.select([self._descriptor], [], [], max(0.0, wait))
+            if not ready and again and time.monotonic() < deadline:
+                self.type(again)
+                continue
             assert ready, f"{text!r} was not shown:\n{self.seen}"
             data = os.read(self._descriptor, 1 << 16)
             self.seen += data.decode(errors="replace")

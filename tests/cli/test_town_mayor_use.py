@@ -211,8 +211,7 @@ def test_ctrl_c_at_a_question_of_ours_goes_back_to_the_prompt(
         terminal.until("mayor>")
         terminal.type("/edit\r")
         terminal.until("Edit it again?")
-        terminal.type("\x03")
-        terminal.until("Stopped.")
+        terminal.interrupt("Stopped.")
         terminal.until("mayor>")
         terminal.type("\x04")
 

@@ -10,8 +10,8 @@ there; and a lease that ran out no longer holds anything.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 from typing import Protocol
 
@@ -88,25 +88,32 @@ def steps(view: View, molecule: Bead) -> list[Bead]:
 
     A step comes after the steps it needs, and otherwise in the order of the ids.
     """
-    found = {step.id: step for step in view.steps(molecule.id)}
+    found = {step.id: step for step in sorted(view.steps(molecule.id), key=lambda step: natural(step.id))}
     if not found:
         return [molecule] if molecule.criteria else []
-    needs = {step.id: {need for need in step.needs if need in found} for step in found.values()}
+    return _after(found, {step.id: {need for need in step.needs if need in found} for step in found.values()})
+
+
+def _after(found: Mapping[str, Bead], needs: Mapping[str, set[str]]) -> list[Bead]:
+    """These beads, each after those of them that it needs, and otherwise in the order they are in."""
+    places = {bead_id: place for place, bead_id in enumerate(found)}
     freed: dict[str, list[str]] = {}
-    for step_id, needed in needs.items():
+    for bead_id, needed in needs.items():
         for need in needed:
-            freed.setdefault(need, []).append(step_id)
-    free = [(natural(step_id), step_id) for step_id, needed in needs.items() if not needed]
+            freed.setdefault(need, []).append(bead_id)
+    left = {bead_id: len(needed) for bead_id, needed in needs.items()}
+    free = [places[bead_id] for bead_id in found if not left.get(bead_id)]
+    ids = list(found)
     placed: dict[str, Bead] = {}
     while free:
-        _, here = heapq.heappop(free)
+        here = ids[heapq.heappop(free)]
         placed[here] = found[here]
-        for step_id in freed.get(here, ()):
-            needs[step_id].discard(here)
-            if not needs[step_id]:
-                heapq.heappush(free, (natural(step_id), step_id))
+        for bead_id in freed.get(here, ()):
+            left[bead_id] -= 1
+            if not left[bead_id]:
+                heapq.heappush(free, places[bead_id])
     # What is left is in a ring, which only a damaged store has: any order is as good.
-    return list((placed | found).values())
+    return list((placed | dict(found)).values())
 
 
 def next_step(view: View, molecule: Bead) -> Bead | None:
@@ -153,9 +160,30 @@ def reworks(view: View, molecule: Bead) -> int:
     return sum(request.outcome == "rejected" for request in merge_requests(view, molecule))
 
 
+PATIENCE = timedelta(days=1)
+"""How much later than another a merge request may have come, for each level of priority, and still go before it."""
+
+
 def queue(view: View) -> list[Bead]:
-    """The open merge requests in the order they are to land: priority, then age, then id."""
-    return sorted(view.requests(), key=lambda r: (r.priority, r.created_at, natural(r.id)))
+    """The open merge requests in the order they are to land.
+
+    By age, where a level of priority counts as much as a day of waiting: nobody is ever overtaken by what came more
+    than four days later. One whose molecule needs another's comes after it.
+    """
+    found = sorted(view.requests(), key=lambda r: (_due(r), r.priority, natural(r.id)))
+    owners = {request.merge.molecule: request.id for request in found if request.merge}
+    needs = {r.id: {owners[need] for need in awaited(view, r) if owners.get(need, r.id) != r.id} for r in found}
+    return _after({request.id: request for request in found}, needs)
+
+
+def _due(request: Bead) -> float:
+    return request.created_at.timestamp() + request.priority * PATIENCE.total_seconds()
+
+
+def awaited(view: View, request: Bead) -> list[str]:
+    """The ids of what has to land before a merge request's molecule may."""
+    molecule = view.get(request.merge.molecule) if request.merge else None
+    return [needed.id for needed in blockers(view, molecule)] if molecule is not None else []
 
 
 def failed(step: Bead) -> list[Attempt]:

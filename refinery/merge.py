@@ -52,6 +52,7 @@ class Request:
         title: what it is about; shown as one line, whatever it holds.
         head: the full id of the commit, never a name: what is landed is what was submitted.
         molecule: the bead whose work it is.
+        needs: the ids of the requests that have to be on main before it is, or land with it.
 
     Raises:
         InvalidInput: an id is not a bead id, or ``head`` not an object id; so none can pass for a trailer or option.
@@ -61,6 +62,7 @@ class Request:
     title: str
     head: str
     molecule: str
+    needs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_id(self.id)
@@ -109,8 +111,9 @@ class Stack:
         base: the commit of main that all of this is about.
         candidates: ``candidates[k - 1]`` has the first ``k`` of those that merge.
         conflicts: with main itself: they have to be done again on top of it.
-        waiting: merge with main, but with those stacked before them conflict or bring nothing new. Those may never
-            land, so this is no reason to send anybody back: try again when they have landed or are gone.
+        waiting: merge with main, but with those stacked before them conflict or bring nothing new; or need one that
+            is not in the stack. Those before may never land, so this is no reason to send anybody back: try again
+            when they have landed or are gone.
         contained: merging them would change nothing, main has it all.
         missing: their commit is not in this repository, or not yet.
     """
@@ -150,6 +153,10 @@ def stack(git: Git, base: str, requests: Sequence[Request], who: Identity, when:
     members: tuple[Request, ...] = ()
     with _merger(git, base) as merge:
         for request in (request for request in requests if request.head in present):
+            missed = set(request.needs) - {member.id for member in members}
+            if missed:
+                outside.waiting.append(Conflict(request, (), f"It needs {', '.join(sorted(missed))}."))
+                continue
             tree = _place(request, trunk, tip, merge, outside)
             if not tree:
                 continue

@@ -444,6 +444,45 @@ def test_the_best_comes_first() -> None:
     assert [found.id for found in graph.ready(Beads(beads), NOW)] == ["urgent", "z", "a.9", "a.10", "last"]
 
 
+_request = st.tuples(st.integers(0, 4), st.integers(0, 200), st.sets(st.integers(0, 9)))
+_requests = st.lists(_request, max_size=10).map(
+    lambda drawn: [(level, hours, {n for n in after if n < at}) for at, (level, hours, after) in enumerate(drawn)]
+)
+
+
+@given(_requests, st.randoms())
+def test_the_queue_keeps_to_what_is_needed_and_nobody_is_overtaken_for_ever(
+    drawn: list[tuple[int, int, set[int]]], shuffled: Any
+) -> None:
+    beads = [
+        found
+        for at, (priority, hours, after) in enumerate(drawn)
+        for found in (
+            bead(f"m{at}", issue_type="molecule", dependencies=needs(*(f"m{n}" for n in sorted(after)))),
+            request(f"m{at}.m1", f"m{at}", priority=priority, created_at=NOW + timedelta(hours=hours)),
+        )
+    ]
+    queue = [found.id for found in graph.queue(Beads(beads))]
+    shuffled.shuffle(beads)
+    assert [found.id for found in graph.queue(Beads(beads))] == queue
+    places = {name: place for place, name in enumerate(queue)}
+    assert sorted(places) == sorted(f"m{at}.m1" for at in range(len(drawn)))
+    for at, (priority, hours, after) in enumerate(drawn):
+        assert all(places[f"m{n}.m1"] < places[f"m{at}.m1"] for n in after)
+        for other, (level, later, _) in enumerate(drawn):
+            if not after and later - hours > 24 * (priority - level):
+                assert places[f"m{at}.m1"] < places[f"m{other}.m1"]
+
+
+def test_what_is_needed_and_not_in_the_queue_is_awaited() -> None:
+    molecule = bead("m", issue_type="molecule", dependencies=needs("n"))
+    waiting = request("m.m1")
+    view = Beads([molecule, waiting, bead("n", issue_type="molecule")])
+    assert graph.awaited(view, waiting) == ["n"]
+    assert graph.awaited(Beads([molecule, waiting, closed("n", "landed", issue_type="molecule")]), waiting) == []
+    assert graph.queue(view) == [waiting], "it has a place nevertheless"
+
+
 def test_the_queue_is_in_order_of_priority_then_age_then_id() -> None:
     requests = [
         request("m.m10"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -65,6 +66,16 @@ def test_one_request_becomes_a_merge_of_its_head(repo: Path, g: Git) -> None:
     git(repo, "checkout", "--quiet", "--detach")
     git(repo, "merge", "--quiet", "--no-ff", "-m", "By hand", a.head)
     assert git(repo, "rev-parse", "HEAD^{tree}") == candidate.tree
+
+
+def test_what_needs_one_that_is_not_in_the_stack_waits(repo: Path, g: Git) -> None:
+    a, b, c = (request(repo, name, {name: f"{name}\n"}) for name in "abc")
+    after = replace(b, needs=("bt-a",))
+    assert [len(made.members) for made in stacked(g, a, after, c).candidates] == [1, 2, 3]
+    without = stacked(g, after, c)
+    assert [made.members for made in without.candidates] == [(c,)]
+    assert [(w.request, w.messages) for w in without.waiting] == [(after, "It needs bt-a.")]
+    assert stacked(g, after, a).candidates[-1].members == (a,), "what it needs has to come before it"
 
 
 def test_several_requests_land_as_one_commit_over_their_stack(repo: Path, g: Git) -> None:

@@ -150,6 +150,10 @@ class Reader:
         sql = "SELECT id, oid, data FROM beads WHERE merge AND status <> 'closed' ORDER BY place"
         return [self._bead(*row) for row in self._all(sql)]
 
+    def submitted(self) -> Iterator[Bead]:
+        """Every merge request, closed ones too."""
+        return self._beads("SELECT id, oid, data FROM beads WHERE merge ORDER BY place")
+
     def ready(self, now: datetime) -> Iterator[Bead]:
         """The beads a worker or a person may take at ``now``, best first."""
         return (self._bead(row.id, row.oid, row.data) for row in self.ready_rows(now))

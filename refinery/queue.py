@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 
 from beads import graph
@@ -13,6 +13,7 @@ from beads.model import Bead, Criterion, Dependency, Evidence
 from beads.proof import following
 from refinery.gate import Gate, Verdict
 from refinery.merge import Candidate, Request
+from refinery.train import Line
 
 REWORK = "rework"
 """The label of a step that the Refinery added because the molecule did not land."""
@@ -23,47 +24,85 @@ STANDS = "the queue"
 _OUTPUT_TAIL = 4000
 
 
-def requests(view: graph.View) -> list[Request]:
-    """The open merge requests as the Refinery works with them, in the order they are to land."""
-    return [
-        Request(id=bead.id, title=bead.title, head=bead.merge.head, molecule=bead.merge.molecule)
-        for bead in graph.queue(view)
-        if bead.merge is not None
-    ]
+def requests(view: graph.View, begun: Sequence[str] = ()) -> list[Request]:
+    """The open merge requests as the Refinery works with them, in the order they are to land.
 
+    Those that need what is neither landed nor queued are left out.
 
-@dataclass(frozen=True)
-class Known:
-    """The verdicts that count for a stack of candidates, oldest first, as :func:`refinery.train.plan` takes them.
-
-    Attributes:
-        runs: by the length of the prefix; 0 is main itself.
-        controls: the verdicts of main that were run as the control of a prefix's trial.
+    Args:
+        view: the beads.
+        begun: the ids of those that are being tested, in their order. Only what has priority 0 goes before them: a
+            test that is given up is a test for nothing.
     """
+    beads = graph.queue(view)
+    owners = {bead.merge.molecule: bead.id for bead in beads if bead.merge is not None}
+    found: dict[str, Request] = {}
+    urgent: list[str] = []
+    for bead in beads:
+        awaited = graph.awaited(view, bead)
+        if bead.merge is None or not all(owners.get(need) in found for need in awaited):
+            continue
+        needs = tuple(owners[need] for need in awaited)
+        merge = bead.merge
+        found[bead.id] = Request(id=bead.id, title=bead.title, head=merge.head, molecule=merge.molecule, needs=needs)
+        if bead.priority == 0 and bead.id not in begun and set(needs) <= set(urgent):
+            urgent.append(bead.id)
+    order = dict.fromkeys([*urgent, *(request for request in begun if request in found), *found])
+    return [found[request] for request in order]
 
-    runs: Mapping[int, Sequence[Verdict]]
-    controls: Mapping[int, Sequence[Verdict]]
+
+Said = Sequence[tuple[str, Verdict]]
+"""Trees and what the gate said of them, oldest first."""
 
 
-def known(
-    main: str, candidates: Sequence[Candidate], beads: Iterable[Bead], gate: str, environment: str, since: datetime
-) -> Known:
-    """What is known of main's tree and of each candidate's; I4 rests on this key.
+def said(main: str, beads: Iterable[Bead], gate: str, environment: str, since: datetime) -> Said:
+    """The verdicts that count; I4 rests on this key.
 
     A verdict counts only for the same tree, gate and environment. That a gate could not be run, or that main failed
     it, counts only from ``since`` on: starting the Refinery again is how a person says that it was mended.
+
+    Args:
+        main: the tree that main has.
+        beads: the merge requests, on which verdicts are stored.
+        gate: names the gate.
+        environment: names the surroundings.
+        since: see above.
     """
-    found = [(e, b.id) for b in beads if b.merge for e in b.evidence if (e.gate, e.environment) == (gate, environment)]
-    found = [
-        (e, b) for e, b in found if e.at >= since or e.verdict == "pass" or (e.verdict == "fail" and e.tree != main)
-    ]
-    found.sort(key=lambda pair: pair[0].at)
+    found = [e for b in beads for e in b.evidence if (e.gate, e.environment) == (gate, environment)]
+    found = [e for e in found if e.at >= since or e.verdict == "pass" or (e.verdict == "fail" and e.tree != main)]
+    found.sort(key=lambda e: e.at)
+    return [(e.tree, e.verdict) for e in found if e.verdict != "asked" and e.verdict != "answered"]
+
+
+def line(
+    said: Said, main: str, candidates: Sequence[Candidate], testing: Collection[str], without: Callable[[int], Line]
+) -> Line:
+    """The queue as the strategy takes it.
+
+    Args:
+        said: the verdicts that count.
+        main: the tree that main has.
+        candidates: its prefixes.
+        testing: the trees that are being tested.
+        without: the line without one of its requests.
+    """
     trees = [main, *(candidate.tree for candidate in candidates)]
-    judged = [(e.tree, bead, e.verdict) for e, bead in found if e.verdict != "asked" and e.verdict != "answered"]
-    runs = {k: [verdict for at, _, verdict in judged if at == tree] for k, tree in enumerate(trees)}
-    tips = {k: candidate.members[-1].id for k, candidate in enumerate(candidates, start=1)}
-    controls = {k: [v for at, bead, v in judged if at == main and bead == tip] for k, tip in tips.items()}
-    return Known({k: v for k, v in runs.items() if v}, {k: v for k, v in controls.items() if v})
+    places: dict[str, list[int]] = {}
+    for place, (tree, _) in enumerate(said):
+        places.setdefault(tree, []).append(place)
+    runs = {k: [said[place][1] for place in places[tree]] for k, tree in enumerate(trees) if tree in places}
+    troubled = {k: next((p for p in places[trees[k]] if said[p][1] != "pass"), len(said)) for k in runs if k}
+    controls = {
+        k: [verdict for tree, verdict in said[first + 1 :] if verdict == "pass" or tree == main]
+        for k, first in troubled.items()
+    }
+    return Line(
+        n=len(candidates),
+        runs=runs,
+        controls={k: found for k, found in controls.items() if found},
+        running=[k for k, tree in enumerate(trees) if tree in testing],
+        without=without,
+    )
 
 
 def standstill(view: graph.View) -> tuple[Bead, Evidence] | None:
@@ -92,10 +131,16 @@ def stand(bead: Bead, reason: str, remedy: str, by: str, now: datetime) -> Evide
 
 
 def outcomes(beads: Iterable[Bead]) -> list[bool]:
-    """How past merge requests ended, oldest first: whether they were sent back."""
-    ended = [b for b in beads if b.merge and b.outcome in ("landed", "rejected")]
+    """How past merge requests fared with the gate, oldest first: whether they were convicted."""
+    ended = [b for b in beads if b.merge and (b.outcome == "landed" or (b.outcome == "rejected" and _convicted(b)))]
     ended.sort(key=lambda b: b.closed_at or b.created_at)
     return [b.outcome == "rejected" for b in ended]
+
+
+def _convicted(request: Bead) -> bool:
+    """Whether the gate failed on it twice, and not only on candidates of which it was the last."""
+    failed = Counter(e.tree for e in request.evidence if e.verdict == "fail")
+    return max(failed.values(), default=0) >= 2
 
 
 def last_red(view: graph.View, candidate: Candidate, gate: str) -> Evidence | None:

@@ -7,7 +7,7 @@ the effect. Killed anywhere, the next tick finds out from main itself what has l
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from beads import graph
@@ -25,7 +25,7 @@ from refinery.gate import Gate, GateRun, environment_digest, gate_of
 from refinery.git import Git, Identity
 from refinery.merge import Candidate, Conflict, Request, Stack, land, landed, publish, stack
 from refinery.sandbox import environment, secrets
-from refinery.train import Plan, failure_rate, plan
+from refinery.train import HEAD_ERRS, Line, Plan, failure_rate, plan
 from refinery.workshop import Workshop
 
 REFINERY = "refinery"
@@ -46,6 +46,35 @@ class _Run:
     request: str
     what: str
     run: GateRun
+
+
+@dataclass(frozen=True)
+class _Prefix:
+    """What a gate run can be of.
+
+    Attributes:
+        commit: what is checked out.
+        tree: its tree.
+        members: what is merged there.
+        request: the merge request its verdict is stored on.
+        what: it in words.
+    """
+
+    commit: str
+    tree: str
+    members: tuple[Request, ...]
+    request: str = ""
+    what: str = ""
+
+
+def _prefix(main: _Prefix, candidates: Sequence[Candidate], k: int, trial: int) -> _Prefix:
+    """Prefix ``k``; the verdict of a control, which is of main, is kept with the request whose trial it belongs to."""
+    tip = candidates[(k or trial or 1) - 1]
+    request = tip.members[-1].id
+    if not k:
+        return replace(main, request=request, what=f"{main.what}, the control of {request}")
+    others = f" and the {k - 1} before it" if k > 1 else ""
+    return _Prefix(tip.commit, tip.tree, tip.members, request, f"{request}{others}")
 
 
 @dataclass
@@ -78,7 +107,10 @@ class Refinery:
     halted: str = ""
     remedy: str = ""
     _runs: list[_Run] = field(default_factory=list)
-    _stacked: tuple[str, list[Request], Stack] | None = None
+    _stacks: dict[tuple[str, tuple[Request, ...]], Stack] = field(default_factory=dict)
+    _shown: Stack | None = None
+    _begun: tuple[str, ...] = ()
+    _aside: set[str] = field(default_factory=set)
     _sought: dict[str, float] = field(default_factory=dict)
     _harmless: set[tuple[str, tuple[str, ...]]] = field(default_factory=set)
 
@@ -112,7 +144,7 @@ class Refinery:
         lines = self._recover(self.store.snapshot())
         lines += self._withdraw(self.store.snapshot())
         snapshot = self.store.snapshot()
-        requests = queue.requests(snapshot)
+        requests = queue.requests(snapshot, self._begun)
         self.halted = self.remedy = ""
         if not requests:
             self.cancel()
@@ -126,6 +158,7 @@ class Refinery:
             self._halt(error.message, error.hint)
             return lines
         here = [request for request in requests if self._has(request)]
+        here = [request for request in here if request.id not in self._aside] or here
         if not here:
             self._halt(f"the head of {requests[0].id}, {requests[0].head[:12]}, is not in this repository", "Fetch it.")
             return lines
@@ -218,29 +251,45 @@ class Refinery:
 
     def _advance(self, snapshot: Snapshot, head: str, gate: Gate, requests: list[Request]) -> list[str]:
         stacked = self._stack(snapshot, head, requests)
+        if stacked is not self._shown:
+            publish(self.git, stacked.candidates)
+            self._shown = stacked
         settled = [self._send_conflict(snapshot, conflict, gate) for conflict in stacked.conflicts]
         settled += [self._close_contained(request) for request in stacked.contained]
         if settled:
             return settled
-        candidates = stacked.candidates
         environ = environment(self.environ, gate.environment, {})
-        main = self.git.line("rev-parse", f"{head}^{{tree}}")
-        stacked_up = [(head, main), *((c.commit, c.tree) for c in candidates)]
-        gate_key, environment_key = gate.digest(), environment_digest(environ, self.sandbox.kind)
-        known = queue.known(main, candidates, snapshot, gate_key, environment_key, self._started)
-        running = [k for k, (_, tree) in enumerate(stacked_up) if tree in self._testing]
-        rate = failure_rate(queue.outcomes(snapshot))
-        decided = plan(len(candidates), known.runs, known.controls, running, gate.slots, rate)
-        return self._act(snapshot, decided, candidates, stacked_up, gate, environ)
+        main = _Prefix(head, self.git.line("rev-parse", f"{head}^{{tree}}"), (), what=self.branch)
+        keys = gate.digest(), environment_digest(environ, self.sandbox.kind)
+        said = queue.said(main.tree, snapshot.submitted(), *keys, self._started)
+        stacks: dict[tuple[int, ...], Stack] = {}
 
-    def _stack(self, snapshot: Snapshot, head: str, requests: list[Request]) -> Stack:
-        """The candidates on ``head``; the same ones as long as neither main nor the queue changes."""
-        if self._stacked is None or self._stacked[:2] != (head, requests):
+        def line(without: tuple[int, ...], left: Sequence[Request]) -> Line:
+            stacks[without] = self._stack(snapshot, head, left)
+            candidates = stacks[without].candidates
+            return queue.line(said, main.tree, candidates, self._testing, lambda k: less(without, left, k))
+
+        def less(without: tuple[int, ...], left: Sequence[Request], k: int) -> Line:
+            gone = stacks[without].candidates[k - 1].members[-1]
+            return line((*without, k), [request for request in left if request != gone])
+
+        whole = line((), requests)
+        decided = plan(whole, gate.slots, failure_rate(queue.outcomes(snapshot.submitted())))
+        tests = [_prefix(main, stacks[without].candidates, k, decided.trial) for without, k in decided.tests()]
+        self._stacks = {key: made for key, made in self._stacks.items() if made in stacks.values()}
+        tested = [test.members for test in tests]
+        tested += [candidate.members for candidate in stacked.candidates[: max(whole.runs, default=0)]]
+        touched = {member.id for members in tested for member in members}
+        self._begun = tuple(request.id for request in requests if request.id in touched)
+        return self._act(snapshot, decided, stacked.candidates, tests, gate, environ)
+
+    def _stack(self, snapshot: Snapshot, head: str, requests: Sequence[Request]) -> Stack:
+        """The candidates on ``head``; the same ones as long as neither main nor these requests change."""
+        key = head, tuple(requests)
+        if key not in self._stacks:
             newest = max(bead.created_at for bead in graph.queue(snapshot))
-            stacked = stack(self.git, head, requests, _WHO, newest)
-            publish(self.git, stacked.candidates)
-            self._stacked = (head, requests, stacked)
-        return self._stacked[2]
+            self._stacks[key] = stack(self.git, head, requests, _WHO, newest)
+        return self._stacks[key]
 
     def _send_conflict(self, snapshot: Snapshot, conflict: Conflict, gate: Gate) -> str:
         where = f" in {', '.join(conflict.paths)}" if conflict.paths else ""
@@ -280,27 +329,29 @@ class Refinery:
         snapshot: Snapshot,
         decided: Plan,
         candidates: Sequence[Candidate],
-        prefixes: list[tuple[str, str]],
+        tests: Sequence[_Prefix],
         gate: Gate,
         environ: Mapping[str, str],
     ) -> list[str]:
+        if decided.halt == HEAD_ERRS and len(candidates) > 1 and candidates[0].members[0].id not in self._aside:
+            return self._set_aside(candidates[0].members[0].id)
         if decided.halt:
             self._halt(decided.halt, "`town queue` shows the log; mend it and run `town up` again.")
         if decided.land:
             return self._land(candidates[decided.land - 1])
         if decided.convict:
             return [self._convict(snapshot, candidates[0], gate)]
-        wanted = {prefixes[k][1] for k in decided.test}
+        wanted = {test.tree for test in tests}
         self._drop([r for r in self._runs if r.run.tree not in wanted])
-        for prefix in decided.test:
-            commit, tree = prefixes[prefix]
-            if tree not in self._testing:
-                # A control's verdict is kept with the request whose trial it belongs to.
-                request = candidates[(prefix or decided.trial or 1) - 1].members[-1].id
-                others = f" and the {prefix - 1} before it" if prefix > 1 else ""
-                what = f"{request}{others}" if prefix else f"{self.branch}, the control of {request}"
-                self._start(commit, tree, request, what, gate, environ)
+        for test in tests:
+            if test.tree not in self._testing:
+                self._start(test, gate, environ)
         return []
+
+    def _set_aside(self, request: str) -> list[str]:
+        """Let the others go on; it is tried again when they have landed, and then a person is asked."""
+        self._aside.add(request)
+        return [f"set {request} aside: the gate can judge {self.branch}, but not with it"]
 
     @property
     def _testing(self) -> set[str]:
@@ -312,25 +363,25 @@ class Refinery:
             running.run.cancel()
             self._runs.remove(running)
 
-    def _start(self, commit: str, tree: str, request: str, what: str, gate: Gate, environ: Mapping[str, str]) -> None:
+    def _start(self, test: _Prefix, gate: Gate, environ: Mapping[str, str]) -> None:
         """Check the commit out in a free slot and start the gate there."""
         slot = min(set(range(gate.slots)) - {running.slot for running in self._runs})
         worktree = self.workshop.open_detached(f"gate-{slot}")
-        worktree.checkout(commit, keep=gate.keep)
+        worktree.checkout(test.commit, keep=gate.keep)
         run = GateRun(
             gate=gate,
-            commit=commit,
-            tree=tree,
+            commit=test.commit,
+            tree=test.tree,
             directory=worktree.path,
             environ=environ,
             sandbox=self.sandbox,
-            log=self._logs / f"{commit[:16]}-{self.clock.monotonic():.3f}",
+            log=self._logs / f"{test.commit[:16]}-{self.clock.monotonic():.3f}",
             marker=self.marker,
             clock=self.clock,
             by=REFINERY,
             secrets=secrets(self.environ, gate.environment),
         )
-        self._runs.append(_Run(slot, request, what, run))
+        self._runs.append(_Run(slot, test.request, test.what, run))
         run.poll()
 
     @property

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from random import Random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from refinery import train
 from refinery.gate import Verdict
-from refinery.train import (
-    HEAD_ERRS,
-    MAIN_ERRS,
-    MAIN_FAILS,
-    Plan,
-    flaky,
-    plan,
-)
+from refinery.train import HEAD_ERRS, MAIN_ERRS, MAIN_FAILS, Line, Plan, flaky
 
 Tree = frozenset[int]
 Truth = Callable[[Tree], Verdict]
 Noise = Callable[[Tree, int], Verdict | None]
+
+
+Runs = Mapping[int, Sequence[Verdict]]
+
+
+def plan(n: int, runs: Runs, controls: Runs, running: Collection[int], slots: int, rate: float) -> Plan:
+    """The plan for a line of which nothing is known without any of its requests."""
+    return train.plan(Line(n, runs, controls, running), slots, rate)
 
 
 class World:
@@ -55,20 +57,42 @@ class World:
         self.convicted: list[int] = []
         self.main: Tree = frozenset()
         self.log: dict[Tree, list[Verdict]] = defaultdict(list)
-        self.controls: dict[tuple[int, Tree], list[Verdict]] = defaultdict(list)
-        self.running: dict[Tree, int | None] = {}
+        self.said: list[tuple[Tree, Verdict]] = []
+        self.running: set[Tree] = set()
         self.started: list[Tree] = []
 
     def tree(self, k: int) -> Tree:
         return self.main | set(self.queue[:k])
 
+    def line(self, queue: list[int]) -> Line:
+        trees = [self.main | set(queue[:k]) for k in range(len(queue) + 1)]
+        return Line(
+            len(queue),
+            {k: self.log[tree] for k, tree in enumerate(trees) if tree in self.log},
+            {k: found for k, tree in enumerate(trees) if k and (found := self.controls(tree))},
+            [k for k, tree in enumerate(trees) if tree in self.running],
+            lambda k: self.line([*queue[: k - 1], *queue[k:]]),
+        )
+
+    def controls(self, tree: Tree) -> list[Verdict]:
+        """What was said of main, and what passed, after the first time that this did not."""
+        first = next((n for n, said in enumerate(self.said) if said[0] == tree and said[1] != "pass"), len(self.said))
+        return [verdict for other, verdict in self.said[first + 1 :] if verdict == "pass" or other == self.main]
+
     def plan(self) -> Plan:
-        n = len(self.queue)
-        trees = [self.tree(k) for k in range(n + 1)]
-        runs = {k: self.log[tree] for k, tree in enumerate(trees) if tree in self.log}
-        controls = {k: self.controls[head, self.main] for k, head in enumerate(self.queue, start=1)}
-        running = [k for k, tree in enumerate(trees) if tree in self.running]
-        return plan(n, runs, controls, running, self.slots, self.rate)
+        return train.plan(self.line(self.queue), self.slots, self.rate)
+
+    def tests(self, decided: Plan) -> list[Tree]:
+        """The trees to be tested, each once."""
+        found: dict[Tree, None] = {}
+        for without, k in decided.tests():
+            queue = list(self.queue)
+            for place in without:
+                del queue[place - 1]
+            assert 0 <= k <= len(queue)
+            assert k or not without, "main is the control of one that is in the queue"
+            found[self.main | set(queue[:k])] = None
+        return list(found)
 
     def run(self) -> Plan:
         """Go on until nothing is left to do; the plan that says so."""
@@ -92,36 +116,33 @@ class World:
             self.start(decided)
             if not self.running:
                 return bool(self.arriving)
-            self.finish(self.chance.choice(list(self.running)))
+            self.finish(self.chance.choice(sorted(self.running, key=sorted)))
         return True
 
     def start(self, decided: Plan) -> None:
-        wanted = {self.tree(k): self.queue[decided.trial - 1] if k == 0 else None for k in decided.test}
-        self.running = {tree: owner for tree, owner in self.running.items() if tree in wanted}
+        wanted = self.tests(decided)
         self.started += [tree for tree in wanted if tree not in self.running]
-        self.running = {**wanted, **self.running}
+        self.running = set(wanted)
 
     def finish(self, tree: Tree) -> None:
-        owner = self.running.pop(tree)
+        self.running.remove(tree)
         verdict = self.noise(tree, len(self.log[tree])) or self.truth(tree)
         self.log[tree].append(verdict)
-        if owner is not None:
-            self.controls[owner, tree].append(verdict)
+        self.said.append((tree, verdict))
 
     def check(self, decided: Plan) -> None:
-        assert len(decided.test) <= self.slots
-        assert len(set(decided.test)) == len(decided.test)
-        assert set(decided.test) <= set(range(len(self.queue) + 1))
-        assert not any("pass" in self.log.get(self.tree(k), ()) for k in decided.test if k)
+        tests = self.tests(decided)
+        assert len(tests) == len(decided.tests()) <= self.slots
+        assert not any("pass" in self.log.get(tree, ()) for tree in tests if tree != self.main)
         if decided.land:
             assert "pass" in self.log[self.tree(decided.land)], "what lands has a green verdict"
             assert self.truth(self.tree(decided.land)) == "pass", "no red tree lands"
         if decided.convict:
             assert not decided.land
-            head = self.queue[0]
             assert self.log[self.tree(1)].count("fail") >= 2, "whoever is convicted failed twice"
             assert "pass" not in self.log[self.tree(1)]
-            assert "pass" in self.controls[head, self.main], "while main passed"
+            assert "pass" in self.log[self.main], "main is green"
+            assert "pass" in self.controls(self.tree(1)), "and so was something since"
 
 
 def truth_of(bad: Iterable[int], pairs: Iterable[tuple[int, int]] = (), otherwise: Verdict = "pass") -> Truth:
@@ -312,7 +333,7 @@ def test_an_outage_halts_at_once_and_heals(slots: int) -> None:
     assert not world.convicted
     world.truth = truth_of([])
     world.log.clear()
-    world.controls.clear()
+    world.said.clear()
     assert world.run() == Plan()
     assert world.landed == list(range(20))
 
@@ -356,7 +377,7 @@ def test_what_runs_goes_on_when_the_queue_grows() -> None:
 
 def test_what_is_refuted_makes_room() -> None:
     assert plan(9, {6: ["fail"]}, {}, [8, 9], 2, 0.001).test == (2, 4)
-    assert plan(9, {2: ["fail"]}, {}, [8, 9], 2, 0.001).test == (1, 8), "but it may use a slot that nobody needs"
+    assert plan(9, {2: ["fail"]}, {}, [8, 9], 3, 0.001).test == (1, 2, 8), "but it may use a slot that nobody needs"
 
 
 def test_false_convictions_are_as_rare_as_two_flakes_in_a_row() -> None:

@@ -1,0 +1,174 @@
+"""The merge queue on a real repository, in this process: several slots, who is sent back, and who is only set aside."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from beads import Store
+from beads.clock import SystemClock
+from beads.model import Bead, Criterion, MergeRequest
+from beads.ops import Create
+from refinery.containment import Sandbox
+from refinery.git import Git
+from refinery.refinery import Refinery
+from refinery.train import HEAD_ERRS
+from refinery.view import Host
+from refinery.workshop import Workshop
+from tests.towns import until
+from tests.world import commit, git, make_repository
+
+CHECK = """\
+grep -qs '^hangs' parts/* && exit 127
+if [ -n "$MEET" ]; then
+    touch "$MEET/$$"
+    while [ "$(ls "$MEET" | wc -l)" -lt 3 ]; do sleep 0.01; done
+fi
+for part in parts/*; do grep -q '^ok' "$part" || exit 1; done
+"""
+
+
+class Queue:
+    """A repository whose parts all have to say ok, a store with requests, and the Refinery of both."""
+
+    def __init__(self, place: Path, slots: int, environ: dict[str, str]) -> None:
+        gate = f'[gate]\ncommands = ["sh check.sh"]\ntimeout = 20\nslots = {slots}\nenvironment = ["MEET"]\n'
+        files = {"check.sh": CHECK, "parts/first": "ok\n", "town.toml": gate}
+        self.repository = make_repository(place / "project", files)
+        self.store = Store.init(self.repository, "bt")
+        self.clock = SystemClock()
+        common = self.repository / ".git"
+        host = Host(Path(environ["HOME"]), tuple(Path(part) for part in environ["PATH"].split(os.pathsep)))
+        self.refinery = Refinery(
+            store=self.store,
+            git=Git(self.repository, environ),
+            workshop=Workshop(Git(self.repository, environ), place / "trees"),
+            branch="main",
+            environ=environ,
+            sandbox=Sandbox("none", host, common, common / "beads"),
+            clock=self.clock,
+            marker=f"test {place}",
+            obtain=lambda _: None,
+        )
+
+    def submit(self, name: str, text: str = "ok\n", priority: int = 2) -> None:
+        """A molecule with a request that adds a part."""
+        git(self.repository, "checkout", "--quiet", "--detach", "main")
+        base = git(self.repository, "rev-parse", "main")
+        commit(self.repository, {f"parts/{name}": text}, f"Add {name}")
+        head = git(self.repository, "rev-parse", "HEAD")
+        git(self.repository, "checkout", "--quiet", "main")
+        now = self._now()
+
+        def bead(bead_id: str, kind: str) -> Bead:
+            title = f"Do {name}"
+            return Bead(id=bead_id, title=title, issue_type=kind, priority=priority, created_at=now, updated_at=now)
+
+        molecule = bead(f"bt-{name}", "molecule").evolve(criteria=(Criterion(run=f"test -f parts/{name}"),))
+        merge = MergeRequest(molecule=molecule.id, branch=f"polecat/{name}", head=head, base=base)
+        request = bead(f"bt-{name}.m1", "merge-request").evolve(merge=merge)
+        self.store.commit("test", [Create(bead=molecule), Create(bead=request)])
+
+    def _now(self) -> datetime:
+        """Later than the last time it was asked."""
+        self._asked = max(self.clock.now(), getattr(self, "_asked", self.clock.now()) + timedelta(seconds=1))
+        return self._asked.replace(microsecond=0)
+
+    def run(self) -> list[str]:
+        """Tick until nothing happens any more; what happened."""
+        happened: list[str] = []
+        while True:
+            lines = self.refinery.tick()
+            happened += lines
+            if self.refinery.busy:
+                until(lambda: self.refinery.judged)
+            elif not lines:
+                return happened
+
+    def ended(self, outcome: str | None) -> set[str]:
+        """The names of those that ended so, or with None that wait."""
+        beads = self.store.snapshot()
+        return {b.merge.molecule.removeprefix("bt-") for b in beads if b.merge and b.outcome == outcome}
+
+    def assert_green(self) -> None:
+        """Every state of main that the Refinery made has a stored green verdict."""
+        green = {e.tree for bead in self.store.snapshot() for e in bead.evidence if e.verdict == "pass"}
+        assert set(git(self.repository, "log", "--first-parent", "--format=%T", "--author=refinery").split()) <= green
+
+
+@pytest.fixture
+def one(tmp_path: Path, environ: dict[str, str]) -> Iterator[Queue]:
+    queue = Queue(tmp_path, 1, environ)
+    yield queue
+    queue.refinery.close()
+
+
+@pytest.fixture
+def three(tmp_path: Path, environ: dict[str, str]) -> Iterator[Queue]:
+    queue = Queue(tmp_path, 3, environ)
+    yield queue
+    queue.refinery.close()
+
+
+def test_every_prefix_is_tested_at_once_where_there_are_slots(tmp_path: Path, environ: dict[str, str]) -> None:
+    (tmp_path / "meet").mkdir()
+    queue = Queue(tmp_path, 3, {**environ, "MEET": str(tmp_path / "meet")})
+    for name in "abc":
+        queue.submit(name)
+    queue.run()
+    queue.refinery.close()
+    assert queue.ended("landed") == set("abc"), "each run waits until there are three"
+    queue.assert_green()
+
+
+@pytest.mark.parametrize("slots", ["one", "three"])
+def test_the_bad_ones_are_sent_back_and_poison_nobody(slots: str, request: pytest.FixtureRequest) -> None:
+    queue: Queue = request.getfixturevalue(slots)
+    for name in "abcdefgh":
+        queue.submit(name, "no\n" if name in "ad" else "ok\n")
+    happened = queue.run()
+    assert queue.ended("rejected") == {"a", "d"}
+    assert queue.ended("landed") == set("bcefgh")
+    assert not queue.ended(None)
+    queue.assert_green()
+    for name in "ad":
+        (back,) = [b for b in queue.store.snapshot() if b.merge and b.merge.molecule == f"bt-{name}"]
+        failed = [e.tree for e in back.evidence if e.verdict == "fail"]
+        assert len(failed) > len(set(failed)), "it failed twice on one tree"
+    controls = [line for line in happened if "the control of" in line]
+    assert len(controls) <= 1, "what passes of the others is the control, once main is known to be green"
+
+
+def test_one_that_cannot_be_judged_is_set_aside_until_the_others_have_landed(one: Queue) -> None:
+    one.submit("a")
+    one.submit("b", "hangs\n")
+    one.submit("c", "no\n")
+    one.submit("d")
+    happened = one.run()
+    assert one.ended("landed") == {"a", "d"}
+    assert one.ended("rejected") == {"c"}
+    assert one.ended(None) == {"b"}
+    assert any(line.startswith("set bt-b.m1 aside") for line in happened)
+    assert one.refinery.halted == HEAD_ERRS
+    one.submit("e")
+    one.run()
+    assert one.ended("landed") == {"a", "d", "e"}, "it stands in nobody's way"
+    assert one.refinery.halted == HEAD_ERRS
+
+
+def test_what_is_being_tested_is_given_up_only_for_what_is_urgent(one: Queue) -> None:
+    one.submit("a")
+    one.submit("b")
+    one.refinery.tick()
+    one.submit("early", priority=1)
+    assert next(line for line in one.run() if line.startswith("landed")).startswith("landed bt-a.m1, bt-b.m1 as")
+    one.submit("c")
+    one.refinery.tick()
+    one.submit("urgent", priority=0)
+    landed = [line for line in one.run() if line.startswith("landed")]
+    assert landed[0].startswith("landed bt-urgent.m1")
+    assert one.ended("landed") == {"a", "b", "c", "early", "urgent"}

@@ -31,7 +31,7 @@ def requests(view: graph.View, begun: Sequence[str] = ()) -> list[Request]:
 
     Args:
         view: the beads.
-        begun: the ids of those that are being tested, in their order. Only what has priority 0 goes before them: a
+        begun: the ids of those that are being tested, in their order. Only what has priority 0 comes between them: a
             test that is given up is a test for nothing.
     """
     beads = graph.queue(view)
@@ -47,8 +47,21 @@ def requests(view: graph.View, begun: Sequence[str] = ()) -> list[Request]:
         found[bead.id] = Request(id=bead.id, title=bead.title, head=merge.head, molecule=merge.molecule, needs=needs)
         if bead.priority == 0 and bead.id not in begun and set(needs) <= set(urgent):
             urgent.append(bead.id)
-    order = dict.fromkeys([*urgent, *(request for request in begun if request in found), *found])
-    return [found[request] for request in order]
+    places = {request: place for place, request in enumerate(found)}
+    tested = [request for request in begun if request in found]
+    order: dict[str, None] = {}
+    for at, request in enumerate(tested):
+        first = min(places[behind] for behind in tested[at:])
+        order |= dict.fromkeys(other for other in urgent if places[other] < first)
+        order[request] = None
+    return [found[request] for request in dict.fromkeys([*order, *found])]
+
+
+def begun(order: Sequence[Request], tests: Iterable[Sequence[Request]]) -> tuple[str, ...]:
+    """The ids of the requests that tests are about, and of those before them, in this order."""
+    tested = {request.id for members in tests for request in members}
+    last = max((place for place, request in enumerate(order, start=1) if request.id in tested), default=0)
+    return tuple(request.id for request in order[:last])
 
 
 Said = Sequence[tuple[str, Verdict]]

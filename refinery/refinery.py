@@ -279,8 +279,7 @@ class Refinery:
         self._stacks = {key: made for key, made in self._stacks.items() if made in stacks.values()}
         tested = [test.members for test in tests]
         tested += [candidate.members for candidate in stacked.candidates[: max(whole.runs, default=0)]]
-        touched = {member.id for members in tested for member in members}
-        self._begun = tuple(request.id for request in requests if request.id in touched)
+        self._begun = queue.begun(requests, tested)
         return self._act(snapshot, decided, stacked.candidates, tests, gate, environ)
 
     def _stack(self, snapshot: Snapshot, head: str, requests: Sequence[Request]) -> Stack:

@@ -163,7 +163,7 @@ def plan(line: Line, slots: int, rate: float) -> Plan:
             return Plan(halt=HEAD_ERRS, trial=1)
     if stop == 1:
         return _try(line, control, slots, rate)
-    return _search(line, slots, rate)
+    return _search(line, slots, slots, rate)
 
 
 def batch_size(rate: float) -> int:
@@ -177,16 +177,23 @@ def batch_size(rate: float) -> int:
     return max(1, min(BATCH_MAX, math.ceil(math.log1p(q) / -math.log(q) - 1e-9)))
 
 
-def horizon(slots: int, rate: float) -> int:
+def horizon(slots: int, rate: float, later: int = 0) -> int:
     """The longest prefix worth testing: a batch in one slot, a train of one candidate per slot in several.
 
-    The spacing of the train is the one that resolves most requests per round, counting the rounds of the search
-    after a failure; at most :data:`BATCH_MAX` requests, but never less than ``slots``.
+    The spacing of the train is the smallest of those that resolve about the most requests per round, counting the
+    rounds of the search after a failure; at most :data:`BATCH_MAX` requests, but never less than ``slots``.
+
+    Args:
+        slots: how many candidates are tested now.
+        rate: how likely a request fails.
+        later: how many are in a round of the search, if that is not the same.
     """
-    if slots == 1:
+    later = later or slots
+    if later == 1:
         return batch_size(rate)
-    spacings = range(1, max(1, BATCH_MAX // slots) + 1)
-    return slots * max(spacings, key=lambda spacing: _capacity(slots, spacing, 1 - _clamped(rate)))
+    q = 1 - _clamped(rate)
+    capacities = [_capacity(slots, later, spacing, q) for spacing in range(1, max(1, BATCH_MAX // slots) + 1)]
+    return slots * next(n for n, found in enumerate(capacities, start=1) if found >= 0.97 * max(capacities))
 
 
 def failure_rate(outcomes: Iterable[bool]) -> float:
@@ -239,13 +246,15 @@ def _try(line: Line, control: Verdict | None, slots: int, rate: float) -> Plan:
     proven, green = _settled(line.runs[1]) == "fail", "pass" in line.runs.get(0, ())
     if proven and green and control == "pass":
         return Plan(convict=True, trial=1)
-    rest = line.less(1)
+    rest, again = line.less(1), [] if proven else [1]
+    then = _search(rest, slots - len(again), slots, rate)
     # A pass of the others is a control that brings the queue forward; but it says nothing about main, which one of
-    # them may repair, and it is not to be had when there are none or their first has failed as well.
-    asked = not green or 0 in line.running or rest.n == 0 or (proven and (1 in line.controls or rest.stop == 1))
-    test = ([] if proven else [1]) + [0] * asked
-    test = test[:slots]
-    return _beside(line, test, 1, _search(rest, slots - len(test), rate), slots, trial=1)
+    # them may repair, and it is not to be had when none is to be tested or their first has failed as well.
+    missed = not then.tests() or 0 in line.running or (proven and (1 in line.controls or rest.stop == 1))
+    if not green or (control is None and missed):
+        again = [*again, 0][:slots]
+        then = _search(rest, slots - len(again), slots, rate)
+    return _beside(line, again, 1, then, slots, trial=1)
 
 
 def _repair(line: Line, slots: int, main: Verdict) -> Plan:
@@ -261,12 +270,12 @@ def _repair(line: Line, slots: int, main: Verdict) -> Plan:
     return Plan(test=tuple(wanted[:slots]), halt=MAIN_FAILS if main == "fail" else MAIN_ERRS)
 
 
-def _search(line: Line, slots: int, rate: float) -> Plan:
-    """What to test above the longest green prefix, to find the first bad request or that there is none."""
+def _search(line: Line, slots: int, later: int, rate: float) -> Plan:
+    """What to test above the longest green prefix, to find the first bad request; later in more slots than now."""
     if slots < 1 or line.n == 0:
         return Plan()
     if not line.stop:
-        return Plan(test=_widen(line, slots, rate))
+        return Plan(test=_widen(line, slots, horizon(slots, rate, later)))
     below = [k for k in line.alive if k < line.stop][:slots]
     test = below + _spread([line.green, *below, line.stop], slots - len(below), rate)
     if line.stop - 1 not in (line.green, *test):
@@ -276,7 +285,7 @@ def _search(line: Line, slots: int, rate: float) -> Plan:
     test += [line.stop] * again
     rest = line.less(line.stop, test)
     hidden = sum(k <= rest.green for k in test)
-    return _beside(line, test, line.stop, _search(rest, slots - again - hidden, rate), slots)
+    return _beside(line, test, line.stop, _search(rest, slots - again - hidden, later, rate), slots)
 
 
 def _beside(line: Line, test: list[int], doubt: int, then: Plan, slots: int, trial: int = 0) -> Plan:
@@ -289,10 +298,10 @@ def _beside(line: Line, test: list[int], doubt: int, then: Plan, slots: int, tri
     return replace(made, test=(*made.test, *spare))
 
 
-def _widen(line: Line, slots: int, rate: float) -> tuple[int, ...]:
+def _widen(line: Line, slots: int, reach: int) -> tuple[int, ...]:
     """No failure is known: go on with what runs, reach the horizon, then spread what is left over the gaps."""
     test = line.alive[:slots]
-    top = min(line.n, line.green + horizon(slots, rate))
+    top = min(line.n, line.green + reach)
     if len(test) < slots and top > max(test, default=line.green):
         test.append(top)
     # Evenly: a part that is too long takes one more round of the search, wherever it is.
@@ -322,12 +331,12 @@ def _cuts(low: int, high: int, parts: int, q: float) -> list[int]:
     return [low + cut for cut in cuts[1:]]
 
 
-def _capacity(slots: int, spacing: int, q: float) -> float:
+def _capacity(slots: int, later: int, spacing: int, q: float) -> float:
     """Requests resolved per round by a saturated train, its searches included."""
     reach = 1 - q ** (slots * spacing)
     rounds, parts = 0, 1
     while parts < spacing:
-        rounds, parts = rounds + 1, parts * (slots + 1)
+        rounds, parts = rounds + 1, parts * (later + 1)
     return reach / (1 - q) / (1 + reach * rounds)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -208,31 +209,39 @@ def test_it_ends_as_if_each_had_been_tested_on_main_in_turn(
     assert all(len(runs) <= 3 for tree, runs in world.log.items() if tree != world.main and "pass" not in runs)
 
 
-@given(
-    n=st.integers(0, 9),
-    runs=st.dictionaries(st.integers(0, 9), st.lists(st.sampled_from(["pass", "fail", "error"]), max_size=4)),
-    controls=st.dictionaries(st.integers(1, 9), st.lists(st.sampled_from(["pass", "fail", "error"]), max_size=3)),
-    running=st.sets(st.integers(0, 9)),
-    slots=st.integers(1, 5),
-    rate=st.floats(0, 1),
+_verdicts = st.lists(st.sampled_from(["pass", "fail", "error"]), max_size=4)
+_lines = st.builds(
+    Line,
+    st.integers(0, 9),
+    st.dictionaries(st.integers(0, 9), _verdicts),
+    st.dictionaries(st.integers(1, 9), _verdicts),
+    st.sets(st.integers(0, 9)),
 )
-def test_every_state_has_a_plan(
-    n: int,
-    runs: dict[int, list[Verdict]],
-    controls: dict[int, list[Verdict]],
-    running: set[int],
-    slots: int,
-    rate: float,
-) -> None:
-    decided = plan(n, runs, controls, running, slots, rate)
-    assert decided == plan(n, runs, controls, sorted(running, reverse=True), slots, rate)
-    assert len(decided.test) == len(set(decided.test)) <= max(slots, len(running))
-    assert all(0 <= k <= n for k in decided.test)
-    assert not any("pass" in runs.get(k, ()) for k in decided.test if k)
+
+
+def within(lines: Sequence[Line]) -> Line:
+    """The first of these lines, which is the second one without any of its requests, and so on."""
+    first, *others = lines
+    if not others:
+        return first
+    rest = replace(within(others), n=max(0, first.n - 1))
+    return replace(first, without=lambda _: rest)
+
+
+@given(lines=st.lists(_lines, min_size=1, max_size=4), slots=st.integers(1, 5), rate=st.floats(0, 1))
+def test_every_state_has_a_plan(lines: list[Line], slots: int, rate: float) -> None:
+    line = within(lines)
+    decided = train.plan(line, slots, rate)
+    turned = replace(line, running=sorted(line.running, reverse=True))
+    assert decided == train.plan(turned, slots, rate)
+    assert len(set(decided.test)) == len(decided.test)
+    assert decided.land or len(decided.tests()) <= slots
+    assert all(0 <= k <= line.n for k in decided.test)
+    assert not any("pass" in line.runs.get(k, ()) for k in decided.test if k)
     assert decided.trial or 0 not in decided.test
     assert sum(map(bool, (decided.land, decided.convict, decided.halt))) <= 1
     # Nothing waits for a nudge.
-    assert n == 0 or decided.land or decided.convict or decided.halt or decided.test
+    assert line.n == 0 or decided.land or decided.convict or decided.halt or decided.tests()
 
 
 # What one run means

@@ -9,8 +9,7 @@ there; and a lease that ran out no longer holds anything.
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 from typing import Protocol
@@ -18,6 +17,7 @@ from typing import Protocol
 from beads import speech
 from beads.ids import natural as natural
 from beads.model import BLOCKING, Attempt, Bead, Dependency
+from beads.order import after
 from beads.proof import asked
 from beads.state import Kind as Kind
 from beads.state import State as State
@@ -91,29 +91,7 @@ def steps(view: View, molecule: Bead) -> list[Bead]:
     found = {step.id: step for step in sorted(view.steps(molecule.id), key=lambda step: natural(step.id))}
     if not found:
         return [molecule] if molecule.criteria else []
-    return _after(found, {step.id: {need for need in step.needs if need in found} for step in found.values()})
-
-
-def _after(found: Mapping[str, Bead], needs: Mapping[str, set[str]]) -> list[Bead]:
-    """These beads, each after those of them that it needs, and otherwise in the order they are in."""
-    places = {bead_id: place for place, bead_id in enumerate(found)}
-    freed: dict[str, list[str]] = {}
-    for bead_id, needed in needs.items():
-        for need in needed:
-            freed.setdefault(need, []).append(bead_id)
-    left = {bead_id: len(needed) for bead_id, needed in needs.items()}
-    free = [places[bead_id] for bead_id in found if not left.get(bead_id)]
-    ids = list(found)
-    placed: dict[str, Bead] = {}
-    while free:
-        here = ids[heapq.heappop(free)]
-        placed[here] = found[here]
-        for bead_id in freed.get(here, ()):
-            left[bead_id] -= 1
-            if not left[bead_id]:
-                heapq.heappush(free, places[bead_id])
-    # What is left is in a ring, which only a damaged store has: any order is as good.
-    return list((placed | dict(found)).values())
+    return after(found, {step.id: {need for need in step.needs if need in found} for step in found.values()})
 
 
 def next_step(view: View, molecule: Bead) -> Bead | None:
@@ -173,7 +151,7 @@ def queue(view: View) -> list[Bead]:
     found = sorted(view.requests(), key=lambda r: (_due(r), r.priority, natural(r.id)))
     owners = {request.merge.molecule: request.id for request in found if request.merge}
     needs = {r.id: {owners[need] for need in awaited(view, r) if owners.get(need, r.id) != r.id} for r in found}
-    return _after({request.id: request for request in found}, needs)
+    return after({request.id: request for request in found}, needs)
 
 
 def _due(request: Bead) -> float:

@@ -10,7 +10,20 @@ import json
 from argparse import ArgumentParser
 from types import ModuleType
 
-from benchmarks import contention, growth, hanoi, million, pour, processes, sandbox, steps, store, town, worktrees
+from benchmarks import (
+    contention,
+    growth,
+    hanoi,
+    million,
+    pour,
+    processes,
+    refinery,
+    sandbox,
+    steps,
+    store,
+    town,
+    worktrees,
+)
 from benchmarks.common import add_common, report, rows, workplace
 
 ALL: dict[str, ModuleType] = {
@@ -24,6 +37,7 @@ ALL: dict[str, ModuleType] = {
     "town": town,
     "steps": steps,
     "worktrees": worktrees,
+    "refinery": refinery,
     "million": million,
 }
 LONG = ("million",)

@@ -10,6 +10,7 @@ from argparse import ArgumentParser
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
+from xml.etree import ElementTree
 
 import pytest
 
@@ -24,6 +25,7 @@ from benchmarks import (
     million,
     pour,
     processes,
+    refinery,
     sandbox,
     steps,
     store,
@@ -230,6 +232,16 @@ def test_a_target_is_of_the_ratio_where_there_is_a_floor() -> None:
 def test_work_trees_are_measured(tmp_path: Path) -> None:
     found = measured(worktrees, tmp_path, "--files 20 --times 1")
     assert {name.split(",")[0] for name in found} == {"a work tree anew", "a work tree again", "given up"}
+
+
+def test_the_merge_queue_is_measured_and_drawn(tmp_path: Path) -> None:
+    drawn = tmp_path / "drawn.svg"
+    found = measured(refinery, tmp_path, f"--failures 4 --changes 20 --seeds 1 --plot {drawn}")
+    assert found["strategies that beat the oracle"].floor is None
+    names = {name.split(":")[0] for name in found}
+    assert {"runs a change, 5% bad", "capacity, 5% bad, 4 slots", "3 a run, 20% bad, 8 slots"} <= names
+    curves = [line for line in ElementTree.parse(drawn).iter() if line.tag.endswith("polyline")]
+    assert len(curves) == 11
 
 
 def test_a_benchmark_prints_a_table_or_json(tmp_path: Path) -> None:

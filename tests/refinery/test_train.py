@@ -220,12 +220,22 @@ _lines = st.builds(
 
 
 def within(lines: Sequence[Line]) -> Line:
-    """The first of these lines, which is the second one without any of its requests, and so on."""
+    """The first of these lines, which is like the next one above whichever request is left out, and so on."""
     first, *others = lines
     if not others:
         return first
-    rest = replace(within(others), n=max(0, first.n - 1))
-    return replace(first, without=lambda _: rest)
+
+    def without(k: int) -> Line:
+        rest = within(others)
+
+        def joined(below: Runs, above: Runs) -> Runs:
+            return {j: seen for j, seen in below.items() if j < k} | {j: seen for j, seen in above.items() if j >= k}
+
+        running = {*(j for j in first.running if j < k), *(j for j in rest.running if j >= k)}
+        runs, controls = joined(first.runs, rest.runs), joined(first.controls, rest.controls)
+        return replace(rest, n=max(0, first.n - 1), runs=runs, controls=controls, running=running)
+
+    return replace(first, without=without)
 
 
 @given(lines=st.lists(_lines, min_size=1, max_size=4), slots=st.integers(1, 5), rate=st.floats(0, 1))

@@ -23,6 +23,7 @@ from beads.errors import TownError
 from beads.model import Bead
 from beads.spending import Running, books
 from beads.store import Snapshot
+from refinery import queue
 from refinery.processes import Job, start
 from refinery.refinery import Refinery
 from roles import routing, witness
@@ -175,7 +176,7 @@ class Town:
 
     def _pending(self, snapshot: Snapshot) -> bool:
         """Whether time alone will soon bring work: somebody holds a lease, the queue can move, or a spawn is due."""
-        if graph.queue(snapshot) and not self.refinery.halted:
+        if queue.requests(snapshot) and not self.refinery.halted:
             return True
         return self._held or self._soon or self._recovering(snapshot)
 

@@ -125,6 +125,27 @@ def test_a_gate_that_cannot_run_lands_nothing(tmp_path: Path) -> None:
     assert_settled(repository, landed=1)
 
 
+def test_what_came_to_need_something_does_not_land_before_it(tmp_path: Path) -> None:
+    repository = make_town(tmp_path)
+    text = (repository / "town.toml").read_text()
+    commit(repository, {"town.toml": text.replace("sh check.sh", "no-such-program-here")}, "Break the gate")
+    pour(repository, part("early"), molecule("never", "true", "test -f parts/never"))
+    run(repository, "up", "--until-idle", ok=[7])
+    ids = {bead.title: bead.id for bead in snapshot(repository) if bead.issue_type == "molecule"}
+    early, never = ids["Do early"], ids["Do never"]
+    run(repository, "dep", "add", early, never, program=BEAD)
+    commit(repository, {"town.toml": text}, "Mend the gate")
+    run(repository, "up", "--until-idle", ok=[7])
+    assert {bead.title: bead.outcome for bead in snapshot(repository) if bead.issue_type == "molecule"} == {
+        "Do early": None,
+        "Do never": None,
+    }
+    run(repository, "dep", "remove", early, never, program=BEAD)
+    run(repository, "up", "--until-idle", ok=[7])
+    outcomes = {bead.title: bead.outcome for bead in snapshot(repository) if bead.issue_type == "molecule"}
+    assert outcomes == {"Do early": "landed", "Do never": None}
+
+
 def test_a_second_town_is_refused(tmp_path: Path) -> None:
     repository = make_town(tmp_path)
     from beads.liveness import Presence

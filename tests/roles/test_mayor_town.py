@@ -198,6 +198,7 @@ class Killer:
         return process
 
 
+@pytest.mark.slow  # LiteLLM is loaded seven times, which alone takes half a minute.
 def test_killed_after_every_word_it_comes_to_the_same(repository: Path, model: Provider) -> None:
     killer = Killer(repository, model)
     killer.until_it_is_stored("mayor", "Add two parts", times=2)

@@ -14,7 +14,7 @@ MAKEFLAGS += --no-print-directory
 UV ?= $(shell command -v uv 2>/dev/null)
 PYTHON ?=
 # Many tests wait for processes, so that there is room for more of them than there are cores.
-JOBS ?= 4
+JOBS ?= 3
 ARGS ?=
 # Where make test-agents installs them.
 AGENTS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/beadtown-agents

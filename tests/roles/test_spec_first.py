@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.beads.specs import CONSTITUTION, FILES, NAME, SPEC
 from tests.towns import assert_settled, make_town, prepare, run, snapshot
 from tests.world import commit, git
@@ -24,6 +26,7 @@ for path, text in phases[f"{phase}, answered" if "by name" in said else phase].i
 """
 
 
+@pytest.mark.slow  # docs/spec-first.md has the same way, which is run with the documents.
 def test_a_feature_is_specified_asked_about_planned_and_built(tmp_path: Path) -> None:
     repository = make_town(tmp_path)
     open_ = {"spec.md": ASKS + "## Clarifications\n\n## Assumptions\n"}

@@ -45,12 +45,12 @@ def lines(directory: Path, words: Callable[[str], Sequence[tuple[str, str]]], hi
         completer=Words(),
         complete_while_typing=False,
         key_bindings=keys,
-        bottom_toolbar=hint,
         enable_history_search=True,
     )
     while True:
         try:
-            yield session.prompt("mayor> ")
+            # Once for each message: what is drawn at each key must ask no store.
+            yield session.prompt("mayor> ", bottom_toolbar=hint())
         except KeyboardInterrupt:
             continue
         except EOFError:

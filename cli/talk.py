@@ -136,6 +136,7 @@ class Talk:
 
     def greet(self) -> None:
         """The first lines at a terminal: where the conversation stood, or what to do here."""
+        from cli.render import printable
         from roles.inbox import inbox
 
         waiting = inbox(self.site.store.snapshot(), self.site.clock.now(), self.site.settings).items
@@ -146,7 +147,7 @@ class Talk:
         if found is None:
             click.echo("Say what you want done. /help shows what else there is.")
         else:
-            click.echo(f"Going on with {found.id}: {found.bead.title} (/new begins another one)")
+            click.echo(f"Going on with {found.id}: {printable(found.bead.title)} (/new begins another one)")
             self.show()
 
     def hint(self) -> str:

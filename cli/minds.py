@@ -25,14 +25,12 @@ def brain_of(site: Site) -> Brain:
     table = site.settings.mayor
     check_mayor(site.settings)
     if table.model:
-        from roles.llm import SURROUNDINGS
         from roles.model_brain import model_brain
+        from roles.runtimes.builtin import surroundings
 
         # LiteLLM looks for this when it is imported.
-        for name, value in SURROUNDINGS.items():
+        for name, value in surroundings(table.asked()).items():
             os.environ.setdefault(name, value)
-        if table.api_base and table.model.startswith("ollama"):
-            os.environ.setdefault("OLLAMA_API_BASE", table.api_base)
         return model_brain(site)
     if table.agent:
         from roles.agent_brain import AgentBrain

@@ -26,7 +26,6 @@ from roles.prompts import QUOTE, cut
 from roles.prompts import mayor as words
 from roles.reply import Reply
 from roles.runtimes.builtin import models_of
-from roles.settings import Agent as RuntimeAgent
 from roles.settings import MayorTable
 from roles.site import Site
 from roles.study import LOOKS, Study
@@ -101,8 +100,7 @@ def model_brain(site: Site) -> ModelBrain:
         NotFound: there is no main branch to look at.
     """
     table = site.settings.mayor
-    asked = RuntimeAgent(runtime="builtin", model=table.model, models=table.models, api_base=table.api_base)
-    talkers = [LiteTalker(model.name, site.clock, model.api_base, table.window) for model in models_of(asked)]
+    talkers = [LiteTalker(model.name, site.clock, model.api_base, table.window) for model in models_of(table.asked())]
     study = Study(
         git=site.git,
         commit=site.main_head(),

@@ -41,10 +41,15 @@ def offer(site: Site, bead_id: str, actor: str) -> Offer:
         NotFound: there is no such proposal.
         InvalidInput: it cannot be done as things are; says why.
     """
-    bead = site.store.snapshot().get(bead_id)
+    bead = _proposal(site.store.snapshot(), bead_id)
+    return read_offer(site, bead, bead.description, actor)
+
+
+def _proposal(view: graph.View, bead_id: str) -> Bead:
+    bead = view.get(bead_id)
     if bead is None or bead.issue_type != PROPOSAL:
         raise NotFound(f"there is no proposal {bead_id!r}", "`bead list --type proposal` shows what waits for you.")
-    return read_offer(site, bead, bead.description, actor)
+    return bead
 
 
 def read_offer(site: Site, bead: Bead, text: str, actor: str) -> Offer:
@@ -126,9 +131,7 @@ def decline(site: Site, bead_id: str, actor: str, reason: str) -> None:
     """
 
     def decide(snapshot: Snapshot) -> Sequence[Operation]:
-        bead = snapshot.get(bead_id)
-        if bead is None or bead.issue_type != PROPOSAL:
-            raise NotFound(f"there is no proposal {bead_id!r}", "`bead list --type proposal` shows what waits for you.")
+        bead = _proposal(snapshot, bead_id)
         found = thread(snapshot, bead.parent or "")
         return conversation.refuse(found, snapshot.prefix, actor, bead, reason, site.clock.now())
 

@@ -315,8 +315,7 @@ def check_mayor(settings: Settings) -> None:
     keys += ["[town] budget_day"] if settings.town.budget_day is not None else []
     if not keys or not (table.model or table.agent) or table.prices:
         return
-    models = {"runtime": "builtin", "model": table.model, "models": table.models}
-    if not knowable(Agent.model_validate(models) if table.model else settings.agent(table.agent)):
+    if not knowable(table.asked() if table.model else settings.agent(table.agent)):
         hint = f"Give [mayor] in {SETTINGS_FILE} `prices`, or a model with a known price; or remove the budget."
         raise InvalidInput(f"{keys[0]} cannot be held: what {table.model or table.agent} costs is not known", hint)
 

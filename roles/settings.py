@@ -355,6 +355,10 @@ class MayorTable(Fact):
             raise ValueError("'models' are asked after 'model', which is missing")
         return self
 
+    def asked(self) -> Agent:
+        """The models as those of an agent of runtime ``builtin``, which asks them in the same way."""
+        return Agent(runtime="builtin", model=self.model, models=self.models, api_base=self.api_base)
+
 
 class Settings(Fact):
     """The whole file; what is left out has a default, except the gate, without which nothing can land."""

@@ -48,11 +48,16 @@ def launch(order: Order) -> Launch:
         seconds=agent.timeout * SHARE,
         keys=agent.environment or (),
     )
-    # LiteLLM asks Ollama what it knows of a model, and wherever it was told to ask, it does that at Ollama's own port.
-    local = (
-        {"OLLAMA_API_BASE": agent.api_base} if agent.api_base and _provider(agent.model).startswith("ollama") else {}
-    )
-    return Launch([sys.executable, "-P", "-c", _PROGRAM], request.model_dump_json(), {**SURROUNDINGS, **local})
+    return Launch([sys.executable, "-P", "-c", _PROGRAM], request.model_dump_json(), surroundings(agent))
+
+
+def surroundings(agent: Agent) -> dict[str, str]:
+    """What LiteLLM has to find in its environment to ask an agent's models.
+
+    It asks Ollama what it knows of a model, and wherever it was told to ask, it does that at Ollama's own port.
+    """
+    local = agent.api_base and _provider(agent.model).startswith("ollama")
+    return {**SURROUNDINGS, **({"OLLAMA_API_BASE": agent.api_base} if local else {})}
 
 
 def models_of(agent: Agent) -> tuple[Named, ...]:

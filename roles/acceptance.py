@@ -135,22 +135,30 @@ def _look(criterion: Criterion, bench: Bench, number: int) -> Finding:
 
 
 def _run(criterion: Criterion, bench: Bench, number: int) -> Finding:
+    exit = _ended(criterion, bench, number, shell(criterion.run), within=bench.around())
+    keep(exit, bench.logs)
+    verdict, detail = judge(exit, criterion.run, criterion.exit)
+    output = "" if verdict == "pass" else exit.output
+    return Finding(verdict, detail, exit.seconds, output, exit.digest, exit=exit.code)
+
+
+def _ended(
+    criterion: Criterion, bench: Bench, number: int, argv: Sequence[str], stdin: str = "", within: Sequence[str] = ()
+) -> Exit:
+    """How a process ended that looks at a criterion, in the time that it has."""
     job = start(
-        shell(criterion.run),
+        argv,
         cwd=bench.directory,
         environ=bench.environ,
         log=bench.logs / f"criterion-{number}-{bench.tree[:12]}.log",
         timeout=criterion.timeout,
         marker=bench.marker,
         clock=bench.clock,
-        within=bench.around(),
+        stdin=stdin,
+        within=within,
         secrets=bench.secrets,
     )
-    exit = bench.wait(job)
-    keep(exit, bench.logs)
-    verdict, detail = judge(exit, criterion.run, criterion.exit)
-    output = "" if verdict == "pass" else exit.output
-    return Finding(verdict, detail, exit.seconds, output, exit.digest, exit=exit.code)
+    return bench.wait(job)
 
 
 Search = Callable[[str, str], bool | None]
@@ -206,18 +214,7 @@ _SEARCH = "import json, re, sys; e, t = json.load(sys.stdin); sys.exit(not re.se
 def _search(criterion: Criterion, bench: Bench, number: int, expression: str, text: str) -> bool | None:
     argv, stdin = searching(expression, text)
     # It is our own, and touches nothing: it needs no sandbox.
-    job = start(
-        argv,
-        cwd=bench.directory,
-        environ=bench.environ,
-        log=bench.logs / f"criterion-{number}-{bench.tree[:12]}.log",
-        timeout=criterion.timeout,
-        marker=bench.marker,
-        clock=bench.clock,
-        stdin=stdin,
-        secrets=bench.secrets,
-    )
-    exit = bench.wait(job)
+    exit = _ended(criterion, bench, number, argv, stdin)
     exit.log.unlink(missing_ok=True)
     return exit.code == 0 if exit.kind == "exited" else None
 

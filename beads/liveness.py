@@ -89,10 +89,10 @@ def forget(directory: Path, name: str) -> None:
 
 def _own(path: Path) -> int:
     """Lock the file at ``path``. A new one appears with its lock held: unlocked always means dead."""
+    _tidy(path.parent)
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     while True:
-        handle = os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        handle = _fresh(fresh)
         try:
             os.link(fresh, path)
             return handle
@@ -105,6 +105,30 @@ def _own(path: Path) -> int:
             if _take(handle, path):
                 return handle
             os.close(handle)
+
+
+def _fresh(path: Path) -> int:
+    """A new file with its lock held."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        # Whoever tidies up may look at it before we have it, for a moment, and then has removed it.
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_ino == os.fstat(handle).st_ino:
+                return handle
+        os.close(handle)
+
+
+def _tidy(directory: Path) -> None:
+    """Remove the files of those who were killed before theirs had its name, or just after."""
+    for path in directory.glob(".*"):
+        with contextlib.suppress(FileNotFoundError, BlockingIOError):
+            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                path.unlink()
+            finally:
+                os.close(handle)
 
 
 def _take(handle: int, path: Path) -> bool:

@@ -46,6 +46,24 @@ def test_a_name_lives_as_long_as_its_process(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+KILLED = "import os, sys; from pathlib import Path; from beads.liveness import Presence; real = os.link\n"
+KILLED += "os.link = lambda *names: (sys.argv[3] == 'after' and real(*names), os.kill(os.getpid(), 9))\n"
+KILLED += "Presence(Path(sys.argv[1]), sys.argv[2])"
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_who_is_killed_while_taking_a_name_leaves_nothing_to_the_next(tmp_path: Path, moment: str) -> None:
+    for name in ("nux", "ace"):
+        assert subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), name, moment], check=False).returncode == -9
+    assert [path.name[:5] for path in tmp_path.glob(".*")] == [".ace."]
+    assert liveness.names(tmp_path) == (["ace", "nux"] if moment == "after" else [])
+    Presence(tmp_path, "slit").close()
+    assert list(tmp_path.glob(".*")) == []
+    for name in liveness.names(tmp_path):
+        liveness.forget(tmp_path, name)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_dead_workers_file_is_removed_by_forgetting(tmp_path: Path) -> None:
     process = hold(tmp_path, "slit")
     process.kill()

@@ -129,6 +129,7 @@ def _refinery(site: Site) -> Refinery:
         clock=site.clock,
         marker=site.marker(_refinery_name()),
         obtain=site.obtain,
+        machine=site.machine,
     )
 
 

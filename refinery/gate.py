@@ -25,7 +25,7 @@ from beads.model import Evidence, Fact, milliseconds
 from beads.toml import loads, validate
 from refinery.containment import Kind, Reach, Sandbox
 from refinery.git import Git
-from refinery.processes import JOB, MARKER, Exit, Job, shell, start
+from refinery.processes import JOB, MARKER, THIS_MACHINE, Exit, Job, Machine, shell
 from refinery.redaction import NO_SECRETS, Secrets
 
 Verdict = Literal["pass", "fail", "error"]
@@ -190,6 +190,7 @@ class GateRun:
         tree: its tree, which is what the verdict is about.
         directory: the clean work tree it is checked out in.
         secrets: what must not be in its log, nor in the evidence.
+        machine: where its commands run.
     """
 
     gate: Gate
@@ -203,6 +204,7 @@ class GateRun:
     clock: Clock
     by: str
     secrets: Secrets = NO_SECRETS
+    machine: Machine = THIS_MACHINE
     _job: Job | None = None
     _verdict: Evidence | None = None
     _next: int = 0
@@ -231,7 +233,7 @@ class GateRun:
 
     def _start(self, command: str) -> Job:
         log = self.log.with_name(f"{self.log.name}-{self._next + 1}.log")
-        return start(
+        return self.machine.start(
             shell(command),
             cwd=self.directory,
             environ=self.environ,

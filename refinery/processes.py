@@ -32,7 +32,20 @@ from refinery import keeper
 from refinery.redaction import NO_SECRETS, Secrets
 from refinery.strays import MARKER, first_after, kill, kill_strays, strays
 
-__all__ = ["JOB", "LOG_MAX", "MARKER", "Exit", "Job", "Kind", "kill_strays", "shell", "start", "strays"]
+__all__ = [
+    "JOB",
+    "LOG_MAX",
+    "MARKER",
+    "THIS_MACHINE",
+    "Exit",
+    "Job",
+    "Kind",
+    "Machine",
+    "kill_strays",
+    "shell",
+    "start",
+    "strays",
+]
 
 JOB = "BEADTOWN_JOB"
 """The environment variable that says which single :class:`Job` a process belongs to."""
@@ -85,57 +98,65 @@ def shell(line: str) -> list[str]:
     return ["sh", "-c", line]
 
 
-def start(
-    argv: Sequence[str],
-    *,
-    cwd: Path,
-    environ: Mapping[str, str],
-    log: Path,
-    timeout: float,
-    marker: str,
-    clock: Clock,
-    stdin: str = "",
-    within: Sequence[str] = (),
-    output_max: int = 16384,
-    log_max: int = LOG_MAX,
-    secrets: Secrets = NO_SECRETS,
-) -> Job:
-    """Start a command in a session of its own and return at once.
+class Machine:
+    """Where commands run: this machine. A simulation has one of its own."""
 
-    Args:
-        argv: the program and its arguments; see :func:`shell` for a line.
-        cwd: where it runs.
-        environ: its whole environment; the marker and the job are added.
-        log: where standard output and error go, together. Replaced when it exists, its directory made when not;
-            readable by the user alone.
-        timeout: seconds until it is ended. Each :meth:`Job.poll` looks, nothing else does.
-        marker: for whom it runs; one line of text. See :func:`strays`.
-        clock: what measures the time.
-        stdin: what it reads on its standard input.
-        within: what goes before the command, such as :meth:`refinery.containment.Sandbox.around` gives.
-        output_max: bytes of :attr:`Exit.output`, at least :data:`OUTPUT_MIN`.
-        log_max: bytes of output after which it is killed. Looked at by each poll, so poll every second or so: a
-            command can write a gigabyte in that time. The log is cut to this size at the end.
-        secrets: what must not be in the log. The command then writes into a file that has no name and goes with it;
-            each poll brings what is new into the log, redacted.
+    def start(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: Path,
+        environ: Mapping[str, str],
+        log: Path,
+        timeout: float,
+        marker: str,
+        clock: Clock,
+        stdin: str = "",
+        within: Sequence[str] = (),
+        output_max: int = 16384,
+        log_max: int = LOG_MAX,
+        secrets: Secrets = NO_SECRETS,
+    ) -> Job:
+        """Start a command in a session of its own and return at once.
 
-    Raises:
-        InvalidInput: a limit or the marker makes no sense.
-        Unreadable: the log cannot be written, or this process ignores SIGCHLD.
-    """
-    _check(timeout, marker, output_max, log_max)
-    began = clock.monotonic()
-    name = f"{os.getpid()}-{next(_SERIAL)}-{int(clock.now().timestamp() * 1e6)}"
-    tagged = {**environ, MARKER: _nested(environ, MARKER, marker), JOB: _nested(environ, JOB, name)}
-    journal = _Log(log, output_max, log_max, secrets)
-    # A keeper reports to a descriptor of its own, which the command does not get to see.
-    kept = journal.beside("") if keeper.STATUS in within else None
-    process = _spawn(keeper.command(within, argv, kept), cwd, tagged, journal, stdin, kept)
-    return Job(process, name, journal, clock, began, timeout, kept)
+        Args:
+            argv: the program and its arguments; see :func:`shell` for a line.
+            cwd: where it runs.
+            environ: its whole environment; the marker and the job are added.
+            log: where standard output and error go, together. Replaced when it exists, its directory made when not;
+                readable by the user alone.
+            timeout: seconds until it is ended. Each :meth:`Job.poll` looks, nothing else does.
+            marker: for whom it runs; one line of text. See :func:`strays`.
+            clock: what measures the time.
+            stdin: what it reads on its standard input.
+            within: what goes before the command, such as :meth:`refinery.containment.Sandbox.around` gives.
+            output_max: bytes of :attr:`Exit.output`, at least :data:`OUTPUT_MIN`.
+            log_max: bytes of output after which it is killed. Looked at by each poll, so poll every second or so: a
+                command can write a gigabyte in that time. The log is cut to this size at the end.
+            secrets: what must not be in the log. The command then writes into a file that has no name and goes with it;
+                each poll brings what is new into the log, redacted.
+
+        Raises:
+            InvalidInput: a limit or the marker makes no sense.
+            Unreadable: the log cannot be written, or this process ignores SIGCHLD.
+        """
+        _check(timeout, marker, output_max, log_max)
+        began = clock.monotonic()
+        name = f"{os.getpid()}-{next(_SERIAL)}-{int(clock.now().timestamp() * 1e6)}"
+        tagged = {**environ, MARKER: _nested(environ, MARKER, marker), JOB: _nested(environ, JOB, name)}
+        journal = _Log(log, output_max, log_max, secrets)
+        # A keeper reports to a descriptor of its own, which the command does not get to see.
+        kept = journal.beside("") if keeper.STATUS in within else None
+        process = _spawn(keeper.command(within, argv, kept), cwd, tagged, journal, stdin, kept)
+        return Job(process, name, journal, clock, began, timeout, kept)
+
+    def kill_strays(self, marker: str) -> int:
+        """Kill what runs for this marker, wherever it went; how many. See :func:`refinery.strays.kill_strays`."""
+        return kill_strays(marker)
 
 
 class Job:
-    """A command that was started by :func:`start`; for use by one thread.
+    """A command that was started by :meth:`Machine.start`; for use by one thread.
 
     As a context manager, it is cancelled without grace when the block is left and it still runs.
 
@@ -276,6 +297,10 @@ class Job:
         size, output, digest = self._log.close()
         seconds = self._clock.monotonic() - self._began
         return Exit(kind, code, number, seconds, output, size, digest, self._log.path)
+
+
+THIS_MACHINE = Machine()
+start = THIS_MACHINE.start
 
 
 # ── Starting ─────────────────────────────────────────────────────────────────────────────────────────────────

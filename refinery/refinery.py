@@ -24,6 +24,7 @@ from refinery.containment import Sandbox
 from refinery.gate import Gate, GateRun, environment_digest, gate_of
 from refinery.git import Git, Identity
 from refinery.merge import Candidate, Conflict, Request, Stack, land, landed, publish, stack
+from refinery.processes import THIS_MACHINE, Machine
 from refinery.sandbox import environment, secrets
 from refinery.train import HEAD_ERRS, Line, Plan, failure_rate, plan
 from refinery.workshop import Workshop
@@ -91,6 +92,7 @@ class Refinery:
         clock: what time it is.
         marker: marks every process it starts, so that they can be found after its death.
         obtain: brings the work on a molecule here that was done in another clone, if it can be had.
+        machine: where gates run.
         halted: why nothing can land without a person; empty when something can, or nothing is queued.
         remedy: what that person can do.
     """
@@ -104,6 +106,7 @@ class Refinery:
     clock: Clock
     marker: str
     obtain: Callable[[str], None]
+    machine: Machine = THIS_MACHINE
     halted: str = ""
     remedy: str = ""
     _runs: list[_Run] = field(default_factory=list)
@@ -379,6 +382,7 @@ class Refinery:
             clock=self.clock,
             by=REFINERY,
             secrets=secrets(self.environ, gate.environment),
+            machine=self.machine,
         )
         self._runs.append(_Run(slot, test.request, test.what, run))
         run.poll()

@@ -16,7 +16,7 @@ from beads.proof import answer
 from refinery.changes import changed, lines_of, named, outside, sizes, unapproved
 from refinery.gate import judge
 from refinery.git import Git
-from refinery.processes import Exit, Job, shell, start
+from refinery.processes import THIS_MACHINE, Exit, Job, Machine, shell
 from refinery.redaction import NO_SECRETS, Redacted, Secrets
 from roles.logs import keep
 
@@ -32,7 +32,8 @@ class Bench:
     ``around`` makes a fresh sandbox for each of them. ``base`` is the commit of main that the branch left it at, and
     ``git`` is Git in the repository. ``protected`` are the patterns of what needs an approval, and ``approved`` the
     trees that have one. ``wait`` waits for a job, and may raise when the worker is asked to stop. ``review`` asks a
-    reviewer. ``secrets`` must not be in what is found, and ``redacted`` were taken out of the files.
+    reviewer. ``secrets`` must not be in what is found, and ``redacted`` were taken out of the files. Processes run on
+    ``machine``.
     """
 
     directory: Path
@@ -51,6 +52,7 @@ class Bench:
     approved: Sequence[str] = ()
     secrets: Secrets = NO_SECRETS
     redacted: Sequence[Redacted] = ()
+    machine: Machine = THIS_MACHINE
 
 
 class Finding(NamedTuple):
@@ -146,7 +148,7 @@ def _ended(
     criterion: Criterion, bench: Bench, number: int, argv: Sequence[str], stdin: str = "", within: Sequence[str] = ()
 ) -> Exit:
     """How a process ended that looks at a criterion, in the time that it has."""
-    job = start(
+    job = bench.machine.start(
         argv,
         cwd=bench.directory,
         environ=bench.environ,

@@ -17,7 +17,7 @@ from beads.errors import InvalidInput, LostRace, Refused
 from beads.model import Attempt, Bead, Evidence
 from beads.ops import Claim, Finish
 from refinery.git import Identity
-from refinery.processes import MARKER, kill_strays
+from refinery.processes import MARKER
 from refinery.queue import REWORK
 from refinery.workshop import Worktree
 from roles import context, routing, witness
@@ -112,7 +112,7 @@ class ByHand(Polecat):
             done = self.hand(self._handed(step, worktree), self._renew)
         finally:
             # Nothing they started may go on in there behind the back of who comes next.
-            kill_strays(self.site.marker(self.name))
+            self.site.machine.kill_strays(self.site.marker(self.name))
         self._station.salvage("by hand")
         return super()._work(worktree) if done else self._leave(worktree, "stopped", "given back")
 

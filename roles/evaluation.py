@@ -43,6 +43,7 @@ def evaluate(station: Station, step: Bead, agent: Agent) -> tuple[Evidence, ...]
         wait=station.wait,
         review=lambda criterion: _review(station, criterion, step, agent, base, tree),
         secrets=station.site.secrets,
+        machine=station.site.machine,
         redacted=station.worktree.redacted(),
         protected=gate.protected,
         approved=approvals(graph.steps(snapshot, station.molecule)),

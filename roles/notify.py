@@ -21,7 +21,7 @@ from beads.errors import InvalidInput, NotFound, TownError
 from beads.files import publish
 from beads.store import one_line
 from refinery.gate import SETTINGS_FILE
-from refinery.processes import Exit, Job, start
+from refinery.processes import Exit, Job
 from roles.inbox import Item, facts, key
 from roles.runtimes.stream import NET
 from roles.settings import read_settings
@@ -178,7 +178,7 @@ class Notifier:
     def _start(self, item: Item) -> Job:
         text = text_of(item, self.site)
         told = {**facts(item), "text": text, "repository": str(self.site.git.directory)}
-        return start(
+        return self.site.machine.start(
             [text if argument == TEXT else argument for argument in self.command],
             cwd=self.site.store.directory,
             environ=self.site.surroundings((*DESKTOP, *NET)),

@@ -19,7 +19,6 @@ from beads.lines import Place
 from beads.model import Criterion
 from beads.plan import Plan
 from beads.touches import overlap
-from refinery import processes
 from refinery.containment import Reach
 from refinery.processes import Exit, shell
 from roles.acceptance import look_at_file, searching
@@ -242,7 +241,7 @@ class _Rehearsal:
         """
         self._go_on()
         left = self._end - self.site.clock.monotonic()
-        job = processes.start(
+        job = self.site.machine.start(
             what.argv,
             cwd=place.worktree.path,
             environ=self.site.surroundings((), **what.environ),

@@ -16,7 +16,6 @@ from beads import liveness
 from beads.errors import LostRace
 from beads.liveness import Presence
 from refinery import removal
-from refinery.processes import kill_strays
 from refinery.workshop import Worktree
 from roles.site import Site
 
@@ -79,7 +78,7 @@ def _named(site: Site) -> Presence:
 
 def _clear(site: Site, name: str) -> None:
     """First everything that runs there is dead, then what it was in goes; of that nothing is anybody's work."""
-    kill_strays(site.marker(name))
+    site.machine.kill_strays(site.marker(name))
     for worktree in site.workshop.all():
         if worktree.path.name == name and worktree.branch is None:
             worktree.remove(discard=True)

@@ -17,7 +17,7 @@ from beads.store import Store
 from refinery import removal
 from refinery.containment import Sandbox
 from refinery.git import Git, Identity
-from refinery.processes import Exit
+from refinery.processes import THIS_MACHINE, Exit, Machine
 from refinery.redaction import NO_SECRETS, Secrets, redact_below
 from refinery.sandbox import environment
 from refinery.space import shortage
@@ -49,6 +49,7 @@ class Site:
         name: tells this clone from every other one; leases carry it.
         remote: what the store is shared through with other clones, if it is.
         secrets: what must be in nothing that is written down.
+        machine: where what works here is run.
     """
 
     store: Store
@@ -61,6 +62,7 @@ class Site:
     name: str
     remote: Remote | None = None
     secrets: Secrets = NO_SECRETS
+    machine: Machine = THIS_MACHINE
 
     @property
     def workers(self) -> Path:

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from beads.model import Bead
-from refinery import processes
 from refinery.containment import Reach
 from refinery.processes import Exit, Job
 from refinery.redaction import HANDED
@@ -112,7 +111,7 @@ class Station:
             extra: variables to set.
         """
         about = {"BEADTOWN_BEAD": self.molecule.id, ATTEMPT: "0", HANDED: " ".join(allow), **(extra or {})}
-        return processes.start(
+        return self.site.machine.start(
             launched.argv,
             cwd=self.worktree.path,
             environ=self.site.surroundings(allow, **about, **launched.environ),

@@ -24,7 +24,7 @@ from beads.model import Bead
 from beads.spending import Running, books
 from beads.store import Snapshot
 from refinery import queue
-from refinery.processes import Job, start
+from refinery.processes import Job
 from refinery.refinery import Refinery
 from roles import routing, witness
 from roles.inbox import Item, Later, Way, inbox
@@ -80,6 +80,7 @@ class Town:
         command: the program and first arguments that run ``town``, absolute, never found through a working directory.
         say: told one line for everything that happens.
         notifier: tells a person what needs one, where that is wanted.
+        tag: what the names of its polecats have in them and those of no other living supervisor.
     """
 
     site: Site
@@ -88,6 +89,7 @@ class Town:
     command: Sequence[str]
     say: Callable[[str], None]
     notifier: Notifier | None = None
+    tag: str = field(default_factory=lambda: str(os.getpid()))
     _spawned: list[_Spawned] = field(default_factory=list)
     _failures: dict[str, tuple[int, float]] = field(default_factory=dict)
     _in_a_row: int = 0
@@ -228,8 +230,8 @@ class Town:
     def _spawn(self, bead: Bead, route: Go) -> str:
         """Start a polecat for a molecule; its name."""
         self._counter += 1
-        name = f"{NAMES[self._counter % len(NAMES)]}-{os.getpid()}-{self._counter}"
-        job = start(
+        name = f"{NAMES[self._counter % len(NAMES)]}-{self.tag}-{self._counter}"
+        job = self.site.machine.start(
             [*self.command, "polecat", "run", bead.id, "--as", name],
             cwd=self.site.git.directory,
             environ=self.site.environ,
@@ -275,20 +277,10 @@ class Town:
         if self.notifier is not None:
             self.notifier.cancel()
         for spawned in self._spawned:
-            _signal(spawned.job.pid)
-        deadline = self.site.clock.monotonic() + GRACE_SECONDS
-        while any(s.job.poll() is None for s in self._spawned) and self.site.clock.monotonic() < deadline:
-            self.site.clock.sleep(_PAUSE_SECONDS)
+            spawned.job.stop(GRACE_SECONDS)
         for spawned in self._spawned:
-            spawned.job.cancel(grace=0.0)
+            spawned.job.wait()
         self._spawned.clear()
-
-
-def _signal(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGTERM)
-    except ProcessLookupError:
-        return
 
 
 _CHILD, _REF = bytes([signal.SIGCHLD]), b"r"

@@ -22,7 +22,6 @@ from beads.store import Snapshot
 from refinery import removal
 from refinery.git import ABSENT
 from refinery.merge import SCRATCH
-from refinery.processes import kill_strays
 from refinery.refinery import GATE_LOGS
 from roles import room
 from roles.logs import attempt_label, told, trim
@@ -139,7 +138,7 @@ def _reclaim(site: Site, action: Reclaim) -> str:
     """First everything of the dead worker's is dead, then its edits are safe, then the molecule is free (I1, I2)."""
     if not _ran_out(site, action):
         return ""
-    kill_strays(site.marker(action.worker))
+    site.machine.kill_strays(site.marker(action.worker))
     bead = site.store.snapshot().need(action.bead.id)
     if bead.lease is None or (bead.lease.worker, bead.epoch) != (action.worker, action.epoch):
         return ""
@@ -186,7 +185,7 @@ def _lay_to_rest(site: Site, worker: str) -> None:
     if room.is_room(worker):
         room.sweep(site, worker)
         return
-    kill_strays(site.marker(worker))
+    site.machine.kill_strays(site.marker(worker))
     site.store.sweep()
     for scratch in site.store.directory.glob(f"{SCRATCH}{worker.rpartition('-')[2]}-*"):
         shutil.rmtree(scratch, ignore_errors=True)

@@ -12,16 +12,17 @@ from pathlib import Path
 
 from beads import graph
 from beads.clock import Clock
-from beads.errors import InvalidInput, NotFound
+from beads.errors import InvalidInput, NotFound, Refused, TownError
 from beads.model import Evidence, milliseconds
 from beads.ops import Close, Intend, Judge, Land, SendBack
 from beads.proof import approvals
 from beads.store import Snapshot, Store
-from refinery import queue
+from refinery import queue, slots
 from refinery.changes import named, unapproved
 from refinery.checkouts import checkouts, follow, obstacle
 from refinery.containment import Sandbox
-from refinery.gate import Gate, GateRun, environment_digest, gate_of
+from refinery.gate import Gate, environment_digest, gate_of
+from refinery.gaterun import GateRun
 from refinery.git import Git, Identity
 from refinery.merge import Candidate, Conflict, Request, Stack, land, landed, publish, stack
 from refinery.processes import THIS_MACHINE, Machine
@@ -157,7 +158,8 @@ class Refinery:
             if head is None:
                 raise NotFound(f"the branch {self.branch} is gone")
             gate = gate_of(self.git, head)
-        except (NotFound, InvalidInput) as error:
+            self.sandbox.need()
+        except (NotFound, InvalidInput, Refused) as error:
             self._halt(error.message, error.hint)
             return lines
         here = [request for request in requests if self._has(request)]
@@ -189,9 +191,7 @@ class Refinery:
         """Stop, and remove what is only of use while running: candidates' refs, and the work trees gates ran in."""
         self.cancel()
         publish(self.git, ())
-        for worktree in self.workshop.all():
-            if worktree.path.name.startswith("gate-"):
-                worktree.remove(discard=True)
+        slots.clear(self.workshop)
         self.workshop.prune()
 
     def _halt(self, reason: str, remedy: str) -> None:
@@ -368,13 +368,19 @@ class Refinery:
     def _start(self, test: _Prefix, gate: Gate, environ: Mapping[str, str]) -> None:
         """Check the commit out in a free slot and start the gate there."""
         slot = min(set(range(gate.slots)) - {running.slot for running in self._runs})
-        worktree = self.workshop.open_detached(f"gate-{slot}")
-        worktree.checkout(test.commit, keep=gate.keep)
+        where = self.workshop, self.sandbox, self.machine
+        try:
+            places = slots.prepare(*where, slot, gate.places, test.commit, gate.keep, self.marker)
+        except (TownError, OSError) as error:
+            # What others find out in their places may bring the queue forward; and this is tried again at each tick.
+            if not self._runs:
+                self._halt("the gate has no place to run in", f"{error}. Mend that; landing goes on by itself.")
+            return
         run = GateRun(
             gate=gate,
             commit=test.commit,
             tree=test.tree,
-            directory=worktree.path,
+            places=places,
             environ=environ,
             sandbox=self.sandbox,
             log=self._logs / f"{test.commit[:16]}-{self.clock.monotonic():.3f}",

@@ -13,7 +13,7 @@ from pathlib import Path
 from beads import graph
 from beads.clock import Clock
 from beads.errors import InvalidInput, NotFound, Refused, TownError
-from beads.model import Evidence, milliseconds
+from beads.model import Bead, Evidence, milliseconds
 from beads.ops import Close, Intend, Judge, Land, SendBack
 from beads.proof import approvals
 from beads.store import Snapshot, Store
@@ -336,7 +336,7 @@ class Refinery:
         environ: Mapping[str, str],
     ) -> list[str]:
         if decided.halt == HEAD_ERRS and len(candidates) > 1 and candidates[0].members[0].id not in self._aside:
-            return self._set_aside(candidates[0].members[0].id)
+            return self._set_aside(snapshot.need(candidates[0].members[0].id))
         if decided.halt:
             self._halt(decided.halt, "`town queue` shows the log; mend it and run `town up` again.")
         if decided.land:
@@ -350,10 +350,13 @@ class Refinery:
                 self._start(test, gate, environ)
         return []
 
-    def _set_aside(self, request: str) -> list[str]:
+    def _set_aside(self, request: Bead) -> list[str]:
         """Let the others go on; it is tried again when they have landed, and then a person is asked."""
-        self._aside.add(request)
-        return [f"set {request} aside: the gate can judge {self.branch}, but not with it"]
+        self._aside.add(request.id)
+        found = queue.put_aside(request, self.branch, REFINERY, milliseconds(self.clock.now()))
+        reason = f"set {request.id} aside: the gate can judge {self.branch}, but not with it"
+        self.store.commit(REFINERY, [Judge(id=request.id, evidence=found)], reason)
+        return [reason]
 
     @property
     def _testing(self) -> set[str]:

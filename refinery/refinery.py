@@ -160,7 +160,7 @@ class Refinery:
             gate = gate_of(self.git, head)
             self.sandbox.need()
         except (NotFound, InvalidInput, Refused) as error:
-            self._halt(error.message, error.hint)
+            self._halt(error.message, error.hint or f"Mend that on {self.branch}; landing goes on by itself.")
             return lines
         here = [request for request in requests if self._has(request)]
         here = [request for request in here if request.id not in self._aside] or here
@@ -373,7 +373,7 @@ class Refinery:
         slot = min(set(range(gate.slots)) - {running.slot for running in self._runs})
         where = self.workshop, self.sandbox, self.machine
         try:
-            places = slots.prepare(*where, slot, gate.places, test.commit, gate.keep, self.marker)
+            places, logs = slots.prepare(*where, slot, gate.places, test.commit, gate.keep, self.marker), self._logs
         except (TownError, OSError) as error:
             # What others find out in their places may bring the queue forward; and this is tried again at each tick.
             if not self._runs:
@@ -386,7 +386,7 @@ class Refinery:
             places=places,
             environ=environ,
             sandbox=self.sandbox,
-            log=self._logs / f"{test.commit[:16]}-{self.clock.monotonic():.3f}",
+            log=logs / f"{test.commit[:16]}-{self.clock.monotonic():.3f}",
             marker=self.marker,
             clock=self.clock,
             by=REFINERY,

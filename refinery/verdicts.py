@@ -102,7 +102,7 @@ class FlakeRate(NamedTuple):
         return self.failures / self.runs if self.runs else 0.0
 
 
-def flakes(requests: Iterable[Bead]) -> list[Flake]:
+def flakes(requests: Iterable[Bead], since: datetime | None = None) -> list[Flake]:
     """The tests that failed for nothing, the most frequent first.
 
     Only what was run again can contradict itself, which is what was about to send somebody back. So these are fewer
@@ -110,9 +110,10 @@ def flakes(requests: Iterable[Bead]) -> list[Flake]:
 
     Args:
         requests: merge requests, closed ones too.
+        since: verdicts from before do not count.
     """
     seen: dict[tuple[str, str], list[Entry]] = {}
-    for group in _trees(requests):
+    for group in _trees(requests, since):
         for entry in _for_nothing(group):
             for test in failing(entry.evidence.output) or ("",):
                 seen.setdefault((test, entry.evidence.subject.removeprefix("gate: ")), []).append(entry)
@@ -131,10 +132,10 @@ def flakes(requests: Iterable[Bead]) -> list[Flake]:
     return sorted(found, key=lambda flake: (-flake.failures, -flake.last.timestamp(), flake.command, flake.test))
 
 
-def flake_rate(requests: Iterable[Bead]) -> FlakeRate:
+def flake_rate(requests: Iterable[Bead], since: datetime | None = None) -> FlakeRate:
     """How often a run fails for nothing, as far as is known; see :func:`flakes`."""
     counts: Counter[str] = Counter()
-    for group in _trees(requests):
+    for group in _trees(requests, since):
         wrong = len(_for_nothing(group))
         passed = sum(entry.evidence.verdict == "pass" for entry in group)
         counts["failures"] += wrong
@@ -142,13 +143,14 @@ def flake_rate(requests: Iterable[Bead]) -> FlakeRate:
     return FlakeRate(counts["failures"], counts["runs"])
 
 
-def _trees(requests: Iterable[Bead]) -> Iterator[list[Entry]]:
+def _trees(requests: Iterable[Bead], since: datetime | None) -> Iterator[list[Entry]]:
     """What passed and failed of each tree under one gate and in one environment, oldest first."""
 
     def key(entry: Entry) -> tuple[str, str, str]:
         return entry.evidence.tree, entry.evidence.gate, entry.evidence.environment
 
-    judged = [entry for entry in verdicts(requests) if entry.evidence.verdict in ("pass", "fail")]
+    known = (entry for entry in verdicts(requests) if since is None or entry.evidence.at >= since)
+    judged = [entry for entry in known if entry.evidence.verdict in ("pass", "fail")]
     for _, group in groupby(sorted(judged, key=key), key=key):
         yield list(group)
 

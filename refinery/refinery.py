@@ -24,6 +24,7 @@ from refinery.containment import Sandbox
 from refinery.gate import Gate, environment_digest, gate_of
 from refinery.gaterun import GateRun
 from refinery.git import Git, Identity
+from refinery.landing import Trunk
 from refinery.merge import Candidate, Conflict, Request, Stack, land, landed, publish, stack
 from refinery.processes import THIS_MACHINE, Machine
 from refinery.sandbox import environment, secrets
@@ -120,16 +121,17 @@ class Refinery:
 
     def __post_init__(self) -> None:
         self._started = milliseconds(self.clock.now())
+        self._trunk = Trunk(self.git, self.branch, self.machine, self.clock, self.marker, self._logs)
 
     @property
     def busy(self) -> bool:
-        """Whether a gate is running."""
-        return bool(self._runs)
+        """Whether a gate is running, or an exchange with the remote that has main."""
+        return bool(self._runs) or self._trunk.busy
 
     @property
     def judged(self) -> bool:
-        """Whether a gate that was running has a verdict, which the next tick will see."""
-        return any(running.run.poll() is not None for running in self._runs)
+        """Whether a gate that was running has a verdict, or an exchange an end, which the next tick will see."""
+        return self._trunk.ended or any(running.run.poll() is not None for running in self._runs)
 
     @property
     def ref(self) -> str:
@@ -145,13 +147,22 @@ class Refinery:
 
     def _settle(self) -> list[str]:
         """Decide and act on what is known."""
-        lines = self._recover(self.store.snapshot())
+        self.halted = self.remedy = ""
+        try:
+            lines = self._trunk.tick(wanted=bool(graph.queue(self.store.snapshot())))
+        except InvalidInput as error:
+            self._halt(error.message, error.hint)
+            return []
+        self.halted, self.remedy = self._trunk.trouble
+        if not self._trunk.certain:
+            return lines
+        lines += self._recover(self.store.snapshot())
         lines += self._withdraw(self.store.snapshot())
         snapshot = self.store.snapshot()
         requests = queue.requests(snapshot, self._begun)
-        self.halted = self.remedy = ""
         if not requests:
-            self.cancel()
+            self._drop(self._runs[:])
+        if not requests or not self._trunk.ready:
             return lines
         head = self.git.resolve(self.ref)
         try:
@@ -182,10 +193,9 @@ class Refinery:
         return self.git.has(request.head)
 
     def cancel(self) -> None:
-        """Kill running gates; their verdicts are simply not known."""
-        for running in self._runs:
-            running.run.cancel()
-        self._runs.clear()
+        """Kill running gates, whose verdicts are simply not known, and an exchange with the remote."""
+        self._drop(self._runs[:])
+        self._trunk.cancel()
 
     def close(self) -> None:
         """Stop, and remove what is only of use while running: candidates' refs, and the work trees gates ran in."""
@@ -247,7 +257,9 @@ class Refinery:
     def _landed(self, ids: list[str], commit: str) -> str:
         """Bring checkouts along, then record that these landed as ``commit``."""
         old = self.git.line("rev-parse", f"{commit}^1")
-        behind = [c for c in checkouts(self.git, self.branch) if not follow(self.git, c, old, commit)]
+        # A main that follows a remote's has brought them along already.
+        there = [] if self._trunk.remote else checkouts(self.git, self.branch)
+        behind = [c for c in there if not follow(self.git, c, old, commit)]
         self.store.commit(REFINERY, [Land(ids=tuple(ids), commit=commit)])
         stays = f"; {behind[0].path} stays as it is" if behind else ""
         return f"landed {', '.join(ids)} as {commit[:12]}{stays}"
@@ -403,7 +415,9 @@ class Refinery:
         return directory
 
     def _land(self, candidate: Candidate) -> list[str]:
-        """Intent, then main by compare-and-swap, then the record."""
+        """Intent, then main by compare-and-swap, then the record; on a remote, the record comes with the next look."""
+        if not self._trunk.may_land:
+            return []
         for checkout in checkouts(self.git, self.branch):
             reason = obstacle(self.git, checkout, candidate.base, candidate.commit)
             if reason:
@@ -412,6 +426,9 @@ class Refinery:
                 return []
         ids = [member.id for member in candidate.members]
         self.store.commit(REFINERY, [Intend(ids=tuple(ids), commit=candidate.commit)])
+        if self._trunk.remote:
+            self._trunk.push(candidate)
+            return []
         if not land(self.git, self.branch, candidate):
             return [f"{self.branch} moved while {', '.join(ids)} was about to land; trying again on the new one"]
         return [self._landed(ids, candidate.commit)]

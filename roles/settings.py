@@ -16,6 +16,7 @@ from beads.model import Fact, Terms
 from beads.toml import loads, validate
 from refinery.containment import Bounds, Choice
 from refinery.gate import SETTINGS_FILE, Gate
+from refinery.landing import LandingTable
 from refinery.space import size_of
 
 
@@ -371,6 +372,7 @@ class Settings(Fact):
     mayor: MayorTable = MayorTable()
     sandbox: SandboxTable = SandboxTable()
     gate: Gate | None = None
+    landing: LandingTable = LandingTable()
 
     def agent(self, name: str) -> Agent:
         """The agent of that name; ``command`` is always there.

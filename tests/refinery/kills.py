@@ -28,8 +28,8 @@ from refinery.git import Git, Output
 from refinery.processes import Job, Machine
 from tests.refinery.invariants import broken, left_over
 from tests.refinery.ledger import read
-from tests.refinery.yard import commit, make_yard, outcomes, site_of, submit, work
-from tests.world import git
+from tests.refinery.yard import make_shared, make_yard, outcomes, push_by_a_person, site_of, submit, work
+from tests.world import commit, git
 
 _ASKING = frozenset(
     [
@@ -113,7 +113,21 @@ def _queue(base: Path) -> str:
 
 _ENDS = {"a": "landed", "b": "rejected", "c": "rejected", "d": "landed", "e": "landed"}
 
-SCENARIOS = {"local": Scenario(_queue, _ENDS)}
+
+def _shared(base: Path) -> str:
+    """Two that land on a remote which somebody has pushed to."""
+    repository = make_shared(base)
+    submit(repository, "a", {"parts/a": "ok\n"})
+    submit(repository, "b", {"parts/b": "no\n"})
+    submit(repository, "c", {"parts/c": "ok\n"})
+    push_by_a_person(base / "hub.git", "early")
+    return "project"
+
+
+SCENARIOS = {
+    "local": Scenario(_queue, _ENDS),
+    "shared": Scenario(_shared, {"a": "landed", "b": "rejected", "c": "landed"}, "hub.git"),
+}
 
 
 def forked(task: Callable[[], object]) -> tuple[int, Any]:

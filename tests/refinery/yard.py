@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from beads import Store
-from beads.clock import SystemClock
+from beads.clock import Clock, SystemClock
 from beads.liveness import Presence
 from beads.model import Bead, Criterion, Dependency, MergeRequest
 from beads.ops import Create
@@ -23,7 +23,7 @@ from refinery.workshop import Workshop
 from roles import witness
 from roles.settings import read_settings
 from roles.site import REQUESTS, Site
-from tests.world import commit, git, make_repository
+from tests.world import git, make_repository
 
 CHECK = """\
 grep -qs '^hangs' parts/* && exit 127
@@ -41,6 +41,26 @@ def make_yard(path: Path, settings: str = SETTINGS) -> Path:
     repository = make_repository(path, files)
     Store.init(repository, "test")
     return repository
+
+
+def make_shared(place: Path, landing: str = "") -> Path:
+    """The same in a clone of a bare repository ``hub.git`` beside it, which has the main that counts; the clone."""
+    repository = make_yard(place / "project", f'{SETTINGS}[landing]\nremote = "origin"\n{landing}')
+    git(place, "init", "--bare", "--quiet", "hub.git")
+    # So that it can be seen afterwards how main moved.
+    git(place / "hub.git", "config", "core.logAllRefUpdates", "true")
+    git(repository, "remote", "add", "origin", "../hub.git")
+    git(repository, "push", "--quiet", "origin", "main")
+    return repository
+
+
+def hook(repository: Path, name: str, script: str) -> Path:
+    """Let Git run a script at some event of a bare repository; its file."""
+    path = repository / "hooks" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return path
 
 
 def submit(
@@ -82,7 +102,7 @@ def submit(
     return head
 
 
-def site_of(repository: Path, name: str = "here", machine: Machine = THIS_MACHINE) -> Site:
+def site_of(repository: Path, name: str = "here", machine: Machine = THIS_MACHINE, clock: Clock | None = None) -> Site:
     """The site of a repository, as the command line makes one."""
     environ = dict(os.environ)
     store = Store.open(repository)
@@ -96,7 +116,7 @@ def site_of(repository: Path, name: str = "here", machine: Machine = THIS_MACHIN
         settings=read_settings((repository / "town.toml").read_bytes()),
         environ=environ,
         sandbox=Sandbox("none", host, common, store.directory),
-        clock=SystemClock(),
+        clock=clock or SystemClock(),
         name=f"{name} {repository}",
         machine=machine,
     )
@@ -157,29 +177,16 @@ def outcomes(repository: Path) -> dict[str, str]:
 
 def push_by_a_person(repository: Path, name: str) -> str:
     """Somebody commits to main, whatever is checked out where; the commit."""
+    index = {"GIT_INDEX_FILE": str(repository / f"{name}.index")}
     for _ in range(50):
         old = git(repository, "rev-parse", "refs/heads/main")
         blob = git(repository, "hash-object", "-w", "--stdin", stdin=f"{name}\n")
-        index = {"GIT_INDEX_FILE": str(repository / f"{name}.index")}
         git(repository, "read-tree", old, extra=index)
         git(repository, "update-index", "--add", "--cacheinfo", f"100644,{blob},by-hand/{name}", extra=index)
         tree = git(repository, "write-tree", extra=index)
         new = git(repository, "commit-tree", tree, "-p", old, "-m", f"By hand: {name}")
         with suppress(AssertionError):
             git(repository, "update-ref", "-m", "by hand", "refs/heads/main", new, old)
+            Path(index["GIT_INDEX_FILE"]).unlink()
             return new
     raise AssertionError("main never stood still")
-
-
-__all__ = [
-    "SETTINGS",
-    "commit",
-    "make_yard",
-    "outcomes",
-    "push_by_a_person",
-    "refinery_of",
-    "site_of",
-    "submit",
-    "work",
-    "working",
-]

@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from beads import graph
+from beads import graph, lineup
 from beads.clock import Clock
 from beads.errors import InvalidInput, NotFound, Refused, TownError
-from beads.model import Bead, Evidence, milliseconds
+from beads.model import Evidence, milliseconds
 from beads.ops import Close, Intend, Judge, Land, SendBack
 from beads.proof import approvals
 from beads.store import Snapshot, Store
-from refinery import queue, slots
+from refinery import aside, queue, slots
 from refinery.changes import named, unapproved
 from refinery.checkouts import checkouts, follow, obstacle
 from refinery.containment import Sandbox
@@ -115,7 +115,6 @@ class Refinery:
     _stacks: dict[tuple[str, tuple[Request, ...]], Stack] = field(default_factory=dict)
     _shown: Stack | None = None
     _begun: tuple[str, ...] = ()
-    _aside: set[str] = field(default_factory=set)
     _sought: dict[str, float] = field(default_factory=dict)
     _harmless: set[tuple[str, tuple[str, ...]]] = field(default_factory=set)
 
@@ -174,7 +173,8 @@ class Refinery:
             self._halt(error.message, error.hint or f"Mend that on {self.branch}; landing goes on by itself.")
             return lines
         here = [request for request in requests if self._has(request)]
-        here = [request for request in here if request.id not in self._aside] or here
+        later = aside.those(self.store, REFINERY, snapshot, self._started)
+        here = [request for request in here if request.id not in later] or here
         if not here:
             self._halt(f"the head of {requests[0].id}, {requests[0].head[:12]}, is not in this repository", "Fetch it.")
             return lines
@@ -347,8 +347,10 @@ class Refinery:
         gate: Gate,
         environ: Mapping[str, str],
     ) -> list[str]:
-        if decided.halt == HEAD_ERRS and len(candidates) > 1 and candidates[0].members[0].id not in self._aside:
-            return self._set_aside(snapshot.need(candidates[0].members[0].id))
+        if decided.halt == HEAD_ERRS and len(candidates) > 1:
+            head = snapshot.need(candidates[0].members[0].id)
+            if lineup.aside(head) is None:
+                return [aside.put(self.store, REFINERY, head, self.branch)]
         if decided.halt:
             self._halt(decided.halt, "`town queue` shows the log; mend it and run `town up` again.")
         if decided.land:
@@ -361,14 +363,6 @@ class Refinery:
             if test.tree not in self._testing:
                 self._start(test, gate, environ)
         return []
-
-    def _set_aside(self, request: Bead) -> list[str]:
-        """Let the others go on; it is tried again when they have landed, and then a person is asked."""
-        self._aside.add(request.id)
-        found = queue.put_aside(request, self.branch, REFINERY, milliseconds(self.clock.now()))
-        reason = f"set {request.id} aside: the gate can judge {self.branch}, but not with it"
-        self.store.commit(REFINERY, [Judge(id=request.id, evidence=found)], reason)
-        return [reason]
 
     @property
     def _testing(self) -> set[str]:

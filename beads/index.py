@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from beads.git import Oid
     from beads.model import Bead
 
-VERSION = 6
+VERSION = 7
 """The version of the tables; a file of another one is made anew."""
 
 BUSY_SECONDS = 3.0
@@ -153,6 +153,11 @@ class Reader:
     def submitted(self) -> Iterator[Bead]:
         """Every merge request, closed ones too."""
         return self._beads("SELECT id, oid, data FROM beads WHERE merge ORDER BY place")
+
+    def ended(self, since: datetime | None = None, limit: int = -1) -> Iterator[Bead]:
+        """The merge requests that were closed, the last one first; with ``since`` only those closed from then on."""
+        sql = "SELECT id, oid, data FROM beads WHERE merge AND ended > 0 AND ended >= ? ORDER BY ended DESC LIMIT ?"
+        return self._beads(sql, (micros(since), limit))
 
     def ready(self, now: datetime) -> Iterator[Bead]:
         """The beads a worker or a person may take at ``now``, best first."""

@@ -40,7 +40,7 @@ CREATE TABLE beads (
     place TEXT NOT NULL,
     oid BLOB NOT NULL,
     status TEXT, outcome TEXT, type TEXT, priority INTEGER, assignee TEXT, parent TEXT, created INTEGER,
-    merge INTEGER, work INTEGER,
+    merge INTEGER, ended INTEGER, work INTEGER,
     kind TEXT, held INTEGER NOT NULL DEFAULT 0, deferred INTEGER NOT NULL DEFAULT 0, reason TEXT, waits TEXT,
     link TEXT,
     data BLOB NOT NULL
@@ -67,6 +67,7 @@ CREATE INDEX steps ON beads (parent, place) WHERE type = 'step';
 CREATE INDEX steps_left ON beads (parent, place) WHERE type = 'step' AND status <> 'closed';
 CREATE INDEX merges ON beads (parent, place) WHERE merge;
 CREATE INDEX queue ON beads (place) WHERE merge AND status <> 'closed';
+CREATE INDEX ended ON beads (ended) WHERE merge AND ended > 0;
 CREATE INDEX assigned ON beads (assignee, place) WHERE assignee <> '' AND status <> 'closed';
 """
 
@@ -90,13 +91,14 @@ BEGIN {_UNCOUNT} {_COUNT} END;
 
 SCHEMA = TABLES + INDEXES + COUNTS
 
-_UPSERT = """INSERT INTO beads (id, place, oid, status, outcome, type, priority, assignee, parent, created, merge, work,
-kind, deferred, reason, waits, held, link, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+_UPSERT = """INSERT INTO beads (id, place, oid, status, outcome, type, priority, assignee, parent, created, merge,
+ended, work, kind, deferred, reason, waits, held, link, data)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET oid = excluded.oid, status = excluded.status, outcome = excluded.outcome,
 type = excluded.type, priority = excluded.priority, assignee = excluded.assignee, parent = excluded.parent,
-created = excluded.created, merge = excluded.merge, work = excluded.work, kind = excluded.kind,
-deferred = excluded.deferred, reason = excluded.reason, waits = excluded.waits, held = excluded.held,
-link = excluded.link, data = excluded.data"""
+created = excluded.created, merge = excluded.merge, ended = excluded.ended, work = excluded.work,
+kind = excluded.kind, deferred = excluded.deferred, reason = excluded.reason, waits = excluded.waits,
+held = excluded.held, link = excluded.link, data = excluded.data"""
 
 _N = "n FROM beads WHERE id = ?"
 _FOUND_BY = (
@@ -201,7 +203,7 @@ def _row(update: Update, stands: Standing) -> tuple[object, ...]:
     bead, oid = update.new, bytes.fromhex(update.oid or "")
     if bead is None:
         # A file that is no bead has a place, so that whoever reads it is told.
-        blank = (None,) * 8
+        blank = (None,) * 9
         return (update.id, natural(update.id), oid, "open", *blank, *_NOWHERE, 0, None, update.data)
     if bead.closed:
         stands = ("closed" if graph.is_unit(bead) else None, 0, f"closed: {bead.outcome or 'done'}", None)
@@ -217,6 +219,7 @@ def _row(update: Update, stands: Standing) -> tuple[object, ...]:
         bead.parent,
         micros(bead.created_at),
         bead.merge is not None,
+        micros(bead.closed_at),
         graph.is_unit(bead) and bead.issue_type not in graph.UNLISTED,
         *stands,
         micros(bead.lease.until if bead.lease else None),

@@ -84,7 +84,7 @@ TOWN_COMMANDS: Sections = {
     "Look": {
         "status": "cli.town:status",
         "inbox": "cli.town_inbox:inbox",
-        "queue": "cli.town:queue",
+        "queue": "cli.town_queue:queue",
         "flakes": "cli.town_flakes:flakes",
         "log": "cli.town_log:log",
         "costs": "cli.town_costs:costs",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from beads import graph, lineup
 from beads.clock import Clock
-from beads.errors import InvalidInput, NotFound, Refused, TownError
+from beads.errors import InvalidInput, LostRace, NotFound, Refused, TownError
 from beads.model import Evidence, milliseconds
 from beads.ops import Close, Intend, Judge, Land, SendBack
 from beads.proof import approvals
@@ -29,6 +29,7 @@ from refinery.merge import Candidate, Conflict, Request, Stack, land, landed, pu
 from refinery.processes import THIS_MACHINE, Machine
 from refinery.sandbox import environment, secrets
 from refinery.train import HEAD_ERRS, Line, Plan, failure_rate, plan
+from refinery.underway import NOTHING, Run, Underway, tell
 from refinery.workshop import Workshop
 
 REFINERY = "refinery"
@@ -49,6 +50,7 @@ class _Run:
     request: str
     what: str
     run: GateRun
+    told: Run
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,7 @@ class Refinery:
     _stacks: dict[tuple[str, tuple[Request, ...]], Stack] = field(default_factory=dict)
     _shown: Stack | None = None
     _begun: tuple[str, ...] = ()
+    _told: Underway = NOTHING
     _sought: dict[str, float] = field(default_factory=dict)
     _harmless: set[tuple[str, tuple[str, ...]]] = field(default_factory=set)
 
@@ -142,7 +145,16 @@ class Refinery:
         judged, settled = self._collect(), self._settle()
         if self.halted or settled:
             self._tell_of_standstill()
+        self._tell_what_goes_on()
         return judged + settled
+
+    def _tell_what_goes_on(self) -> None:
+        runs = tuple(running.told for running in self._runs)
+        waiting = {c.request.id: _not_merged(c) for c in self._shown.waiting} if self._shown else {}
+        found = Underway(by=self.marker.rpartition("/")[2], runs=runs, waiting=waiting)
+        if found != self._told:
+            tell(self.store.directory, found)
+            self._told = found
 
     def _settle(self) -> list[str]:
         """Decide and act on what is known."""
@@ -200,6 +212,7 @@ class Refinery:
     def close(self) -> None:
         """Stop, and remove what is only of use while running: candidates' refs, and the work trees gates ran in."""
         self.cancel()
+        tell(self.store.directory, NOTHING)
         publish(self.git, ())
         slots.clear(self.workshop)
         self.workshop.prune()
@@ -399,7 +412,9 @@ class Refinery:
             secrets=secrets(self.environ, gate.environment),
             machine=self.machine,
         )
-        self._runs.append(_Run(slot, test.request, test.what, run))
+        members = tuple(member.id for member in test.members)
+        told = Run(what=test.what, members=members, since=milliseconds(self.clock.now()))
+        self._runs.append(_Run(slot, test.request, test.what, run, told))
         run.poll()
 
     @property
@@ -419,7 +434,11 @@ class Refinery:
                 self._halt(what, f"Commit, stash or remove that in {checkout.path}; landing goes on by itself.")
                 return []
         ids = [member.id for member in candidate.members]
-        self.store.commit(REFINERY, [Intend(ids=tuple(ids), commit=candidate.commit)])
+        try:
+            self.store.commit(REFINERY, [Intend(ids=tuple(ids), commit=candidate.commit)])
+        except LostRace as error:
+            # Somebody has taken one of them out of the queue since we looked.
+            return [error.message]
         if self._trunk.remote:
             self._trunk.push(candidate)
             return []
@@ -446,6 +465,12 @@ class Refinery:
         step = queue.rework(snapshot, request, reason, gate, paths, log, now, approval)
         self.store.commit(REFINERY, [SendBack(id=request.id, reason=reason, step=step)])
         return f"sent {request.molecule} back: {reason}"
+
+
+def _not_merged(conflict: Conflict) -> str:
+    """Why a request is not merged with those before it, though it is with main."""
+    where = f" in {', '.join(conflict.paths)}" if conflict.paths else ""
+    return f"it conflicts{where} with one before it" if where else conflict.messages or "one before it brings the same"
 
 
 def _short(evidence: Evidence | None) -> str:

@@ -80,6 +80,7 @@ TOWN_COMMANDS: Sections = {
         "reject": "cli.town_decide:reject",
         "answer": "cli.town_decide:answer",
         "retry": "cli.town_decide:retry",
+        "revert": "cli.town_revert:revert",
     },
     "Look": {
         "status": "cli.town:status",

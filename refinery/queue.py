@@ -187,7 +187,7 @@ def rework(
     number = 1 + sum(child.issue_type == "step" for child in view.children(molecule.id))
     promised = [c for step in steps for c in step.criteria]
     gates = [Criterion(run=command, timeout=gate.timeout) for command in gate.commands]
-    merged = [Criterion(run=_no_markers(conflicts))] if conflicts else []
+    merged = [Criterion(run=no_markers(conflicts))] if conflicts else []
     asking = [Criterion(approval=approval)] if approval else []
     again = "\n".join(dict.fromkeys(step.run for step in steps if step.run and REWORK not in step.labels))
     return Bead(
@@ -208,7 +208,7 @@ def rework(
     ).sealed()
 
 
-def _no_markers(paths: Sequence[str]) -> str:
+def no_markers(paths: Sequence[str]) -> str:
     """A shell line that holds when no conflict marker is left in these files."""
     quoted = " ".join(shlex.quote(path) for path in paths)
     return f"! git grep --no-index -nE '^(<<<<<<<|>>>>>>>) ' -- {quoted}"

@@ -106,7 +106,8 @@ def withdrawn(requests: Sequence[Bead]) -> Evidence | None:
 def standstill(view: View, waiting: Sequence[Bead] | None = None) -> tuple[Bead, Evidence] | None:
     """Why nothing can land without a person, as far as a Refinery has said so, and the request that it was said of.
 
-    It stands until that request is closed, or until the Refinery says that something can land again.
+    It stands until that request is closed, until the Refinery says that something can land again, or until a person
+    has a request tried again: then it is for the Refinery to say so anew.
 
     Args:
         view: the beads.
@@ -116,7 +117,7 @@ def standstill(view: View, waiting: Sequence[Bead] | None = None) -> tuple[Bead,
         (bead, e)
         for bead in (queue(view) if waiting is None else waiting)
         for e in bead.evidence
-        if e.subject == STANDS
+        if e.subject in (STANDS, AGAIN)
     ]
     newest = max(said, key=lambda pair: pair[1].at, default=None)
     return newest if newest is not None and newest[1].verdict == "error" else None

@@ -269,10 +269,13 @@ def drop(session: Session, bead_id: str, reason: str) -> None:
 def _void(git: Git, branch: str, request: Bead) -> str:
     """The commit that main was to become with a request, if main has moved elsewhere since; else empty.
 
+    Where a remote has main, this clone cannot tell.
+
     Raises:
         Refused: it has become that.
     """
     from beads.errors import Refused
+    from refinery.landing import landing_of
 
     landing = request.merge.landing if request.merge else ""
     main, base = git.resolve(f"refs/heads/{branch}"), git.resolve(f"{landing}^1") if landing else None
@@ -281,7 +284,7 @@ def _void(git: Git, branch: str, request: Bead) -> str:
     if git.is_ancestor(landing, main):
         hint = f"`town revert {request.id}` takes it back; `town up` records that it has landed."
         raise Refused(f"{request.id} has landed as {landing[:12]}", hint)
-    return landing
+    return "" if landing_of(git, main).remote else landing
 
 
 @queue.command("retry")

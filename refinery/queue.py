@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from beads import graph, lineup
+from beads.index import Reader
 from beads.lineup import STANDS as STANDS
 from beads.lineup import standstill as standstill
 from beads.model import Bead, Criterion, Dependency, Evidence
@@ -19,6 +20,9 @@ from refinery.verdicts import counting
 
 REWORK = "rework"
 """The label of a step that the Refinery added because the molecule did not land."""
+
+RECENT = 2000
+"""Of how many of the requests that ended last the verdicts are looked at, so that a tick costs the same for ever."""
 
 _OUTPUT_MAX = 4000
 _MERGED = "Main has moved on; it is merged into this branch."
@@ -143,6 +147,14 @@ def line(
 def stand(bead: Bead, reason: str, remedy: str, by: str, now: datetime) -> Evidence:
     """The evidence that the queue stands still, and why, or without a reason that it moves again."""
     return lineup.mark(bead, STANDS, "error" if reason else "pass", reason or "moves again", by, now, remedy)
+
+
+def recent(snapshot: Reader) -> list[Bead]:
+    """The merge requests whose verdicts matter: those that wait, and the last :data:`RECENT` that ended.
+
+    What was said long ago is of trees that nobody builds any more. Where somebody does, it is tested once more.
+    """
+    return [*snapshot.requests(), *snapshot.ended(limit=RECENT)]
 
 
 def outcomes(beads: Iterable[Bead]) -> list[bool]:

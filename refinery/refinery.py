@@ -289,7 +289,8 @@ class Refinery:
         environ = environment(self.environ, gate.environment, {})
         main = _Prefix(head, self.git.line("rev-parse", f"{head}^{{tree}}"), (), what=self.branch)
         keys = gate.digest(), environment_digest(environ, self.sandbox.kind)
-        said = queue.said(main.tree, snapshot.submitted(), *keys, self._started)
+        recent = queue.recent(snapshot)
+        said = queue.said(main.tree, recent, *keys, self._started)
         stacks: dict[tuple[int, ...], Stack] = {}
 
         def line(without: tuple[int, ...], left: Sequence[Request]) -> Line:
@@ -302,7 +303,7 @@ class Refinery:
             return line((*without, k), [request for request in left if request != gone])
 
         whole = line((), requests)
-        decided = plan(whole, gate.slots, failure_rate(queue.outcomes(snapshot.submitted())))
+        decided = plan(whole, gate.slots, failure_rate(queue.outcomes(recent)))
         tests = [_prefix(main, stacks[without].candidates, k, decided.trial) for without, k in decided.tests()]
         self._stacks = {key: made for key, made in self._stacks.items() if made in stacks.values()}
         tested = [test.members for test in tests]

@@ -322,6 +322,7 @@ def test_what_was_set_aside_is_told_until_somebody_has_it_tried_again() -> None:
     assert "aside" in says(mark(lineup.AGAIN, 4), aside)
     stands = says(mark(lineup.STANDS, 7, "error"))
     assert stands == "a.m1: place 1 in the merge queue; nothing can land: why"
+    assert "nothing can land" not in says(mark(lineup.STANDS, 7, "error"), mark(lineup.AGAIN, 8))
 
 
 def run_of(tree: str, verdict: Verdict, minute: int) -> Evidence:

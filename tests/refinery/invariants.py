@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
+from beads.lineup import BUMP
 from beads.model import Bead, MergeRequest
 from refinery.strays import strays
 from tests.refinery.ledger import Edge, Ledger, State, Verdict, read
@@ -280,12 +281,25 @@ def _could_not(ledger: Ledger, bead: Bead, other: Bead, state: State) -> bool:
     landed |= {_merge(ledger.beads[r]).molecule for s in before for r in s.requests if r in ledger.beads}
     return (
         first > when
+        or _hurried(ledger, other)
         or any(need not in landed for need in _needs(ledger, merge.molecule))
         or any(need == merge.molecule for need in _needs(ledger, _merge(other).molecule))
         or not ledger.merged(state.commit, merge.head)
         or not ledger.merged(state.parents[0], merge.head)
         or any(v.request == bead.id and v.evidence.verdict == "error" and v.place < when for v in ledger.verdicts)
     )
+
+
+def _hurried(ledger: Ledger, request: Bead) -> bool:
+    """Whether a person has put a request to the front, or another one that needs it."""
+    said = [bead for bead in ledger.beads.values() if any(e.subject == BUMP for e in bead.evidence)]
+    found, stack = set[str](), [_merge(bead).molecule for bead in said]
+    while stack:
+        molecule = stack.pop()
+        if molecule not in found:
+            found.add(molecule)
+            stack += _needs(ledger, molecule)
+    return _merge(request).molecule in found
 
 
 def _not_reused(ledger: Ledger, environments: Sequence[tuple[int, str]]) -> Iterator[str]:

@@ -73,6 +73,7 @@ def measured(recent: Sequence[Bead], gate: str, slots: int) -> Measured:
 
 
 _RUNS_MAX = 50
+_NAMED_MAX = 4
 
 
 def rows(view: graph.View, underway: Underway = NOTHING) -> list[Row]:
@@ -129,7 +130,8 @@ def _row(
 
 
 def _tested(beside: Sequence[str]) -> str:
-    return f"with {', '.join(beside)}" if beside else "alone"
+    more = f" and {len(beside) - _NAMED_MAX} more" if len(beside) > _NAMED_MAX else ""
+    return f"with {', '.join(beside[:_NAMED_MAX])}{more}" if beside else "alone"
 
 
 def _ahead(view: graph.View, bead: Bead, place: int, places: dict[str, int]) -> str:

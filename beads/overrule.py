@@ -73,7 +73,7 @@ def _anew(op: Again, draft: Draft, context: Context, over: Bead, merge: MergeReq
     """The same head as a new request."""
     molecule = draft.need(merge.molecule)
     requests = graph.merge_requests(draft, molecule)
-    newest = requests[-1] if requests else over
+    newest, source = requests[-1] if requests else over, f"refinery:{over.id}"
     if newest.id != over.id:
         if newest.merge and newest.merge.head == merge.head and not newest.closed:
             return newest
@@ -85,8 +85,11 @@ def _anew(op: Again, draft: Draft, context: Context, over: Bead, merge: MergeReq
             f"{molecule.id} is held by {molecule.lease.worker}, who works on what was wrong with it",
             f"`bead release {molecule.id} --as {molecule.lease.worker} --epoch {molecule.epoch}` ends that.",
         )
+    mended = [step.id for step in draft.steps(molecule.id) if (step.source, step.outcome) == (source, "done")]
+    if mended:
+        raise Refused(f"{over.id} was mended since: step {mended[0]} is done", f"`bead why {molecule.id}` says more.")
     for step in list(draft.steps(molecule.id, unclosed=True)):
-        if step.source != f"refinery:{over.id}":
+        if step.source != source:
             raise Refused(f"{molecule.id} is not done: step {step.id} is open", "It is submitted when that is done.")
         reason = f"{over.id} is tried again as it is, says {context.actor}"
         put(draft, context, step, closed(step, "cancelled", reason, context))

@@ -986,7 +986,10 @@ def test_nobody_asks_again_for_what_somebody_mends() -> None:
     world.do(Claim(id="m", worker="nux"))
     with pytest.raises(LostRace, match="held by nux"):
         world.do(Again(id="m.m1"))
-    world.do(Close(id="m.3", worker="nux", epoch=2, evidence=(proof(TESTS),)), submit(epoch=2, head=BASE[:39] + "c"))
+    world.do(Close(id="m.3", worker="nux", epoch=2, evidence=(proof(TESTS),)), Release(id="m", worker="nux", epoch=2))
+    with pytest.raises(Refused, match=r"was mended since: step m\.3 is done"):
+        world.do(Again(id="m.m1"))
+    world.do(Claim(id="m", worker="nux"), submit(epoch=3, head=BASE[:39] + "c"))
     with pytest.raises(Refused, match=r"m\.m2 came after it"):
         world.do(Again(id="m.m1"))
 

@@ -18,7 +18,7 @@ from cli.main import town
 from refinery.git import Git, Identity
 from refinery.merge import Request, land, stack
 from tests.beads.strategies import needs, part_of
-from tests.towns import SETTINGS, make_town, run
+from tests.towns import SETTINGS, make_town, run, settings_with
 from tests.world import commit, git
 
 WHO = Identity("beadtown refinery", "refinery@beadtown.invalid")
@@ -199,3 +199,16 @@ def test_one_that_was_given_up_is_asked_for_anew(landed: Landed) -> None:
     second = landed.revert("bt-a")
     assert second["made"]
     assert second["id"] != first["id"]
+
+
+@pytest.mark.slow
+def test_conflicts_are_resolved_by_an_agent_and_land(tmp_path: Path) -> None:
+    resolve = "printf 'top\\nfrom b alone\\n' > shared.txt"
+    landed = Landed(tmp_path, settings_with(["sh", "-c", resolve]))
+    landed.land(("bt-a", {"shared.txt": "top\nfrom a\n"}))
+    landed.land(("bt-b", {"shared.txt": "top\nfrom a, and b\n"}))
+    found = landed.revert("bt-a")
+    run(landed.repository, "up", "--until-idle")
+    assert landed.store.snapshot().need(found["id"]).outcome == "landed"
+    assert git(landed.repository, "show", "main:shared.txt") == "top\nfrom b alone"
+    assert git(landed.repository, "for-each-ref", "refs/heads/polecat", "refs/beads/request") == ""

@@ -285,10 +285,12 @@ def _waits_for_itself(view: View, bead: Bead) -> bool:
 
 
 def _work_state(view: View, bead: Bead) -> State:
-    if reworks(view, bead) > REWORKS_MAX:
-        return State("needs_person", f"sent back by the Refinery {reworks(view, bead)} times")
+    requests = merge_requests(view, bead)
+    back = sum(request.outcome == "rejected" for request in requests)
+    if back > REWORKS_MAX:
+        return State("needs_person", f"sent back by the Refinery {back} times")
     step = next_step(view, bead)
-    gone = lineup.withdrawn(merge_requests(view, bead))
+    gone = lineup.withdrawn(requests)
     if gone is not None and (step is None or step.id == bead.id):
         return State("needs_person", f"{gone.by} took it out of the merge queue: {gone.detail}")
     changed = next((b.id for b in (bead, step) if b and b.seal and b.seal != b.digest()), None)

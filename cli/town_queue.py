@@ -311,7 +311,7 @@ def retry(session: Session, bead_id: str, reason: str) -> None:
 def _decided(session: Session, bead_id: str, make: Callable[[Bead], Operation], done: str) -> None:
     """Do what a person has decided about a request, and say where it stands then."""
     from beads import graph
-    from cli.render import echo_json
+    from cli.render import echo_json, printable
 
     def decide(snapshot: Snapshot) -> Sequence[Operation]:
         return [make(_request(session, snapshot, bead_id))]
@@ -326,7 +326,8 @@ def _decided(session: Session, bead_id: str, make: Callable[[Bead], Operation], 
         echo_json({**facts, "changed": written.changed})
         return
     said = done if written.changed else f"{done} already"
-    click.echo(f"{request.id} {said}; {request.merge.molecule} is {stands.kind.replace('_', ' ')}: {stands.reason}")
+    now = f"{stands.kind.replace('_', ' ')}: {printable(stands.reason)}"
+    click.echo(f"{request.id} {said}; {request.merge.molecule} is {now}")
 
 
 def _request(session: Session, snapshot: Snapshot, bead_id: str) -> Bead:

@@ -9,7 +9,7 @@ from hashlib import sha256
 from itertools import count
 
 from beads import graph
-from beads.errors import InvalidInput, NotFound, Refused
+from beads.errors import NotFound, Refused
 from beads.model import Bead, Criterion, Dependency, Evidence, MergeRequest, derived_id
 from beads.ops import Create
 from beads.store import Snapshot
@@ -96,10 +96,7 @@ def find(git: Git, snapshot: Snapshot, what: str, branch: str) -> Target:
         NotFound: there is no such thing.
         Refused: it has not landed.
     """
-    try:
-        bead = snapshot.get(what)
-    except InvalidInput:
-        bead = None
+    bead = snapshot.get(what)
     if bead is None:
         return _of_commit(git, snapshot, what, branch)
     requests = [bead] if bead.merge else graph.merge_requests(snapshot, graph.molecule_of(snapshot, bead))

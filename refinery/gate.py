@@ -196,7 +196,7 @@ def tells_of_no_test(command: str, output: str) -> bool:
     return any(name.search(command) and not passed.search(output) for name, passed in _RUNNERS)
 
 
-_NO_ROOM = re.compile(r"No space left on device|\bENOSPC\b|Disk quota exceeded")
+_NO_ROOM = re.compile(r"(?i)no space left on device|disk quota exceeded")
 _NO_PROCESS = re.compile(r"(?m)\bfork: .*Resource temporarily unavailable|\bCannot fork\b")
 _TIMES_OUT = re.compile(r"(?:^|[\s;&|(/])timeout\s")
 

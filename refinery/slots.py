@@ -94,7 +94,7 @@ def _place(
         # Whoever ran here was killed, and only one at a time may run here: what it started must not go on.
         machine.kill_strays(left)
     worktree = workshop.open_detached(name)
-    worktree.checkout(commit, keep=() if left else keep)
+    worktree.checkout(commit, keep=keep if left is None else ())
     if not removal.delete(temporary):
         raise Unreadable(f"{temporary}: cannot be emptied for the next run", "Remove it by hand.")
     temporary.mkdir(parents=True, mode=0o700)
@@ -107,14 +107,15 @@ def _place(
 def clear(workshop: Workshop) -> None:
     """Remove all places, with what was kept in them."""
     for worktree in workshop.all():
-        if worktree.path.name.startswith(_NAME):
+        # What has a branch is somebody's work, whatever it is called.
+        if worktree.branch is None and worktree.path.name.startswith(_NAME):
             worktree.remove(discard=True)
     removal.delete(workshop.root / _BESIDE)
 
 
-def _text(file: Path) -> str:
-    """What a file says; nothing when it is not there."""
+def _text(file: Path) -> str | None:
+    """What a file says; None when it is not there."""
     try:
         return file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        return ""
+        return None

@@ -81,10 +81,7 @@ TROUBLES: dict[str, tuple[Trouble, str]] = {
     "no sandbox": (no_sandbox, "nothing can contain"),
     "no work tree": (no_work_tree, "the gate has no place to run in"),
     "no place for logs": (no_logs, "the gate has no place to run in"),
-    "no such program": (gate('commands = ["no-such-program-here"]'), MAIN_ERRS),
     "no such program, at once": (gate('commands = ["true", "no-such-program-here"]\nparallel = true'), MAIN_ERRS),
-    "no time": (gate('commands = ["exec sleep 1000"]\ntimeout = 0.1'), MAIN_ERRS),
-    "no tests": (gate('commands = ["echo Ran 0 tests in 0.000s"]'), MAIN_ERRS),
     "main is red": (gate('commands = ["exit 1"]'), MAIN_FAILS),
 }
 

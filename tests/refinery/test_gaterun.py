@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from beads.clock import SystemClock
+from beads.clock import Clock, SystemClock
 from beads.model import Evidence
 from refinery import gaterun, slots
 from refinery.containment import Kind, Sandbox, trials
@@ -22,9 +22,12 @@ from refinery.git import Git
 from refinery.processes import THIS_MACHINE, strays
 from refinery.view import Host
 from refinery.workshop import Workshop
+from tests.beads.clocks import Virtual
 from tests.refinery.test_failures import PYTEST, RECORDED
 from tests.towns import until
 from tests.world import environment, git, make_repository
+
+CLOCK = SystemClock()
 
 
 class Yard:
@@ -41,7 +44,7 @@ class Yard:
         self.logs = place / "logs"
         self.marker = f"test {place}"
 
-    def run(self, gate: Gate, slot: int = 0, marker: str = "") -> GateRun:
+    def run(self, gate: Gate, slot: int = 0, marker: str = "", clock: Clock = CLOCK) -> GateRun:
         """A run that has been started."""
         head, marker = git(self.repository, "rev-parse", "HEAD"), marker or self.marker
         where = self.workshop, self.sandbox, THIS_MACHINE
@@ -55,7 +58,7 @@ class Yard:
             sandbox=self.sandbox,
             log=self.logs / "run",
             marker=marker,
-            clock=SystemClock(),
+            clock=clock,
             by="refinery",
         )
         found.poll()
@@ -117,8 +120,17 @@ def test_at_once_the_first_red_decides_and_ends_the_others(yard: Yard, tmp_path:
     assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
 
 
-def test_each_has_its_own_time(yard: Yard) -> None:
-    assert yard.verdict("sleep 0.4", "sleep 0.4", timeout=0.7).verdict == "pass"
+def test_each_has_its_own_time(yard: Yard, tmp_path: Path, clock: Virtual) -> None:
+    waits = "touch {0}/began-{1}; while test ! -e {0}/end-{1}; do sleep 0.01; done"
+    run = yard.run(Gate(commands=(waits.format(tmp_path, 1), waits.format(tmp_path, 2)), timeout=30.0), clock=clock)
+    for number in (1, 2):
+        until(lambda: run.poll() or [*tmp_path.glob(f"began-{number}")])  # noqa: B023 - It is called here and now.
+        clock.sleep(20.0)
+        (tmp_path / f"end-{number}").touch()
+    until(run.poll)
+    found = run.poll()
+    assert found is not None
+    assert (found.verdict, found.seconds >= 40) == ("pass", True)
     late = yard.verdict("true", "exec sleep 1000", timeout=0.2, parallel=True)
     assert (late.verdict, late.subject) == ("error", "gate: exec sleep 1000")
 
@@ -255,3 +267,13 @@ def test_in_a_sandbox_there_is_a_place_for_temporary_files_as_well(shared: Yard,
     for _ in range(2):
         found = yard.verdict(line)
         assert (found.verdict, found.output) == ("fail", "0")
+
+
+def test_the_work_tree_of_a_branch_that_is_called_like_a_slot_is_left_alone(tmp_path: Path) -> None:
+    yard = Yard(tmp_path)
+    mine = yard.workshop.open("gate-x", "work", "HEAD")
+    (mine.path / "edit").write_text("not saved yet\n")
+    assert yard.verdict("true").verdict == "pass"
+    slots.clear(yard.workshop)
+    assert [tree.path.name for tree in yard.workshop.all()] == ["gate-x"]
+    assert (mine.path / "edit").read_text() == "not saved yet\n"

@@ -85,7 +85,7 @@ def _gate(site: Site) -> Iterator[tuple[bool, str]]:
     except TownError as error:
         yield False, f"gate: {error.message}. {error.hint}".strip()
         return
-    yield True, f"gate: {'; '.join(gate.commands)}"
+    yield True, f"gate: {'; '.join(gate.commands)}{', at once' if gate.parallel else ''}"
 
 
 def _agents(site: Site) -> Iterator[tuple[bool, str]]:

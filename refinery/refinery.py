@@ -171,7 +171,7 @@ class Refinery:
             gate = gate_of(self.git, head)
             self.sandbox.need()
         except (NotFound, InvalidInput, Refused) as error:
-            self._halt(error.message, error.hint or f"Mend that on {self.branch}; landing goes on by itself.")
+            self._halt(error.message, error.hint)
             return lines
         here = [request for request in requests if self._has(request)]
         here = [request for request in here if request.id not in self._aside] or here
@@ -205,7 +205,7 @@ class Refinery:
         self.workshop.prune()
 
     def _halt(self, reason: str, remedy: str) -> None:
-        self.halted, self.remedy = reason, remedy
+        self.halted, self.remedy = reason, remedy or f"Mend that on {self.branch}; landing goes on by itself."
 
     def _tell_of_standstill(self) -> None:
         """Store that nothing can land, or that something could again, where that is news: for people on any clone."""

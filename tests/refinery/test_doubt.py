@@ -64,9 +64,12 @@ def no_work_tree(queue: Queue) -> Iterator[None]:
 @contextmanager
 def no_logs(queue: Queue) -> Iterator[None]:
     logs = queue.store.directory / "logs"
+    logs.mkdir(exist_ok=True)
+    elsewhere = logs.rename(logs.with_name("elsewhere"))
     logs.write_text("a file\n")
     yield
     logs.unlink()
+    elsewhere.rename(logs)
 
 
 TROUBLES: dict[str, tuple[Trouble, str]] = {

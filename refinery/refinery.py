@@ -17,7 +17,7 @@ from beads.model import Bead, Evidence, milliseconds
 from beads.ops import Close, Intend, Judge, Land, SendBack
 from beads.proof import approvals
 from beads.store import Snapshot, Store
-from refinery import queue, slots
+from refinery import queue
 from refinery.changes import named, unapproved
 from refinery.checkouts import checkouts, follow, obstacle
 from refinery.containment import Sandbox
@@ -28,6 +28,7 @@ from refinery.landing import Trunk
 from refinery.merge import Candidate, Conflict, Request, Stack, land, landed, publish, stack
 from refinery.processes import THIS_MACHINE, Machine
 from refinery.sandbox import environment, secrets
+from refinery.slots import Slots, clear
 from refinery.train import HEAD_ERRS, Line, Plan, failure_rate, plan
 from refinery.workshop import Workshop
 
@@ -201,7 +202,7 @@ class Refinery:
         """Stop, and remove what is only of use while running: candidates' refs, and the work trees gates ran in."""
         self.cancel()
         publish(self.git, ())
-        slots.clear(self.workshop)
+        clear(self.workshop)
         self.workshop.prune()
 
     def _halt(self, reason: str, remedy: str) -> None:
@@ -383,9 +384,10 @@ class Refinery:
     def _start(self, test: _Prefix, gate: Gate, environ: Mapping[str, str]) -> None:
         """Check the commit out in a free slot and start the gate there."""
         slot = min(set(range(gate.slots)) - {running.slot for running in self._runs})
-        where = self.workshop, self.sandbox, self.machine
+        rooms = Slots(self.workshop, self.sandbox, self.machine, self.marker)
         try:
-            places, logs = slots.prepare(*where, slot, gate.places, test.commit, gate.keep, self.marker), self._logs
+            places, refused = rooms.prepare(slot, gate.places, test.commit, gate.keep, self.ref)
+            logs = self._logs
         except (TownError, OSError) as error:
             # What others find out in their places may bring the queue forward; and this is tried again at each tick.
             if not self._runs:
@@ -404,6 +406,7 @@ class Refinery:
             by=REFINERY,
             secrets=secrets(self.environ, gate.environment),
             machine=self.machine,
+            refused=refused,
         )
         self._runs.append(_Run(slot, test.request, test.what, run))
         run.poll()

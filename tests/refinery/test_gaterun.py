@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from beads.clock import Clock, SystemClock
+from beads.errors import Unreadable
 from beads.model import Evidence
 from refinery import gaterun, slots
 from refinery.containment import Kind, Sandbox, trials
@@ -42,13 +43,14 @@ class Yard:
         host = Host(place / "home", tuple(Path(part) for part in self.environ["PATH"].split(os.pathsep)))
         self.sandbox = Sandbox("none", host, common, common / "beads")
         self.logs = place / "logs"
+        self.main = git(self.repository, "rev-parse", "HEAD")
         self.marker = f"test {place}"
 
     def run(self, gate: Gate, slot: int = 0, marker: str = "", clock: Clock = CLOCK) -> GateRun:
         """A run that has been started."""
         head, marker = git(self.repository, "rev-parse", "HEAD"), marker or self.marker
-        where = self.workshop, self.sandbox, THIS_MACHINE
-        places = slots.prepare(*where, slot, gate.places, head, gate.keep, marker)
+        rooms = slots.Slots(self.workshop, self.sandbox, THIS_MACHINE, marker)
+        places, refused = rooms.prepare(slot, gate.places, head, gate.keep, self.main)
         found = GateRun(
             gate=gate,
             commit=head,
@@ -60,6 +62,7 @@ class Yard:
             marker=marker,
             clock=clock,
             by="refinery",
+            refused=refused,
         )
         found.poll()
         return found
@@ -253,6 +256,21 @@ def test_a_log_that_cannot_be_written_is_no_verdict_about_anybody(yard: Yard) ->
         assert (found.verdict, found.subject) == ("error", "gate: false")
         assert "run-2.log" in found.detail
     (yard.logs / "run-2.log").rmdir()
+
+
+def test_what_cannot_be_checked_out_is_its_own_fault_where_main_can_be(tmp_path: Path) -> None:
+    yard = Yard(tmp_path)
+    blob = git(yard.repository, "rev-parse", "HEAD:file")
+    git(yard.repository, "update-index", "--add", "--cacheinfo", f"100644,{blob},{'x' * 300}")
+    git(yard.repository, "commit", "--quiet", "--message", "A name that no file can have")
+    found = yard.verdict("true", "true")
+    assert (found.verdict, found.subject) == ("error", "gate: true")
+    assert found.detail.startswith("cannot be checked out: ")
+    yard.main = git(yard.repository, "rev-parse", "HEAD")
+    with pytest.raises(Unreadable):
+        yard.verdict("true")
+    git(yard.repository, "reset", "--quiet", "--hard", "HEAD^")
+    assert yard.verdict("true").verdict == "pass"
 
 
 @pytest.mark.parametrize("kind", ["bubblewrap", "landlock"])

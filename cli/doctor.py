@@ -86,6 +86,7 @@ def _gate(site: Site) -> Iterator[tuple[bool, str]]:
         yield False, f"gate: {error.message}. {error.hint}".strip()
         return
     yield True, f"gate: {'; '.join(gate.commands)}{', at once' if gate.parallel else ''}"
+    yield True, f"no branch changes {', '.join(gate.protected)} without an approval"
 
 
 def _agents(site: Site) -> Iterator[tuple[bool, str]]:

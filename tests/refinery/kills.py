@@ -1,9 +1,10 @@
-"""A Refinery killed before and after each effect it has: ``python -m tests.refinery.kills NAME [WORD…]``.
+"""A Refinery disturbed before and after each effect it has: ``python -m tests.refinery.kills NAME [WORD…]``.
 
 It works in the directory that it is started in, and forks, so that what is tried costs no start of an interpreter. NAME
-is one of :data:`SCENARIOS`. Each WORD, such as ``after:12`` or ``before:update-ref``, is a moment to kill at: a number
-counts effects from 0, a name is that of the first effect of this name, and ``each`` is all of them; ``each:1/4`` is the
-second quarter of these. What it found is printed as JSON.
+is one of :data:`SCENARIOS`. Each WORD, such as ``kill:after:12`` or ``push:before:update-ref``, says what happens when:
+``kill`` is SIGKILL, ``push`` somebody who pushes to main, ``other`` another Refinery that does all there is to do. A
+number counts effects from 0, a name is that of the first effect of this name, and ``each`` in place of both is all of
+them; ``kill:each:1/4`` is the second quarter of these. What it found is printed as JSON.
 
 An effect is a commit on the store, a Git command that may change something, or the start of a process.
 """
@@ -86,7 +87,7 @@ def watched(strike: Strike) -> None:
 
 @dataclass(frozen=True)
 class Scenario:
-    """What is killed.
+    """What is disturbed.
 
     Attributes:
         prepare: makes the repository in a directory that is given; returns what it is called there.
@@ -173,25 +174,38 @@ class Trial:
 
         _, said = forked(run)
         assert said[0] == "done", said[1]
-        problems = self._problems()
+        problems = self._problems("")
         assert not problems, problems
         return list(said[1])
 
-    def kill(self, when: str, number: int) -> list[str]:
-        """Kill it there, let another one go on, and say what is wrong then."""
+    def disturb(self, how: str, when: str, number: int) -> list[str]:
+        """Have something happen there, let another one go on, and say what is wrong then."""
         self._afresh()
         count = Counter[str]()
 
         def strike(now: str, _: str) -> None:
-            if now == when and count[now] == number:
-                os.kill(os.getpid(), signal.SIGKILL)
             count[now] += 1
+            if now == when and count[now] == number + 1:
+                self._happens(how)
 
         ended, said = forked(lambda: self._work(strike))
-        if ended != signal.SIGKILL:
-            return [f"was never killed there: {said}"]
+        if (ended == signal.SIGKILL) != (how == "kill") or (how != "kill" and said[0] == "failed"):
+            return [f"ended with {ended}: {said}"]
         _, said = forked(lambda: self._work(lambda *_: None))
-        return [said[1]] if said[0] == "failed" else self._problems()
+        return [said[1]] if said[0] == "failed" else self._problems(how)
+
+    def _happens(self, how: str) -> None:
+        if how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif how == "push":
+            push_by_a_person(self._trunk or self._repository, "meanwhile")
+        else:
+            _, said = forked(lambda: work(site_of(self._repository, "other")))
+            assert said[0] == "done", said
+
+    @property
+    def _trunk(self) -> Path | None:
+        return self._place / self._scenario.trunk if self._scenario.trunk else None
 
     @property
     def _repository(self) -> Path:
@@ -205,32 +219,36 @@ class Trial:
         shutil.rmtree(self._place, ignore_errors=True)
         shutil.copytree(self._template, self._place, symlinks=True)
 
-    def _problems(self) -> list[str]:
-        trunk = self._place / self._scenario.trunk if self._scenario.trunk else None
-        ledger = read(self._repository, trunk)
+    def _problems(self, how: str) -> list[str]:
+        ledger = read(self._repository, self._trunk)
         found = [*broken(ledger), *left_over(self._repository)]
         ended = outcomes(self._repository)
         if ended != self._scenario.outcomes:
             found.append(f"ended as {ended}")
         known = Counter((v.evidence.tree, v.evidence.verdict) for v in ledger.verdicts)
-        # Who is convicted fails twice, and main may be asked once for each; what passed is never tested again.
-        found += [f"{tree} was tested in vain" for (tree, said), n in known.items() if n > {"pass": 1, "fail": 2}[said]]
-        if git(self._repository, "status", "--porcelain"):
-            found.append(f"main's checkout did not follow: {git(self._repository, 'status', '--porcelain')}")
+        # Who is convicted fails twice; what passed is never tested again, unless by two at once.
+        most = {"pass": 1, "fail": 2} if how != "other" else {"pass": 2, "fail": 4}
+        found += [f"{tree} was tested in vain" for (tree, said), n in known.items() if n > most[said]]
+        status = git(self._repository, "status", "--porcelain")
+        # Who moves the ref of a branch that is checked out has to see to the checkout.
+        if status and (how != "push" or self._trunk):
+            found.append(f"main's checkout did not follow: {status}")
+        if how == "push" and "by-hand/meanwhile" not in git(self._repository, "ls-tree", "-r", "--name-only", "main"):
+            found.append("what was pushed meanwhile is gone")
         return found
 
 
-def moments(effects: Sequence[str], words: Sequence[str]) -> list[tuple[str, int]]:
-    """When to kill, by the words that say so."""
+def moments(effects: Sequence[str], words: Sequence[str]) -> list[tuple[str, str, int]]:
+    """What is to happen, and when, by the words that say so."""
     every = [(when, number) for number in range(len(effects)) for when in ("before", "after")]
-    found: list[tuple[str, int]] = []
+    found: list[tuple[str, str, int]] = []
     for word in words:
-        when, _, which = word.partition(":")
+        how, when, which = word.split(":")
         if when == "each":
-            part, _, parts = (which or "0/1").partition("/")
-            found += every[int(part) :: int(parts)]
+            part, _, parts = which.partition("/")
+            found += [(how, *moment) for moment in every[int(part) :: int(parts)]]
         else:
-            found.append((when, int(which) if which.isdigit() else effects.index(which)))
+            found.append((how, when, int(which) if which.isdigit() else effects.index(which)))
     return found
 
 
@@ -241,8 +259,9 @@ def main() -> None:
     effects = trial.effects()
     problems: list[str] = []
     tried = moments(effects, words)
-    for when, number in tried:
-        problems += [f"{when} {effects[number]} no. {number}: {said}" for said in trial.kill(when, number)]
+    for how, when, number in tried:
+        found = trial.disturb(how, when, number)
+        problems += [f"{how} {when} {effects[number]} no. {number}: {said}" for said in found]
     json.dump({"effects": effects, "tried": len(tried), "problems": problems}, sys.stdout)
 
 

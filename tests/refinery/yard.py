@@ -112,7 +112,7 @@ def site_of(repository: Path, name: str = "here", machine: Machine = THIS_MACHIN
     return Site(
         store=store,
         git=Git(repository, environ),
-        workshop=Workshop(Git(repository, environ), repository.parent / f"{repository.name}-trees"),
+        workshop=Workshop(Git(repository, environ), repository.parent / f"{repository.name}-{name}-trees"),
         settings=read_settings((repository / "town.toml").read_bytes()),
         environ=environ,
         sandbox=Sandbox("none", host, common, store.directory),

@@ -22,6 +22,7 @@ from beads.clock import Clock
 from beads.model import Fact
 from beads.toml import loads, validate
 from refinery.checkouts import checkouts, follow, obstacle
+from refinery.forge import Name
 from refinery.gate import SETTINGS_FILE
 from refinery.git import ABSENT, Git
 from refinery.merge import Candidate
@@ -45,6 +46,7 @@ class LandingTable(Fact):
         remote: the remote whose main it is, by its name in Git's configuration; empty for this repository's own.
         branch: what main is called there, where that is another name than here.
         mode: ``push`` moves main; ``request`` opens a request on the forge, and leaves main to it.
+        forge: which one; it says by what program, ``gh`` or ``glab``.
         timeout: seconds that one exchange with the remote may take.
     """
 
@@ -52,6 +54,7 @@ class LandingTable(Fact):
     remote: str = Field(default="", pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$")
     branch: str = Field(default="", pattern=r"^([A-Za-z0-9_][A-Za-z0-9._/-]*)?$")
     mode: Literal["push", "request"] = "push"
+    forge: Name = "github"
     timeout: float = Field(default=120.0, gt=0, le=3600)
 
     @model_validator(mode="after")
@@ -81,7 +84,8 @@ class Trouble(NamedTuple):
     remedy: str
 
 
-_UNTROUBLED = Trouble("", "")
+UNTROUBLED = Trouble("", "")
+"""Nothing is in the way."""
 
 
 @dataclass
@@ -104,7 +108,7 @@ class Trunk:
     clock: Clock
     marker: str
     logs: Path
-    trouble: Trouble = _UNTROUBLED
+    trouble: Trouble = UNTROUBLED
     table: LandingTable = field(default_factory=LandingTable)
     _read: str = ""
     _job: Job | None = None
@@ -157,12 +161,17 @@ class Trunk:
         return f"refs/heads/{self.branch}"
 
     @property
+    def base(self) -> str:
+        """What main is called where it counts."""
+        return self.table.branch or self.branch
+
+    @property
     def _theirs(self) -> str:
-        return f"refs/heads/{self.table.branch or self.branch}"
+        return f"refs/heads/{self.base}"
 
     @property
     def _named(self) -> str:
-        return f"{self._theirs.removeprefix('refs/heads/')} of {self.remote}"
+        return f"{self.base} of {self.remote}"
 
     def tick(self, *, wanted: bool) -> list[str]:
         """Bring exchanges with the remote forward, and main here to where it is there; a line for what happened.
@@ -222,7 +231,7 @@ class Trunk:
         if self._doing == "push":
             self._end_push(exit)
         elif exit.code:
-            self._fail(Trouble(f"the remote {self.remote} cannot be read: {_said(exit)}", _UNREADABLE))
+            self._fail(Trouble(f"the remote {self.remote} cannot be read: {said(exit)}", _UNREADABLE))
         elif exit.kind != "exited":
             self._fail(Trouble(f"the remote {self.remote} did not answer within {exit.seconds:.0f} s", _UNREADABLE))
         elif self._doing == "ask":
@@ -259,7 +268,7 @@ class Trunk:
             self._known = True
             return
         if pushed is not None or not _PUSHING.search(self.trouble.reason):
-            self._failures, self.trouble = 0, _UNTROUBLED
+            self._failures, self.trouble = 0, UNTROUBLED
         if pushed is not None and not self.git.is_ancestor(pushed.commit, there):
             ids = ", ".join(member.id for member in pushed.members)
             self._lines.append(f"{self._named} moved while {ids} was about to land; trying again on the new one")
@@ -296,7 +305,7 @@ class Trunk:
         if exit.kind != "exited":
             self._refusal = f"no answer within {exit.seconds:.0f} s"
         elif exit.code:
-            self._refusal = _said(exit)
+            self._refusal = said(exit)
         elif self._pushed is not None:
             # It was accepted, which needs no second look.
             self._there = self._pushed.commit
@@ -336,7 +345,7 @@ def _unpushed(remote: str, named: str, refusal: str) -> Trouble:
     return Trouble(f"the remote {remote} does not take what is to land on it: {refusal or 'it said nothing'}", remedy)
 
 
-def _said(exit: Exit) -> str:
+def said(exit: Exit) -> str:
     """What Git and the other side complained of: in one line, the same for every commit, without anybody's password."""
     lines = [line.strip() for line in exit.output.splitlines()]
     told = [line.rsplit("\t", 1)[-1] for line in lines if re.match(r"fatal:|error:|remote: *\S|ssh:|!\t", line)]

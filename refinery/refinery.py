@@ -21,12 +21,14 @@ from refinery import queue
 from refinery.changes import named, unapproved
 from refinery.checkouts import checkouts, follow, obstacle
 from refinery.containment import Sandbox
+from refinery.desk import Desk
 from refinery.gate import Gate, environment_digest, gate_of
 from refinery.gaterun import GateRun
 from refinery.git import Git, Identity
 from refinery.landing import Trunk
 from refinery.merge import Candidate, Conflict, Request, Stack, land, landed, publish, stack
 from refinery.processes import THIS_MACHINE, Machine
+from refinery.proposals import Proposals
 from refinery.sandbox import environment, secrets
 from refinery.slots import Slots, clear
 from refinery.train import HEAD_ERRS, Line, Plan, failure_rate, plan
@@ -118,21 +120,24 @@ class Refinery:
     _begun: tuple[str, ...] = ()
     _aside: set[str] = field(default_factory=set)
     _sought: dict[str, float] = field(default_factory=dict)
+    _compared: tuple[str, tuple[Request, ...]] = ("", ())
     _harmless: set[tuple[str, tuple[str, ...]]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._started = milliseconds(self.clock.now())
         self._trunk = Trunk(self.git, self.branch, self.machine, self.clock, self.marker, self._logs)
+        self._desk = Desk(self.git, self.machine, self.clock, self.marker, self._logs)
+        self._proposals = Proposals(self.store, self.git, self.ref, self.clock, REFINERY, self._desk)
 
     @property
     def busy(self) -> bool:
-        """Whether a gate is running, or an exchange with the remote that has main."""
-        return bool(self._runs) or self._trunk.busy
+        """Whether a gate is running, or an exchange with the remote that has main or with the forge."""
+        return bool(self._runs) or self._trunk.busy or self._desk.busy
 
     @property
     def judged(self) -> bool:
         """Whether a gate that was running has a verdict, or an exchange an end, which the next tick will see."""
-        return self._trunk.ended or any(running.run.poll() is not None for running in self._runs)
+        return self._trunk.ended or self._desk.ended or any(running.run.poll() is not None for running in self._runs)
 
     @property
     def ref(self) -> str:
@@ -161,6 +166,40 @@ class Refinery:
         lines += self._withdraw(self.store.snapshot())
         snapshot = self.store.snapshot()
         requests = queue.requests(snapshot, self._begun)
+        if self._trunk.table.mode == "request":
+            return lines + self._propose(requests)
+        return lines + self._bring(snapshot, requests)
+
+    def _propose(self, requests: list[Request]) -> list[str]:
+        """Bring those forward that the forge has not got yet, and have it see to the others."""
+        lines = self._proposals.take(requests)
+        snapshot = self.store.snapshot()
+        requests = [request for request in requests if not snapshot.need(request.id).closed]
+        opened = self._proposals.opened(snapshot, requests)
+        lines += self._part(snapshot, opened)
+        lines += self._bring(snapshot, [request for request in requests if request not in opened])
+        lines += self._proposals.tick(self._trunk.table, self._trunk.base, queue.requests(self.store.snapshot()))
+        lines += self._proposals.take(queue.requests(self.store.snapshot()))
+        standing = self._proposals.standing(snapshot, requests)
+        if self._desk.trouble.reason:
+            self._halt(*self._desk.trouble)
+        elif standing is not None and not lines and not self.busy and not self.halted:
+            self._halt(*standing)
+        return lines
+
+    def _part(self, snapshot: Snapshot, opened: list[Request]) -> list[str]:
+        """Send back what was opened on the forge and no longer merges with main."""
+        head = self.git.resolve(self.ref) or ""
+        key = head, tuple(opened)
+        if key == self._compared or not opened or not head:
+            return []
+        self._compared = key
+        conflicts = self._stack(snapshot, head, opened).conflicts
+        return [self._send_conflict(snapshot, conflict, gate_of(self.git, head)) for conflict in conflicts]
+
+    def _bring(self, snapshot: Snapshot, requests: list[Request]) -> list[str]:
+        """Decide and act on the requests that are to land."""
+        lines: list[str] = []
         if not requests:
             self._drop(self._runs[:])
         if not requests or not self._trunk.ready:
@@ -197,6 +236,7 @@ class Refinery:
         """Kill running gates, whose verdicts are simply not known, and an exchange with the remote."""
         self._drop(self._runs[:])
         self._trunk.cancel()
+        self._desk.cancel()
 
     def close(self) -> None:
         """Stop, and remove what is only of use while running: candidates' refs, and the work trees gates ran in."""
@@ -427,6 +467,9 @@ class Refinery:
                 what = f"{self.branch} is checked out in {checkout.path} and cannot follow: {reason}"
                 self._halt(what, f"Commit, stash or remove that in {checkout.path}; landing goes on by itself.")
                 return []
+        if self._trunk.table.mode == "request":
+            self._proposals.asking = candidate.members
+            return []
         ids = [member.id for member in candidate.members]
         self.store.commit(REFINERY, [Intend(ids=tuple(ids), commit=candidate.commit)])
         if self._trunk.remote:

@@ -54,6 +54,11 @@ def make_shared(place: Path, landing: str = "") -> Path:
     return repository
 
 
+def hub(repository: Path) -> Path:
+    """The bare repository of a clone that :func:`make_shared` made."""
+    return repository.parent / "hub.git"
+
+
 def hook(repository: Path, name: str, script: str) -> Path:
     """Let Git run a script at some event of a bare repository; its file."""
     path = repository / "hooks" / name

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from beads import graph
 from beads.clock import Clock
-from beads.errors import InvalidInput, NotFound, Refused, TownError
+from beads.errors import InvalidInput, LostRace, NotFound, Refused, TownError
 from beads.model import Bead, Evidence, milliseconds
 from beads.ops import Close, Intend, Judge, Land, SendBack
 from beads.proof import approvals
@@ -471,7 +471,11 @@ class Refinery:
             self._proposals.asking = candidate.members
             return []
         ids = [member.id for member in candidate.members]
-        self.store.commit(REFINERY, [Intend(ids=tuple(ids), commit=candidate.commit)])
+        try:
+            self.store.commit(REFINERY, [Intend(ids=tuple(ids), commit=candidate.commit)])
+        except LostRace as error:
+            # A person has closed one meanwhile, or another Refinery of this clone has landed it.
+            return [f"not landing {', '.join(ids)}: {error.message}"]
         if self._trunk.remote:
             self._trunk.push(candidate)
             return []

@@ -19,7 +19,7 @@ from tests.world import ROOT
 
 # After the intent and before main moves; after main moved and before that is stored; a gate that nobody waits for.
 _WORST = ["kill:after:store-intend", "kill:before:store-land", "kill:after:start-sh"]
-_MEANWHILE = ["push:after:store-intend", "other:after:store-intend"]
+_MEANWHILE = ["push:after:store-intend", "other:before:store-intend"]
 _ALL = [[f"{how}:each:{part}/8"] for how in ("kill", "push", "other") for part in range(8)]
 
 

@@ -461,15 +461,15 @@ class Refinery:
         """Intent, then main by compare-and-swap, then the record; on a remote, the record comes with the next look."""
         if not self._trunk.may_land:
             return []
+        if self._trunk.table.mode == "request":
+            self._proposals.asking = candidate.members
+            return []
         for checkout in checkouts(self.git, self.branch):
             reason = obstacle(self.git, checkout, candidate.base, candidate.commit)
             if reason:
                 what = f"{self.branch} is checked out in {checkout.path} and cannot follow: {reason}"
                 self._halt(what, f"Commit, stash or remove that in {checkout.path}; landing goes on by itself.")
                 return []
-        if self._trunk.table.mode == "request":
-            self._proposals.asking = candidate.members
-            return []
         ids = [member.id for member in candidate.members]
         try:
             self.store.commit(REFINERY, [Intend(ids=tuple(ids), commit=candidate.commit)])

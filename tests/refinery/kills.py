@@ -25,17 +25,19 @@ from pathlib import Path
 from typing import Any
 
 from beads.store import Store, Written
+from refinery.desk import opened_as
 from refinery.git import Git, Output
 from refinery.processes import Job, Machine
+from tests.refinery.fakeforge import Forge, install
 from tests.refinery.invariants import broken, left_over
 from tests.refinery.ledger import read
-from tests.refinery.yard import make_shared, make_yard, outcomes, push_by_a_person, site_of, submit, work
+from tests.refinery.yard import hub, make_shared, make_yard, outcomes, push_by_a_person, site_of, submit, work
 from tests.world import commit, git
 
 _ASKING = frozenset(
     [
         *("rev-parse", "cat-file", "log", "rev-list", "merge-base", "for-each-ref", "ls-tree", "ls-files", "ls-remote"),
-        *("diff-tree", "diff-index", "diff-files", "diff", "show", "status", "config", "check-ref-format", "var"),
+        *("diff-tree", "diff-index", "diff-files", "diff", "show", "status", "config", "remote", "check-ref-format"),
     ]
 )
 """What changes nothing, and is no effect."""
@@ -53,6 +55,7 @@ class _Machine(Machine):
 
     def start(self, argv: Sequence[str], **how: Any) -> Job:
         name = f"start-{Path(argv[0]).name}"
+        name += "".join(f"-{arg}" for arg in argv[1:] if arg in ("ls-remote", "fetch", "push", "create", "list"))
         self._strike("before", name)
         job = super().start(argv, **how)
         self._strike("after", name)
@@ -93,11 +96,13 @@ class Scenario:
         prepare: makes the repository in a directory that is given; returns what it is called there.
         outcomes: how its requests must have ended in the end.
         trunk: the repository that it lands on, when that is another one, by its name in that directory.
+        wrong: what else is wrong in that directory in the end.
     """
 
     prepare: Callable[[Path], str]
     outcomes: dict[str, str]
     trunk: str = ""
+    wrong: Callable[[Path], list[str]] = lambda _: []
 
 
 def _queue(base: Path) -> str:
@@ -125,7 +130,31 @@ def _shared(base: Path) -> str:
     return "project"
 
 
+def _proposed(base: Path) -> str:
+    """Two that are asked for on a forge, and a bad one."""
+    repository = make_shared(base, 'mode = "request"\n')
+    (hub(repository) / "logged-in").touch()
+    install(base / "programs")
+    # Each trial is made in a copy, which has programs too.
+    os.environ["PATH"] = f"{base.parent / 'work' / 'programs'}{os.pathsep}{os.environ['PATH']}"
+    submit(repository, "a", {"parts/a": "ok\n"})
+    submit(repository, "b", {"parts/b": "no\n"})
+    submit(repository, "c", {"parts/c": "ok\n"})
+    return "project"
+
+
+def _asked_otherwise(place: Path) -> list[str]:
+    """What is wrong on the forge, or is not known of it."""
+    asked = Forge(place / "hub.git").requests
+    branches = [one["branch"] for one in asked]
+    stored = [opened_as(bead) for bead in Store.open(place / "project").snapshot() if bead.merge and not bead.closed]
+    wanted = [f"#{one['number']} {Forge(place / 'hub.git').url(one['number'])}" for one in asked]
+    found = [] if branches == ["polecat/bt-a", "polecat/bt-c"] else [f"asked for {branches}"]
+    return found + ([] if stored == wanted else [f"knows of {stored}"])
+
+
 SCENARIOS = {
+    "proposed": Scenario(_proposed, {"a": "open", "b": "rejected", "c": "open"}, "hub.git", _asked_otherwise),
     "local": Scenario(_queue, _ENDS),
     "shared": Scenario(_shared, {"a": "landed", "b": "rejected", "c": "landed"}, "hub.git"),
 }
@@ -225,6 +254,7 @@ class Trial:
         ended = outcomes(self._repository)
         if ended != self._scenario.outcomes:
             found.append(f"ended as {ended}")
+        found += self._scenario.wrong(self._place)
         known = Counter((v.evidence.tree, v.evidence.verdict) for v in ledger.verdicts)
         # Who is convicted fails twice; what passed is never tested again, unless by two at once.
         most = {"pass": 1, "fail": 2} if how != "other" else {"pass": 2, "fail": 4}

@@ -44,9 +44,14 @@ def test_whatever_happens_at_any_effect(tmp_path: Path, words: list[str]) -> Non
     strike(tmp_path, "local", *words)
 
 
-@pytest.mark.parametrize("words", _ALL if LONG else [["kill:after:start-git", *_MEANWHILE]])
+@pytest.mark.parametrize("words", _ALL if LONG else [["kill:after:start-git-push", *_MEANWHILE]])
 def test_the_same_where_main_is_on_a_remote(tmp_path: Path, words: list[str]) -> None:
     strike(tmp_path, "shared", *words)
+
+
+@pytest.mark.parametrize("words", _ALL[:8] if LONG else [["kill:after:start-gh-create"]])
+def test_the_same_where_a_forge_is_asked(tmp_path: Path, words: list[str]) -> None:
+    strike(tmp_path, "proposed", *words)
 
 
 _STORMS = [("clone", 1), ("clones", 1)]

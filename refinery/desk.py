@@ -18,7 +18,7 @@ from beads.errors import Unreadable
 from beads.model import Bead
 from refinery.forge import FORGES, Forge, Seen, place_of
 from refinery.git import Git
-from refinery.landing import UNTROUBLED, LandingTable, Trouble, said
+from refinery.landing import UNTROUBLED, LandingTable, Trouble, said, unattended
 from refinery.merge import Request
 from refinery.processes import Exit, Job, Machine
 
@@ -58,6 +58,7 @@ class Desk:
         clock: what time it is.
         marker: marks its processes.
         logs: the directory for their output.
+        environ: the user's environment, through which they find credentials.
         trouble: why nothing can be asked for, by what the last command came to.
         seen: what there is on the forge, by the id of the merge request.
     """
@@ -67,6 +68,7 @@ class Desk:
     clock: Clock
     marker: str
     logs: Path
+    environ: Mapping[str, str]
     trouble: Trouble = UNTROUBLED
     seen: dict[str, Seen] = field(default_factory=dict)
     _looked: dict[str, float] = field(default_factory=dict)
@@ -130,7 +132,7 @@ class Desk:
         self._job = self.machine.start(
             argv,
             cwd=self.git.directory,
-            environ={**self.git.environ, **quiet},
+            environ={**unattended(self.environ), **quiet},
             log=self.logs / f"forge-{doing}.log",
             timeout=table.timeout,
             marker=self.marker,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -20,6 +21,7 @@ from pydantic import Field, model_validator
 
 from beads.clock import Clock
 from beads.model import Fact
+from beads.remote import REDIRECTIONS
 from beads.toml import loads, validate
 from refinery.checkouts import checkouts, follow, obstacle
 from refinery.forge import Name
@@ -99,6 +101,7 @@ class Trunk:
         clock: what time it is.
         marker: marks their processes.
         logs: the directory for their output.
+        environ: the user's environment, through which Git finds credentials.
         trouble: why nothing can land, by what the last exchange came to.
     """
 
@@ -108,6 +111,7 @@ class Trunk:
     clock: Clock
     marker: str
     logs: Path
+    environ: Mapping[str, str]
     trouble: Trouble = UNTROUBLED
     table: LandingTable = field(default_factory=LandingTable)
     _read: str = ""
@@ -220,7 +224,7 @@ class Trunk:
         self._job = self.machine.start(
             ["git", *args],
             cwd=self.git.directory,
-            environ=self.git.environ,
+            environ=unattended(self.environ),
             log=self.logs / f"landing-{doing}.log",
             timeout=self.table.timeout,
             marker=self.marker,
@@ -329,6 +333,12 @@ _PASSING = re.compile(
 """What a push says that may go better the next time; whatever else it says, somebody has to see to it."""
 
 _PUSHING = re.compile("does not take")
+
+
+def unattended(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a program that is the user's own and reaches a remote: with credentials, and asking nobody."""
+    kept = {name: value for name, value in environ.items() if name not in REDIRECTIONS}
+    return {**kept, "LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_PAGER": "cat"}
 
 
 def _is_ref(line: str) -> bool:

@@ -125,8 +125,9 @@ class Refinery:
 
     def __post_init__(self) -> None:
         self._started = milliseconds(self.clock.now())
-        self._trunk = Trunk(self.git, self.branch, self.machine, self.clock, self.marker, self._logs)
-        self._desk = Desk(self.git, self.machine, self.clock, self.marker, self._logs)
+        how = self.machine, self.clock, self.marker, self._logs, self.environ
+        self._trunk = Trunk(self.git, self.branch, *how)
+        self._desk = Desk(self.git, *how)
         self._proposals = Proposals(self.store, self.git, self.ref, self.clock, REFINERY, self._desk)
 
     @property

@@ -273,9 +273,9 @@ def moments(effects: Sequence[str], words: Sequence[str]) -> list[tuple[str, str
     every = [(when, number) for number in range(len(effects)) for when in ("before", "after")]
     found: list[tuple[str, str, int]] = []
     for word in words:
-        how, when, which = word.split(":")
+        how, when, which = f"{word}:".split(":")[:3]
         if when == "each":
-            part, _, parts = which.partition("/")
+            part, _, parts = (which or "0/1").partition("/")
             found += [(how, *moment) for moment in every[int(part) :: int(parts)]]
         else:
             found.append((how, when, int(which) if which.isdigit() else effects.index(which)))

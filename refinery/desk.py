@@ -202,8 +202,6 @@ def _trouble(forge: Forge | None, remote: str, exit: Exit) -> Trouble:
     if exit.kind == "unrunnable":
         remedy = f'Install it ({forge.install}), or land on main: [landing] mode = "push".'
         return Trouble(f"there is no {forge.program} to open a request with", remedy)
-    if exit.kind != "exited":
-        return Trouble(f"{forge.program} did not answer within {exit.seconds:.0f} s", "It is tried again by itself.")
     remedy = f"Try `{forge.program} auth status`; `{forge.login}` makes you known to it."
     return Trouble(f"{forge.program} cannot do what is asked: {said(exit)}", remedy)
 

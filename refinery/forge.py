@@ -64,18 +64,18 @@ class Forge:
         if self.name == "github":
             fields = "number,url,state,headRefOid,mergeCommit"
             args = ["--head", branch, "--base", base, "--state", "all", "--limit", _LISTED_MAX, "--json", fields]
-            return [self.program, "pr", "list", *_repository(where), *args]
+            return [self.program, "pr", "list", *self._repository(where), *args]
         args = ["--source-branch", branch, "--target-branch", base, "--all", "--per-page", _LISTED_MAX]
-        return [self.program, "mr", "list", *_repository(where), *args, "--output", "json"]
+        return [self.program, "mr", "list", *self._repository(where), *args, "--output", "json"]
 
     def open(self, where: str, branch: str, base: str, title: str, body: str) -> tuple[list[str], str]:
         """The command that opens one, and what it reads."""
         title, body = title[:TITLE_MAX], body[:BODY_MAX]
         if self.name == "github":
             args = ["--head", branch, "--base", base, "--title", title, "--body-file", "-"]
-            return [self.program, "pr", "create", *_repository(where), *args], body
+            return [self.program, "pr", "create", *self._repository(where), *args], body
         args = ["--source-branch", branch, "--target-branch", base, "--title", title, "--description", body, "--yes"]
-        return [self.program, "mr", "create", *_repository(where), *args], ""
+        return [self.program, "mr", "create", *self._repository(where), *args], ""
 
     def read(self, output: str) -> list[Seen]:
         """What :meth:`seek` found, newest first.
@@ -91,6 +91,11 @@ class Forge:
         if not line and output.strip() and not re.search("no (open )?(pull|merge) requests", output, re.IGNORECASE):
             raise Unreadable(f"{self.program} lists what is no list of requests: {output.strip()[:200]!r}")
         return sorted(found, key=lambda seen: -seen.number)
+
+    def _repository(self, where: str) -> Sequence[str]:
+        """Which one is meant. Where there is no name for it, the program finds it by the clone it runs in."""
+        # Groups of GitLab's have groups, so that only a whole address says what is the host.
+        return ("--repo", where if self.name == "github" else f"https://{where}") if where else ()
 
     def _seen(self, item: Mapping[str, object]) -> Seen:
         if self.name == "github":
@@ -133,10 +138,6 @@ def place_of(url: str) -> str:
         r"(?:[^/@:]+@)?([A-Za-z0-9.-]+):([^/].*?)(?:\.git)?/?", url
     )
     return f"{found[1]}/{found[2]}" if found and "/" in found[2] else ""
-
-
-def _repository(where: str) -> Sequence[str]:
-    return ("--repo", where) if where else ()
 
 
 def body_of(molecule: Bead, steps: Sequence[Bead], request: Bead) -> str:

@@ -146,14 +146,14 @@ class Trunk:
         return self.busy and self.clock.monotonic() >= self._not_before
 
     @property
-    def certain(self) -> bool:
-        """Whether it is known what has landed: no push is on its way, and none came to an end that is not known."""
-        return not self.remote or (self._known and self._pushed is None)
-
-    @property
     def ready(self) -> bool:
-        """Whether main here is what main is, so that something can be built on it."""
-        return self.certain and (not self.remote or self._there == self.git.resolve(self._ref))
+        """Whether main here is what main is: it says what has landed, and something can be built on it.
+
+        It is not while a push is on its way, or came to an end that nobody knows.
+        """
+        if not self.remote:
+            return True
+        return self._known and self._pushed is None and self._there == self.git.resolve(self._ref)
 
     @property
     def may_land(self) -> bool:
@@ -234,10 +234,8 @@ class Trunk:
     def _end(self, exit: Exit) -> None:
         if self._doing == "push":
             self._end_push(exit)
-        elif exit.code:
+        elif exit.kind != "exited" or exit.code:
             self._fail(Trouble(f"the remote {self.remote} cannot be read: {said(exit)}", _UNREADABLE))
-        elif exit.kind != "exited":
-            self._fail(Trouble(f"the remote {self.remote} did not answer within {exit.seconds:.0f} s", _UNREADABLE))
         elif self._doing == "ask":
             self._answer(next((line.split("\t")[0] for line in exit.output.splitlines() if _is_ref(line)), ""))
         elif self._there is not None and self.git.has(self._there):
@@ -300,15 +298,14 @@ class Trunk:
         self.git.swap(FOLLOWING + self.branch, old, left or ABSENT, "following")
         if here == there or self.git.swap(self._ref, there, here, f"follow {self.remote}"):
             for checkout in checkouts(self.git, self.branch):
-                follow(self.git, checkout, old, there)
+                if not follow(self.git, checkout, old, there):
+                    self._lines.append(f"{checkout.path} stays as it is, and does not follow {self.branch}")
             self.git.delete(FOLLOWING + self.branch, old)
 
     def _end_push(self, exit: Exit) -> None:
         """Note what the push said of itself, and look what came of it."""
         self._known = False
-        if exit.kind != "exited":
-            self._refusal = f"no answer within {exit.seconds:.0f} s"
-        elif exit.code:
+        if exit.kind != "exited" or exit.code:
             self._refusal = said(exit)
         elif self._pushed is not None:
             # It was accepted, which needs no second look.
@@ -357,10 +354,12 @@ def _unpushed(remote: str, named: str, refusal: str) -> Trouble:
 
 def said(exit: Exit) -> str:
     """What Git and the other side complained of: in one line, the same for every commit, without anybody's password."""
+    if exit.kind == "timeout":
+        return f"no answer within {exit.seconds:.0f} s"
     lines = [line.strip() for line in exit.output.splitlines()]
     told = [line.rsplit("\t", 1)[-1] for line in lines if re.match(r"fatal:|error:|remote: *\S|ssh:|!\t", line)]
     told = [line for line in dict.fromkeys(told) if "failed to push some refs" not in line] or told
-    text = "; ".join(told[:6]) or " ".join(lines[-3:]) or f"git ended with {exit.code}"
+    text = "; ".join(told[:6]) or " ".join(lines[-3:]) or f"it ended with {exit.code or exit.kind}"
     return re.sub(r"//[^/@\s]*@", "//", " ".join(text.split()))[:600]
 
 

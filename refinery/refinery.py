@@ -161,7 +161,8 @@ class Refinery:
             self._halt(error.message, error.hint)
             return []
         self.halted, self.remedy = self._trunk.trouble
-        if not self._trunk.certain:
+        # As long as it is not known what has landed, nothing is withdrawn.
+        if not self._trunk.ready:
             return lines
         lines += self._recover(self.store.snapshot())
         lines += self._withdraw(self.store.snapshot())
@@ -194,16 +195,20 @@ class Refinery:
         key = head, tuple(opened)
         if key == self._compared or not opened or not head:
             return []
+        try:
+            gate = gate_of(self.git, head)
+        except (NotFound, InvalidInput):
+            # Whoever wants to land is told of that.
+            return []
         self._compared = key
         conflicts = self._stack(snapshot, head, opened).conflicts
-        return [self._send_conflict(snapshot, conflict, gate_of(self.git, head)) for conflict in conflicts]
+        return [self._send_conflict(snapshot, conflict, gate) for conflict in conflicts]
 
     def _bring(self, snapshot: Snapshot, requests: list[Request]) -> list[str]:
         """Decide and act on the requests that are to land."""
         lines: list[str] = []
         if not requests:
             self._drop(self._runs[:])
-        if not requests or not self._trunk.ready:
             return lines
         head = self.git.resolve(self.ref)
         try:

@@ -207,14 +207,16 @@ class Trial:
         assert not problems, problems
         return list(said[1])
 
-    def disturb(self, how: str, when: str, number: int) -> list[str]:
+    def disturb(self, how: str, when: str, which: str) -> list[str]:
         """Have something happen there, let another one go on, and say what is wrong then."""
         self._afresh()
-        count = Counter[str]()
+        count = Counter[tuple[str, str]]()
 
-        def strike(now: str, _: str) -> None:
-            count[now] += 1
-            if now == when and count[now] == number + 1:
+        def strike(now: str, name: str) -> None:
+            number, first = str(count[now, ""]), not count[now, name]
+            # Before it happens: who does it may have effects as well.
+            count.update([(now, ""), (now, name)])
+            if now == when and (which == number or (first and which == name)):
                 self._happens(how)
 
         ended, said = forked(lambda: self._work(strike))
@@ -268,17 +270,18 @@ class Trial:
         return found
 
 
-def moments(effects: Sequence[str], words: Sequence[str]) -> list[tuple[str, str, int]]:
+def moments(trial: Trial, words: Sequence[str]) -> list[tuple[str, str, str]]:
     """What is to happen, and when, by the words that say so."""
-    every = [(when, number) for number in range(len(effects)) for when in ("before", "after")]
-    found: list[tuple[str, str, int]] = []
+    each = any(":each" in word for word in words)
+    every = [(when, str(n)) for n in range(len(trial.effects()) if each else 0) for when in ("before", "after")]
+    found: list[tuple[str, str, str]] = []
     for word in words:
         how, when, which = f"{word}:".split(":")[:3]
         if when == "each":
             part, _, parts = (which or "0/1").partition("/")
             found += [(how, *moment) for moment in every[int(part) :: int(parts)]]
         else:
-            found.append((how, when, int(which) if which.isdigit() else effects.index(which)))
+            found.append((how, when, which))
     return found
 
 
@@ -286,13 +289,11 @@ def main() -> None:
     """Try, and say what came of it."""
     scenario, *words = sys.argv[1:]
     trial = Trial(Path.cwd(), SCENARIOS[scenario])
-    effects = trial.effects()
     problems: list[str] = []
-    tried = moments(effects, words)
-    for how, when, number in tried:
-        found = trial.disturb(how, when, number)
-        problems += [f"{how} {when} {effects[number]} no. {number}: {said}" for said in found]
-    json.dump({"effects": effects, "tried": len(tried), "problems": problems}, sys.stdout)
+    tried = moments(trial, words)
+    for how, when, which in tried:
+        problems += [f"{how} {when} {which}: {said}" for said in trial.disturb(how, when, which)]
+    json.dump({"tried": len(tried), "problems": problems}, sys.stdout)
 
 
 if __name__ == "__main__":

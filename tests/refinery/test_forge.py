@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -28,13 +29,12 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return place
 
 
-def make_proposing(place: Path, forge: Name = "github") -> Path:
-    """A clone whose work is proposed on a forge, with two good requests and a bad one."""
+def make_proposing(place: Path, names: Sequence[str], forge: Name = "github") -> Path:
+    """A clone whose work is proposed on a forge, with these requests; those whose names begin with ``bad`` are."""
     repository = make_shared(place, f'mode = "request"\nforge = "{forge}"\n')
     (hub(repository) / "logged-in").touch()
-    submit(repository, "a", {"parts/a": "ok\n"})
-    submit(repository, "b", {"parts/b": "ok\n"})
-    submit(repository, "bad", {"parts/bad": "no\n"})
+    for name in names:
+        submit(repository, name, {f"parts/{name}": "no\n" if name.startswith("bad") else "ok\n"})
     return repository
 
 
@@ -48,7 +48,7 @@ def make_proposing(place: Path, forge: Name = "github") -> Path:
     ],
 )
 def test_what_is_green_is_asked_for_once_and_landed_when_it_is_merged(tmp_path: Path, name: Name, how: str) -> None:
-    repository = make_proposing(tmp_path, name)
+    repository = make_proposing(tmp_path, ["a", "b", "bad"], name)
     happened = work(site_of(repository))
     assert happened[-1] == (
         "halted: what is to land waits on the forge: "
@@ -72,9 +72,10 @@ def test_what_is_green_is_asked_for_once_and_landed_when_it_is_merged(tmp_path: 
     assert len(Forge(hub(repository)).requests) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("programs")
 def test_killed_after_it_was_opened_and_before_that_is_stored_it_is_opened_once(tmp_path: Path) -> None:
-    repository = make_proposing(tmp_path)
+    repository = make_proposing(tmp_path, ["a", "b"])
     with attended(repository) as (_, tick):
         until(lambda: [tick(), Forge(hub(repository)).requests][1])
     assert not [b for b in Store.open(repository).snapshot() if opened_as(b)], "it has come to no more"
@@ -85,20 +86,21 @@ def test_killed_after_it_was_opened_and_before_that_is_stored_it_is_opened_once(
 def test_without_its_program_or_unknown_to_it_is_a_clear_stop(
     tmp_path: Path, programs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    repository = make_proposing(tmp_path)
+    repository = make_proposing(tmp_path, ["a"])
     (hub(repository) / "logged-in").unlink()
     with attended(repository) as (refinery, tick):
         until(lambda: [tick(), refinery.halted][1])
         assert refinery.halted.startswith("gh cannot do what is asked: To get started with GitHub CLI")
         assert refinery.remedy == "Try `gh auth status`; `gh auth login` makes you known to it."
         (hub(repository) / "logged-in").touch()
-        until(lambda: [tick(), len(Forge(hub(repository)).requests) == 2][1])
+        until(lambda: [tick(), len(Forge(hub(repository)).requests) == 1][1])
     monkeypatch.setenv("PATH", os.environ["PATH"].removeprefix(f"{programs}{os.pathsep}"))
     (programs / "gh").unlink()
     submit(repository, "c", {"parts/c": "ok\n"})
     assert work(site_of(repository))[-1] == "halted: there is no gh to open a request with"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("programs")
 def test_one_that_no_longer_merges_comes_back_and_one_that_is_declined_is_told(tmp_path: Path) -> None:
     repository = make_shared(tmp_path, 'mode = "request"\n')
@@ -118,9 +120,10 @@ def test_one_that_no_longer_merges_comes_back_and_one_that_is_declined_is_told(t
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("programs")
 def test_nothing_of_somebody_elses_is_pushed_over(tmp_path: Path) -> None:
-    repository = make_proposing(tmp_path)
+    repository = make_proposing(tmp_path, ["a", "b"])
     git(repository, "push", "--quiet", "origin", "main:polecat/bt-a")
     said = work(site_of(repository))
     theirs = git(repository, "rev-parse", "main")
@@ -149,7 +152,7 @@ def test_the_forges_name_for_a_repository(url: str, place: str) -> None:
 def test_what_gitlab_is_asked_and_says() -> None:
     forge = FORGES["gitlab"]
     argv, text = forge.open("gitlab.com/our/project", "polecat/bt-a", "main", "Do a", "Why")
-    where = ["--repo", "gitlab.com/our/project", "--source-branch", "polecat/bt-a", "--target-branch", "main"]
+    where = ["--repo", "https://gitlab.com/our/project", "--source-branch", "polecat/bt-a", "--target-branch", "main"]
     assert argv == ["glab", "mr", "create", *where, "--title", "Do a", "--description", "Why", "--yes"]
     assert text == ""
     item = {"iid": 7, "web_url": "https://x/7", "state": "merged", "sha": "b" * 40, "merge_commit_sha": None}

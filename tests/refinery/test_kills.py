@@ -17,10 +17,12 @@ import pytest
 from tests.faults.scenarios import LONG
 from tests.world import ROOT
 
-# After the intent and before main moves; after main moved and before that is stored; a gate that nobody waits for.
-_WORST = ["kill:after:store-intend", "kill:before:store-land", "kill:after:start-sh"]
-_MEANWHILE = ["push:after:store-intend", "other:before:store-intend"]
 _ALL = [[f"{how}:each:{part}/8"] for how in ("kill", "push", "other") for part in range(8)]
+
+# After the intent and before main moves, and after main moved and before that is stored.
+_LOCAL = ["kill:before:store-land", "push:after:store-intend"]
+_SHARED = ["kill:after:start-git-push", "other:before:store-intend"]
+_MORE = [*_LOCAL, *_SHARED[1:], "kill:after:store-intend", "kill:after:start-sh", "other:after:store-intend"]
 
 
 def run(place: Path, module: str, *words: str) -> dict[str, Any]:
@@ -39,25 +41,29 @@ def strike(place: Path, scenario: str, *words: str) -> None:
     assert not found["problems"], "\n".join(found["problems"])
 
 
-@pytest.mark.parametrize("words", _ALL if LONG else [[*_WORST, *_MEANWHILE]])
+def moments(usual: list[str], all_: list[list[str]] = _ALL) -> list[Any]:
+    """What is tried each time, and what only by ``make slow``; by ``make faults``, everything."""
+    return all_ if LONG else [usual, pytest.param(_MORE, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("words", moments(_LOCAL))
 def test_whatever_happens_at_any_effect(tmp_path: Path, words: list[str]) -> None:
     strike(tmp_path, "local", *words)
 
 
-@pytest.mark.parametrize("words", _ALL if LONG else [["kill:after:start-git-push", *_MEANWHILE]])
+@pytest.mark.parametrize("words", moments(_SHARED))
 def test_the_same_where_main_is_on_a_remote(tmp_path: Path, words: list[str]) -> None:
     strike(tmp_path, "shared", *words)
 
 
-@pytest.mark.parametrize("words", _ALL[:8] if LONG else [["kill:after:start-gh-create"]])
+@pytest.mark.slow
+@pytest.mark.parametrize("words", _ALL[:8] if LONG else [["kill:after:start-gh-create", "kill:before:store-judge"]])
 def test_the_same_where_a_forge_is_asked(tmp_path: Path, words: list[str]) -> None:
     strike(tmp_path, "proposed", *words)
 
 
-_STORMS = [("clone", 1), ("clones", 1)]
-_LONG_STORMS = [(where, seed) for where in ("clone", "clones") for seed in range(2, 8)]
-
-
-@pytest.mark.parametrize("where, seed", _LONG_STORMS if LONG else _STORMS)
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2, 8) if LONG else [1])
+@pytest.mark.parametrize("where", ["clone", "clones"])
 def test_two_at_once_killed_at_random_moments_while_people_push(tmp_path: Path, where: str, seed: int) -> None:
-    assert not run(tmp_path, "tests.refinery.storm", where, str(seed), "12" if LONG else "3")["problems"]
+    assert not run(tmp_path, "tests.refinery.storm", where, str(seed), "12" if LONG else "4")["problems"]

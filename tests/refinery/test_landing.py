@@ -57,6 +57,7 @@ def test_a_connection_that_dies_after_the_push_lands_once(shared: Path) -> None:
     assert len(ledger.verdicts) == 1
 
 
+@pytest.mark.slow
 def test_a_connection_that_dies_before_is_tried_again(shared: Path) -> None:
     hook(hub(shared), "pre-receive", f"rm {hub(shared)}/hooks/pre-receive; kill -9 $PPID")
     work(site_of(shared))
@@ -85,6 +86,7 @@ def test_a_branch_that_is_protected_is_a_clear_stop_until_it_is_not(shared: Path
     assert_kept(shared, trunk=hub(shared))
 
 
+@pytest.mark.slow
 def test_a_remote_that_is_gone_is_told_after_some_tries_and_found_again(shared: Path) -> None:
     elsewhere = hub(shared).rename(shared.parent / "elsewhere.git")
     with attended(shared) as (refinery, tick):
@@ -123,6 +125,7 @@ def test_commits_of_somebodys_own_on_main_are_a_clear_stop(shared: Path) -> None
     assert (shared / "edit").read_text() == "not committed\n"
 
 
+@pytest.mark.slow
 def test_edits_in_the_way_of_following_are_a_clear_stop(shared: Path) -> None:
     push_by_a_person(hub(shared), "theirs")
     (shared / "by-hand").write_text("mine\n")
@@ -135,6 +138,7 @@ def test_edits_in_the_way_of_following_are_a_clear_stop(shared: Path) -> None:
     assert (shared / "by-hand/theirs").exists()
 
 
+@pytest.mark.slow
 def test_a_remote_without_that_branch_is_a_clear_stop(tmp_path: Path) -> None:
     shared = make_shared(tmp_path, 'branch = "release/2"\n')
     submit(shared, "a", {"parts/a": "ok\n"})

@@ -18,7 +18,7 @@ from beads.draft import Draft, related
 from beads.errors import InvalidInput, NotFound, TownError
 from beads.files import turn
 from beads.git import Oid, Replaced, Repository
-from beads.ids import natural, path_of
+from beads.ids import natural, path_of, place_of
 from beads.index import VERSION, Reader, connect, micros
 from beads.model import Bead, read_bead
 from beads.recent import Recent
@@ -47,7 +47,7 @@ CREATE TABLE beads (
 );
 CREATE TABLE edges (target TEXT, source TEXT, PRIMARY KEY (target, source)) WITHOUT ROWID;
 CREATE TABLE labels (label TEXT, at TEXT, n INTEGER, PRIMARY KEY (label, at, n)) WITHOUT ROWID;
-CREATE TABLE trees (oid BLOB NOT NULL UNIQUE, raw BLOB NOT NULL);
+CREATE TABLE trees (place INTEGER PRIMARY KEY, raw BLOB NOT NULL);
 CREATE VIRTUAL TABLE words USING fts5 (title, body, content = '', detail = full);
 CREATE TABLE counts (
     status TEXT, state TEXT, type TEXT, outcome TEXT, number INTEGER, PRIMARY KEY (status, state, type, outcome)
@@ -174,15 +174,11 @@ def put(
 
 def _keep(connection: sqlite3.Connection, trees: Sequence[Replaced]) -> None:
     """Keep trees and the newest commit at hand: reading them from packs would cost more than what a command writes."""
-    for tree in trees:
-        old, new = (bytes.fromhex(oid) if oid is not None else None for oid in (tree.old, tree.new))
-        if new is None:
-            connection.execute("DELETE FROM trees WHERE oid = ?", (old,))
-            continue
-        # In place: of a large tree, in which little changes, SQLite writes only what does.
-        sql = "UPDATE OR REPLACE trees SET oid = ?, raw = ? WHERE oid = ?"
-        if not connection.execute(sql, (new, tree.content, old)).rowcount:
-            connection.execute("INSERT OR REPLACE INTO trees VALUES (?, ?)", (new, tree.content))
+    rows = sorted((place, tree.content) for tree in trees if (place := place_of(tree.path)) is not None)
+    # In place: of a large tree, in which little changes, SQLite writes only what does.
+    sql = "INSERT INTO trees VALUES (?, ?) ON CONFLICT DO UPDATE SET raw = excluded.raw"
+    connection.executemany(sql, (row for row in rows if row[1] is not None))
+    connection.executemany("DELETE FROM trees WHERE place = ?", ((place,) for place, raw in rows if raw is None))
 
 
 def _write(connection: sqlite3.Connection, updates: Sequence[Update], stands: Standings) -> None:
@@ -282,7 +278,7 @@ def advance(connection: sqlite3.Connection, repository: Repository, commit: Oid,
         return
     view = Reader(connection, known)
     before, after = (repository.commit(oid) for oid in (old, commit))
-    trees = [Replaced(before.oid, after.oid, after.raw)]
+    trees = [Replaced(None, after.raw)]
     for batch in _batches(_changed(repository, before.tree, after.tree, trees, view)):
         advance_by(connection, batch, trees, commit, known)
         trees.clear()
@@ -313,7 +309,7 @@ def make(connection: sqlite3.Connection, repository: Repository, commit: Oid) ->
     connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
     connection.executescript(f"{TABLES} BEGIN")
     head = repository.commit(commit)
-    trees = [Replaced(None, head.oid, head.raw)]
+    trees = [Replaced(None, head.raw)]
     count = 0
     for batch in _batches(_changed(repository, None, head.tree, trees)):
         _write(connection, batch, {})

@@ -285,7 +285,7 @@ class Reader:
         places = {place: above for above in {path.rpartition("/")[0] for path in paths} if (place := place_of(above))}
         if len(places) < _SEVERAL:
             return self.tree
-        sql = "SELECT place, raw FROM json_each(?) JOIN trees ON place = value"
+        sql = "SELECT place, raw FROM json_each(?) CROSS JOIN trees ON place = value"
         there = {places[place]: raw for place, raw in self._stream(sql, (json.dumps(sorted(places)),))}
         return lambda path: there.get(path or "") or self.tree(path)
 

@@ -7,7 +7,7 @@ the effect. Killed anywhere, the next tick finds out from main itself what has l
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from beads import graph, lineup
@@ -17,19 +17,23 @@ from beads.model import Evidence, milliseconds
 from beads.ops import Close, Intend, Judge, Land, SendBack
 from beads.proof import approvals
 from beads.store import Snapshot, Store
-from refinery import aside, queue, slots
+from refinery import aside, queue
 from refinery.changes import named, unapproved
 from refinery.checkouts import checkouts, follow, obstacle
 from refinery.containment import Sandbox
+from refinery.desk import Desk
 from refinery.gate import Gate, environment_digest, gate_of
 from refinery.gaterun import GateRun
 from refinery.git import Git, Identity
 from refinery.landing import Trunk
 from refinery.merge import Candidate, Conflict, Request, Stack, land, landed, publish, stack
+from refinery.prefixes import Prefix, prefix
 from refinery.processes import THIS_MACHINE, Machine
+from refinery.proposals import Proposals
 from refinery.sandbox import environment, secrets
+from refinery.slots import Slots, clear
 from refinery.train import HEAD_ERRS, Line, Plan, failure_rate, plan
-from refinery.underway import NOTHING, Run, Underway, tell
+from refinery.underway import Run, Telling
 from refinery.workshop import Workshop
 
 REFINERY = "refinery"
@@ -51,35 +55,6 @@ class _Run:
     what: str
     run: GateRun
     told: Run
-
-
-@dataclass(frozen=True)
-class _Prefix:
-    """What a gate run can be of.
-
-    Attributes:
-        commit: what is checked out.
-        tree: its tree.
-        members: what is merged there.
-        request: the merge request its verdict is stored on.
-        what: it in words.
-    """
-
-    commit: str
-    tree: str
-    members: tuple[Request, ...]
-    request: str = ""
-    what: str = ""
-
-
-def _prefix(main: _Prefix, candidates: Sequence[Candidate], k: int, trial: int) -> _Prefix:
-    """Prefix ``k``; the verdict of a control, which is of main, is kept with the request whose trial it belongs to."""
-    tip = candidates[(k or trial or 1) - 1]
-    request = tip.members[-1].id
-    if not k:
-        return replace(main, request=request, what=f"{main.what}, the control of {request}")
-    others = f" and the {k - 1} before it" if k > 1 else ""
-    return _Prefix(tip.commit, tip.tree, tip.members, request, f"{request}{others}")
 
 
 @dataclass
@@ -117,23 +92,27 @@ class Refinery:
     _stacks: dict[tuple[str, tuple[Request, ...]], Stack] = field(default_factory=dict)
     _shown: Stack | None = None
     _begun: tuple[str, ...] = ()
-    _told: Underway = NOTHING
     _sought: dict[str, float] = field(default_factory=dict)
+    _compared: tuple[str, tuple[Request, ...]] = ("", ())
     _harmless: set[tuple[str, tuple[str, ...]]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._started = milliseconds(self.clock.now())
-        self._trunk = Trunk(self.git, self.branch, self.machine, self.clock, self.marker, self._logs)
+        self._telling = Telling(self.store.directory, self.marker.rpartition("/")[2])
+        how = self.machine, self.clock, self.marker, self._logs, self.environ
+        self._trunk = Trunk(self.git, self.branch, *how)
+        self._desk = Desk(self.git, *how)
+        self._proposals = Proposals(self.store, self.git, self.ref, self.clock, REFINERY, self._desk)
 
     @property
     def busy(self) -> bool:
-        """Whether a gate is running, or an exchange with the remote that has main."""
-        return bool(self._runs) or self._trunk.busy
+        """Whether a gate is running, or an exchange with the remote that has main or with the forge."""
+        return bool(self._runs) or self._trunk.busy or self._desk.busy
 
     @property
     def judged(self) -> bool:
         """Whether a gate that was running has a verdict, or an exchange an end, which the next tick will see."""
-        return self._trunk.ended or any(running.run.poll() is not None for running in self._runs)
+        return self._trunk.ended or self._desk.ended or any(running.run.poll() is not None for running in self._runs)
 
     @property
     def ref(self) -> str:
@@ -145,16 +124,9 @@ class Refinery:
         judged, settled = self._collect(), self._settle()
         if self.halted or settled:
             self._tell_of_standstill()
-        self._tell_what_goes_on()
+        waiting = self._shown.waiting if self._shown else ()
+        self._telling.tell((running.told for running in self._runs), waiting)
         return judged + settled
-
-    def _tell_what_goes_on(self) -> None:
-        runs = tuple(running.told for running in self._runs)
-        waiting = {c.request.id: _not_merged(c) for c in self._shown.waiting} if self._shown else {}
-        found = Underway(by=self.marker.rpartition("/")[2], runs=runs, waiting=waiting)
-        if found != self._told:
-            tell(self.store.directory, found)
-            self._told = found
 
     def _settle(self) -> list[str]:
         """Decide and act on what is known."""
@@ -165,15 +137,54 @@ class Refinery:
             self._halt(error.message, error.hint)
             return []
         self.halted, self.remedy = self._trunk.trouble
-        if not self._trunk.certain:
+        # As long as it is not known what has landed, nothing is withdrawn.
+        if not self._trunk.ready:
             return lines
         lines += self._recover(self.store.snapshot())
         lines += self._withdraw(self.store.snapshot())
         snapshot = self.store.snapshot()
         requests = queue.requests(snapshot, self._begun)
+        if self._trunk.table.mode == "request":
+            return lines + self._propose(requests)
+        return lines + self._bring(snapshot, requests)
+
+    def _propose(self, requests: list[Request]) -> list[str]:
+        """Bring those forward that the forge has not got yet, and have it see to the others."""
+        lines = self._proposals.take(requests)
+        snapshot = self.store.snapshot()
+        requests = [request for request in requests if not snapshot.need(request.id).closed]
+        opened = self._proposals.opened(snapshot, requests)
+        lines += self._part(snapshot, opened)
+        lines += self._bring(snapshot, [request for request in requests if request not in opened])
+        lines += self._proposals.tick(self._trunk.table, self._trunk.base, queue.requests(self.store.snapshot()))
+        lines += self._proposals.take(queue.requests(self.store.snapshot()))
+        standing = self._proposals.standing(snapshot, requests)
+        if self._desk.trouble.reason:
+            self._halt(*self._desk.trouble)
+        elif standing is not None and not lines and not self.busy and not self.halted:
+            self._halt(*standing)
+        return lines
+
+    def _part(self, snapshot: Snapshot, opened: list[Request]) -> list[str]:
+        """Send back what was opened on the forge and no longer merges with main."""
+        head = self.git.resolve(self.ref) or ""
+        key = head, tuple(opened)
+        if key == self._compared or not opened or not head:
+            return []
+        try:
+            gate = gate_of(self.git, head)
+        except (NotFound, InvalidInput):
+            # Whoever wants to land is told of that.
+            return []
+        self._compared = key
+        conflicts = self._stack(snapshot, head, opened).conflicts
+        return [self._send_conflict(snapshot, conflict, gate) for conflict in conflicts]
+
+    def _bring(self, snapshot: Snapshot, requests: list[Request]) -> list[str]:
+        """Decide and act on the requests that are to land."""
+        lines: list[str] = []
         if not requests:
             self._drop(self._runs[:])
-        if not requests or not self._trunk.ready:
             return lines
         head = self.git.resolve(self.ref)
         try:
@@ -182,7 +193,7 @@ class Refinery:
             gate = gate_of(self.git, head)
             self.sandbox.need()
         except (NotFound, InvalidInput, Refused) as error:
-            self._halt(error.message, error.hint or f"Mend that on {self.branch}; landing goes on by itself.")
+            self._halt(error.message, error.hint)
             return lines
         here = [request for request in requests if self._has(request)]
         later = aside.those(self.store, REFINERY, snapshot, self._started)
@@ -208,17 +219,18 @@ class Refinery:
         """Kill running gates, whose verdicts are simply not known, and an exchange with the remote."""
         self._drop(self._runs[:])
         self._trunk.cancel()
+        self._desk.cancel()
 
     def close(self) -> None:
         """Stop, and remove what is only of use while running: candidates' refs, and the work trees gates ran in."""
         self.cancel()
-        tell(self.store.directory, NOTHING)
+        self._telling.tell((), ())
         publish(self.git, ())
-        slots.clear(self.workshop)
+        clear(self.workshop)
         self.workshop.prune()
 
     def _halt(self, reason: str, remedy: str) -> None:
-        self.halted, self.remedy = reason, remedy
+        self.halted, self.remedy = reason, remedy or f"Mend that on {self.branch}; landing goes on by itself."
 
     def _tell_of_standstill(self) -> None:
         """Store that nothing can land, or that something could again, where that is news: for people on any clone."""
@@ -287,7 +299,7 @@ class Refinery:
         if settled:
             return settled
         environ = environment(self.environ, gate.environment, {})
-        main = _Prefix(head, self.git.line("rev-parse", f"{head}^{{tree}}"), (), what=self.branch)
+        main = Prefix(head, self.git.line("rev-parse", f"{head}^{{tree}}"), (), what=self.branch)
         keys = gate.digest(), environment_digest(environ, self.sandbox.kind)
         recent = queue.recent(snapshot)
         said = queue.said(main.tree, recent, *keys, self._started)
@@ -304,7 +316,7 @@ class Refinery:
 
         whole = line((), requests)
         decided = plan(whole, gate.slots, failure_rate(queue.outcomes(recent)))
-        tests = [_prefix(main, stacks[without].candidates, k, decided.trial) for without, k in decided.tests()]
+        tests = [prefix(main, stacks[without].candidates, k, decided.trial) for without, k in decided.tests()]
         self._stacks = {key: made for key, made in self._stacks.items() if made in stacks.values()}
         tested = [test.members for test in tests]
         tested += [candidate.members for candidate in stacked.candidates[: max(whole.runs, default=0)]]
@@ -357,7 +369,7 @@ class Refinery:
         snapshot: Snapshot,
         decided: Plan,
         candidates: Sequence[Candidate],
-        tests: Sequence[_Prefix],
+        tests: Sequence[Prefix],
         gate: Gate,
         environ: Mapping[str, str],
     ) -> list[str]:
@@ -388,12 +400,13 @@ class Refinery:
             running.run.cancel()
             self._runs.remove(running)
 
-    def _start(self, test: _Prefix, gate: Gate, environ: Mapping[str, str]) -> None:
+    def _start(self, test: Prefix, gate: Gate, environ: Mapping[str, str]) -> None:
         """Check the commit out in a free slot and start the gate there."""
         slot = min(set(range(gate.slots)) - {running.slot for running in self._runs})
-        where = self.workshop, self.sandbox, self.machine
+        rooms = Slots(self.workshop, self.sandbox, self.machine, self.marker)
         try:
-            places, logs = slots.prepare(*where, slot, gate.places, test.commit, gate.keep, self.marker), self._logs
+            places, refused = rooms.prepare(slot, gate.places, test.commit, gate.keep, self.ref)
+            logs = self._logs
         except (TownError, OSError) as error:
             # What others find out in their places may bring the queue forward; and this is tried again at each tick.
             if not self._runs:
@@ -412,6 +425,7 @@ class Refinery:
             by=REFINERY,
             secrets=secrets(self.environ, gate.environment),
             machine=self.machine,
+            refused=refused,
         )
         members = tuple(member.id for member in test.members)
         told = Run(what=test.what, members=members, since=milliseconds(self.clock.now()))
@@ -428,6 +442,9 @@ class Refinery:
         """Intent, then main by compare-and-swap, then the record; on a remote, the record comes with the next look."""
         if not self._trunk.may_land:
             return []
+        if self._trunk.table.mode == "request":
+            self._proposals.asking = candidate.members
+            return []
         for checkout in checkouts(self.git, self.branch):
             reason = obstacle(self.git, checkout, candidate.base, candidate.commit)
             if reason:
@@ -438,8 +455,8 @@ class Refinery:
         try:
             self.store.commit(REFINERY, [Intend(ids=tuple(ids), commit=candidate.commit)])
         except LostRace as error:
-            # Somebody has taken one of them out of the queue since we looked.
-            return [error.message]
+            # A person has closed one meanwhile, or another Refinery of this clone has landed it.
+            return [f"not landing {', '.join(ids)}: {error.message}"]
         if self._trunk.remote:
             self._trunk.push(candidate)
             return []
@@ -466,12 +483,6 @@ class Refinery:
         step = queue.rework(snapshot, request, reason, gate, paths, log, now, approval)
         self.store.commit(REFINERY, [SendBack(id=request.id, reason=reason, step=step)])
         return f"sent {request.molecule} back: {reason}"
-
-
-def _not_merged(conflict: Conflict) -> str:
-    """Why a request is not merged with those before it, though it is with main."""
-    where = f" in {', '.join(conflict.paths)}" if conflict.paths else ""
-    return f"it conflicts{where} with one before it" if where else conflict.messages or "one before it brings the same"
 
 
 def _short(evidence: Evidence | None) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from beads import liveness
 from beads.errors import InvalidInput
 from beads.model import Fact, Moment
+from refinery.merge import Conflict
 
 FILE = "underway.json"
 """The file, in the directory of what this clone keeps and is not state."""
@@ -77,3 +78,31 @@ def going_on(directory: Path) -> Underway:
         if liveness.alive(directory / _WORKERS, found.by):
             return found
     return NOTHING
+
+
+class Telling:
+    """Tells of what goes on, where that is news.
+
+    Args:
+        directory: that of what this clone keeps and is not state.
+        by: the worker that says so.
+    """
+
+    def __init__(self, directory: Path, by: str) -> None:
+        self._directory = directory
+        self._by = by
+        self._told = NOTHING
+
+    def tell(self, runs: Iterable[Run], waiting: Iterable[Conflict]) -> None:
+        """These runs go on, and these requests are not merged with those before them, though they are with main."""
+        found = Underway(by=self._by, runs=tuple(runs), waiting={one.request.id: _why(one) for one in waiting})
+        if found != self._told:
+            tell(self._directory, found)
+            self._told = found
+
+
+def _why(conflict: Conflict) -> str:
+    """Why a request is not merged with those before it."""
+    if conflict.paths:
+        return f"it conflicts in {', '.join(conflict.paths)} with one before it"
+    return conflict.messages or "one before it brings the same"

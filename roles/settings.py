@@ -25,6 +25,8 @@ class TownTable(Fact):
 
     ``budget_day`` is in US dollars, for all agents and reviews together; a day is one in UTC. ``notify`` is a program
     and its arguments, never a shell line, that is run when something new needs a person; it counts as it is on main.
+    ``stall`` is for how many seconds a polecat may not move at all, as when it is stopped or hangs, before it is killed
+    and another one takes over; how long agents may say nothing is theirs (``silence``).
     """
 
     polecats: int = Field(default=2, ge=1, le=256)
@@ -32,6 +34,7 @@ class TownTable(Fact):
     agent: str = "command"
     budget_day: float | None = Field(None, gt=0)
     notify: tuple[str, ...] = ()
+    stall: float = Field(default=600.0, ge=5, le=86_400)
 
     @field_validator("notify")
     @classmethod

@@ -9,12 +9,13 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .SUFFIXES:
-.PHONY: help setup demo test slow faults test-agents cover lint types docs check fix bench bench-million bench-hanoi clean
+.PHONY: help setup demo test slow faults sim test-agents cover lint types docs check fix bench bench-million bench-hanoi clean
 
 UV ?= $(shell command -v uv 2>/dev/null)
 PYTHON ?=
 # Many tests wait for processes, so that there is room for more of them than there are cores.
 JOBS ?= 3
+SEEDS ?= 500
 ARGS ?=
 # Where make test-agents installs them.
 AGENTS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/beadtown-agents
@@ -55,6 +56,9 @@ slow: setup ## Run the tests that take minutes each.
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m slow $(ARGS)
 faults: setup ## Kill and fail the store and the Refinery at every step that writes, and longer storms; takes some minutes.
 	@FAULTS=all $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "" tests/faults tests/beads/test_races.py tests/refinery/test_workshop.py tests/refinery/test_kills.py $(ARGS)
+
+sim: setup ## Run whole towns under a seeded scheduler, with faults; SEEDS=20000 for many, ARGS="--show 7" for one, "--planted" for bugs.
+	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(ARGS)
 
 test-agents: setup ## Drive real coding agents, which are installed first (3 GB), against a provider of our own.
 	@$(BIN)/python .ci/agents.py '$(AGENTS)'

@@ -223,7 +223,7 @@ class Repository:
         found = raw(kind, near) if near is not None else None
         return self.objects.read(oid) if found is None or found.oid != oid else found
 
-    def _tree(self, oid: Oid | None, path: str) -> Tree:
+    def _tree(self, oid: Oid | None, path: str, *, keep: bool = True) -> Tree:
         if oid is None:
             return _NO_TREE
         tree = self._trees.get(oid)
@@ -235,7 +235,8 @@ class Repository:
                 tree = Tree(found.data)
             except ValueError as error:
                 raise Unreadable(f"object {oid} cannot be read: {error}", "Run `git fsck`.") from error
-            self._trees.put(oid, tree)
+            if keep:
+                self._trees.put(oid, tree)
         return tree
 
     def find(self, tree: Oid, path: str) -> Oid | None:
@@ -336,7 +337,8 @@ class Repository:
 
     def _graft(self, base: Oid | None, folder: _Folder, job: _Job) -> Oid:
         """The tree ``base`` with what is to change in it; every object made on the way is put into the job."""
-        tree = self._tree(base, folder.path)
+        # Another one is about to take its place.
+        tree = self._tree(base, folder.path, keep=False)
         entries: dict[bytes, Entry | None] = {}
         for name, path in folder.files.items():
             key, data = os.fsencode(name), job.files[path]

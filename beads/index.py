@@ -102,6 +102,7 @@ class Reader:
         self._known = known
         self._answers: Recent[tuple[str, tuple[object, ...]], list[Any]] = Recent()
         self._here: Recent[str, tuple[bytes, Bead] | tuple[None, None]] = Recent()
+        self._alone: Recent[str, bool] = Recent()
         self.mend: Callable[[], sqlite3.Connection] | None = None
 
     def get(self, bead_id: str) -> Bead | None:
@@ -128,14 +129,19 @@ class Reader:
 
     def _parts(self, bead_id: str, which: str = "") -> Iterator[Bead]:
         # To say where a bead stands takes several looks at its parts, and most have none.
-        if not self._all("SELECT 1 FROM beads WHERE parent = ? LIMIT 1", (bead_id,)):
+        alone = self._alone.get(bead_id)
+        if alone is None:
+            alone = not list(self._stream("SELECT 1 FROM beads WHERE parent = ? LIMIT 1", (bead_id,)))
+            self._alone.put(bead_id, alone)
+        if alone:
             return iter(())
         return self._beads(f"SELECT id, oid, data FROM beads WHERE parent = ? {which} ORDER BY place", (bead_id,))
 
     def dependents(self, bead_id: str) -> list[Bead]:
         """The beads that depend on it in any other way, in the order of their ids."""
-        sql = "SELECT id, oid, data FROM edges JOIN beads ON id = source WHERE target = ? ORDER BY place"
-        return [self._bead(*row) for row in self._all(sql, (bead_id,))]
+        # Most have one or none, for which SQLite need not make ready to sort.
+        found = self._all("SELECT id, oid, data FROM edges JOIN beads ON id = source WHERE target = ?", (bead_id,))
+        return [self._bead(*row) for row in sorted(found, key=lambda row: natural(row[0]))]
 
     def unclosed(self) -> Iterator[Bead]:
         """Every bead that is not closed, in the order of the ids."""
@@ -349,6 +355,7 @@ class Reader:
         self._connection = mend()
         self._answers.clear()
         self._here.clear()
+        self._alone.clear()
 
     def _bead(self, bead_id: str, oid: bytes, data: Any) -> Bead:
         bead = self._known.get(oid)

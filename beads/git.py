@@ -23,7 +23,7 @@ from beads.objects import Oid as Oid
 from beads.recent import Recent
 from beads.trees import DIRECTORY, FILE, Entry, Tree
 
-_TREES_MAX = 2048
+_TREES_MAX = 512
 """How many trees are kept at hand at least; a read of one bead goes through three that most others share."""
 
 _IDENTITY = r"(.*?) ?<[^<>]*> (-?\d+) [+-]\d{4}$"
@@ -364,7 +364,9 @@ class Repository:
         made = raw(b"tree", grafted.raw)
         job.new.append(made)
         job.trees.append(Replaced(folder.path, made.data))
-        self._trees.put(made.oid, grafted)
+        if folder.below:
+            # Of the many that only have files in them hardly one is needed again soon.
+            self._trees.put(made.oid, grafted)
         return made.oid
 
     def sweep(self) -> None:

@@ -177,11 +177,12 @@ def _counted(connection: sqlite3.Connection, ids: Collection[str]) -> Iterator[N
 
 def _keep(connection: sqlite3.Connection, trees: Sequence[Replaced]) -> None:
     """Keep trees and the newest commit at hand: reading them from packs would cost more than what a command writes."""
-    rows = sorted((place, tree.content) for tree in trees if (place := place_of(tree.path)) is not None)
+    found = {place: tree.content for tree in trees if (place := place_of(tree.path)) is not None}
+    there = ((place, content) for place, content in sorted(found.items()) if content is not None)
     # In place: of a large tree, in which little changes, SQLite writes only what does.
-    sql = "INSERT INTO trees VALUES (?, ?) ON CONFLICT DO UPDATE SET raw = excluded.raw"
-    connection.executemany(sql, (row for row in rows if row[1] is not None))
-    connection.executemany("DELETE FROM trees WHERE place = ?", ((place,) for place, raw in rows if raw is None))
+    connection.executemany("INSERT INTO trees VALUES (?, ?) ON CONFLICT DO UPDATE SET raw = excluded.raw", there)
+    gone = ((place,) for place, content in found.items() if content is None)
+    connection.executemany("DELETE FROM trees WHERE place = ?", gone)
 
 
 def _write(connection: sqlite3.Connection, updates: Sequence[Update], stands: Standings) -> None:

@@ -32,6 +32,7 @@ from tests.refinery.fakeforge import Forge, install
 from tests.refinery.invariants import broken, left_over
 from tests.refinery.ledger import read
 from tests.refinery.yard import hub, make_shared, make_yard, outcomes, push_by_a_person, site_of, submit, work
+from tests.towns import processes
 from tests.world import commit, git
 
 _ASKING = frozenset(
@@ -253,6 +254,7 @@ class Trial:
     def _problems(self, how: str) -> list[str]:
         ledger = read(self._repository, self._trunk)
         found = [*broken(ledger), *left_over(self._repository)]
+        found += [f"10: {line} still runs" for line in processes(self._repository)]
         ended = outcomes(self._repository)
         if ended != self._scenario.outcomes:
             found.append(f"ended as {ended}")

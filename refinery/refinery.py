@@ -23,7 +23,8 @@ from refinery.checkouts import checkouts, follow, obstacle
 from refinery.containment import Sandbox
 from refinery.gate import Gate, GateRun, environment_digest, gate_of
 from refinery.git import Git, Identity
-from refinery.merge import Candidate, Conflict, Request, Stack, land, landed, publish, stack
+from refinery.landed import landed
+from refinery.merge import Candidate, Conflict, Request, Stack, land, publish, stack
 from refinery.processes import THIS_MACHINE, Machine
 from refinery.sandbox import environment, secrets
 from refinery.train import HEAD_ERRS, Line, Plan, failure_rate, plan

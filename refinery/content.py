@@ -99,7 +99,8 @@ class Merger:
         try:
             self._talk.say(f"{ours} {theirs}\n")
             clean, tree = self._answer(self._talk)
-            paths, messages = (), ""
+            paths: tuple[str, ...] = ()
+            messages = ""
             if not clean:
                 # The end of an answer comes with the next one: ask for one that takes no time.
                 self._talk.say(f"{ours} {ours}\n")

@@ -113,6 +113,7 @@ class Stack:
             when they have landed or are gone.
         contained: merging them would change nothing, main has it all.
         missing: their commit is not in this repository, or not yet.
+        tree: the tree of ``base``.
         attributes: names the attributes that it was merged with.
     """
 
@@ -122,6 +123,7 @@ class Stack:
     waiting: tuple[Conflict, ...] = ()
     contained: tuple[Request, ...] = ()
     missing: tuple[Request, ...] = ()
+    tree: str = field(default="", compare=False, repr=False)
     attributes: str = field(default="", compare=False, repr=False)
 
 
@@ -180,22 +182,28 @@ def stack(
             candidates.append(Candidate(base, members, commit, tree, hung, drafts))
     missing = tuple(request for request in requests if request.head not in present)
     conflicts, waiting, contained = tuple(outside.conflicts), tuple(outside.waiting), tuple(outside.contained)
-    return Stack(base, tuple(candidates), conflicts, waiting, contained, missing, merge.attributes)
+    return Stack(base, tuple(candidates), conflicts, waiting, contained, missing, trunk.tree, merge.attributes)
 
 
-def publish(git: Git, candidates: Iterable[Candidate]) -> None:
+def publish(git: Git, candidates: Iterable[Candidate], known: Iterable[Candidate] | None = None) -> None:
     """Make the refs under :data:`CANDIDATES` exactly these candidates, each by the id of its last member.
 
     A ref keeps the candidate's objects from being pruned and lets a person look at what is being tested. Nothing
-    depends on it: :func:`stack` makes the same commits again. Without candidates, all the refs are removed.
+    depends on it: :func:`stack` makes the same commits again. Without candidates, all the refs are removed. When it is
+    given what is ``known`` to be there, it does not look.
     """
-    wanted = {f"{CANDIDATES}{candidate.members[-1].id}": candidate.commit for candidate in candidates}
-    listed = git.run("for-each-ref", "--format=%(refname) %(objectname)", CANDIDATES).out.split("\n")[:-1]
-    there = dict(line.split(" ") for line in listed)
+    wanted, there = _refs(candidates), _refs(known or ())
+    if known is None:
+        listed = git.run("for-each-ref", "--format=%(refname) %(objectname)", CANDIDATES).out.split("\n")[:-1]
+        there = dict(line.split(" ") for line in listed)
     orders = [f"delete {ref}" for ref in there if ref not in wanted]
     orders += [f"update {ref} {commit}" for ref, commit in wanted.items() if there.get(ref) != commit]
     if orders:
         git.run("update-ref", "--stdin", stdin="\n".join([*orders, ""]))
+
+
+def _refs(candidates: Iterable[Candidate]) -> dict[str, str]:
+    return {f"{CANDIDATES}{candidate.members[-1].id}": candidate.commit for candidate in candidates}
 
 
 def land(git: Git, branch: str, candidate: Candidate) -> bool:

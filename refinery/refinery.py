@@ -19,7 +19,7 @@ from beads.proof import approvals
 from beads.store import Snapshot, Store
 from refinery import queue
 from refinery.changes import named, unapproved
-from refinery.checkouts import checkouts, follow, obstacle
+from refinery.checkouts import Checkout, checkouts, follow, obstacle
 from refinery.containment import Sandbox
 from refinery.gate import Gate, GateRun, environment_digest, gate_of
 from refinery.git import Git, Identity
@@ -27,6 +27,7 @@ from refinery.landed import landed
 from refinery.merge import Candidate, Conflict, Request, Stack, land, publish, stack
 from refinery.processes import THIS_MACHINE, Machine
 from refinery.sandbox import environment, secrets
+from refinery.styles import Merging, merging_of
 from refinery.train import HEAD_ERRS, Line, Plan, failure_rate, plan
 from refinery.workshop import Workshop
 
@@ -114,6 +115,10 @@ class Refinery:
     _stacks: dict[tuple[str, tuple[Request, ...]], Stack] = field(default_factory=dict)
     _shown: Stack | None = None
     _begun: tuple[str, ...] = ()
+    _rules: tuple[str, Gate, Merging] | None = None
+    _top: str = ""
+    _here: set[str] = field(default_factory=set)
+    _pending: set[tuple[str | None, Request]] = field(default_factory=set)
     _aside: set[str] = field(default_factory=set)
     _sought: dict[str, float] = field(default_factory=dict)
     _harmless: set[tuple[str, tuple[str, ...]]] = field(default_factory=set)
@@ -145,7 +150,8 @@ class Refinery:
 
     def _settle(self) -> list[str]:
         """Decide and act on what is known."""
-        lines = self._recover(self.store.snapshot())
+        head = self.git.resolve(self.ref)
+        lines = self._recover(self.store.snapshot(), head)
         lines += self._withdraw(self.store.snapshot())
         snapshot = self.store.snapshot()
         requests = queue.requests(snapshot, self._begun)
@@ -153,11 +159,10 @@ class Refinery:
         if not requests:
             self.cancel()
             return lines
-        head = self.git.resolve(self.ref)
         try:
             if head is None:
                 raise NotFound(f"the branch {self.branch} is gone")
-            gate = gate_of(self.git, head)
+            gate = self._rules_of(head)
         except (NotFound, InvalidInput) as error:
             self._halt(error.message, error.hint)
             return lines
@@ -171,7 +176,10 @@ class Refinery:
 
     def _has(self, request: Request) -> bool:
         """Whether a request's head is in this repository, if need be after a look where it may have been worked on."""
+        if request.head in self._here:
+            return True
         if self.git.has(request.head):
+            self._here.add(request.head)
             return True
         now = self.clock.monotonic()
         if now < self._sought.get(request.head, 0.0):
@@ -179,6 +187,13 @@ class Refinery:
         self._sought[request.head] = now + _SEEK_SECONDS
         self.obtain(request.molecule)
         return self.git.has(request.head)
+
+    def _rules_of(self, head: str) -> Gate:
+        """The gate that main's ``town.toml`` defines; how it wants things merged is kept."""
+        if self._rules is None or self._rules[0] != head:
+            self._rules = None
+            self._rules = head, gate_of(self.git, head), merging_of(self.git, head)
+        return self._rules[1]
 
     def cancel(self) -> None:
         """Kill running gates; their verdicts are simply not known."""
@@ -224,18 +239,23 @@ class Refinery:
             lines.append(f"gate {evidence.verdict} ({took}) on {running.what}")
         return lines
 
-    def _recover(self, snapshot: Snapshot) -> list[str]:
+    def _recover(self, snapshot: Snapshot, head: str | None) -> list[str]:
         """Close what main already contains: landed before a kill, or by somebody else."""
-        waiting = queue.requests(snapshot)
-        if not waiting or self.git.resolve(self.ref) is None:
+        waiting = [request for request in queue.requests(snapshot) if (head, request) not in self._pending]
+        if not waiting or head is None:
             return []
-        bases = {bead.merge.base for bead in graph.queue(snapshot) if bead.merge}
+        asked = {request.id for request in waiting}
+        bases = {bead.merge.base for bead in graph.queue(snapshot) if bead.merge and bead.id in asked}
+        # What was looked for on main as it is, and was not there, is not there.
+        self._pending = {(head, request) for request in queue.requests(snapshot)}
+        if bases == {head}:
+            return []
         # Nothing when a base shares no history with main; then all of main is looked through.
         since = self.git.run("merge-base", "--octopus", self.ref, *bases, ok=(0, 1)).out.strip()
         by_commit: dict[str, list[str]] = {}
         for request, commit in landed(self.git, self.branch, waiting, since).items():
             by_commit.setdefault(commit, []).append(request)
-        return [self._landed(ids, commit) for commit, ids in by_commit.items()]
+        return [self._landed(ids, commit, checkouts(self.git, self.branch)) for commit, ids in by_commit.items()]
 
     def _withdraw(self, snapshot: Snapshot) -> list[str]:
         """Close the requests of molecules that a person has closed meanwhile."""
@@ -245,10 +265,10 @@ class Refinery:
         self.store.commit(REFINERY, [Close(id=i, outcome="cancelled", reason=reason) for i in gone])
         return [f"withdrew {request}: {reason}" for request in gone]
 
-    def _landed(self, ids: list[str], commit: str) -> str:
+    def _landed(self, ids: list[str], commit: str, there: Sequence[Checkout]) -> str:
         """Bring checkouts along, then record that these landed as ``commit``."""
-        old = self.git.line("rev-parse", f"{commit}^1")
-        behind = [c for c in checkouts(self.git, self.branch) if not follow(self.git, c, old, commit)]
+        old = self.git.line("rev-parse", f"{commit}^1") if there else ""
+        behind = [c for c in there if not follow(self.git, c, old, commit)]
         self.store.commit(REFINERY, [Land(ids=tuple(ids), commit=commit)])
         stays = f"; {behind[0].path} stays as it is" if behind else ""
         return f"landed {', '.join(ids)} as {commit[:12]}{stays}"
@@ -256,14 +276,14 @@ class Refinery:
     def _advance(self, snapshot: Snapshot, head: str, gate: Gate, requests: list[Request]) -> list[str]:
         stacked = self._stack(snapshot, head, requests)
         if stacked is not self._shown:
-            publish(self.git, stacked.candidates)
+            publish(self.git, stacked.candidates, self._shown.candidates if self._shown else None)
             self._shown = stacked
         settled = [self._send_conflict(snapshot, conflict, gate) for conflict in stacked.conflicts]
         settled += [self._close_contained(request) for request in stacked.contained]
         if settled:
             return settled
         environ = environment(self.environ, gate.environment, {})
-        main = _Prefix(head, self.git.line("rev-parse", f"{head}^{{tree}}"), (), what=self.branch)
+        main = _Prefix(head, stacked.tree, (), what=self.branch)
         keys = gate.digest(), environment_digest(environ, self.sandbox.kind)
         said = queue.said(main.tree, snapshot.submitted(), *keys, self._started)
         stacks: dict[tuple[int, ...], Stack] = {}
@@ -291,7 +311,9 @@ class Refinery:
         key = head, tuple(requests)
         if key not in self._stacks:
             newest = max(bead.created_at for bead in graph.queue(snapshot))
-            self._stacks[key] = stack(self.git, head, requests, _WHO, newest)
+            style = self._rules[2].style if self._rules else "merge"
+            before = self._shown if self._top == head else None
+            self._stacks[key] = stack(self.git, head, requests, _WHO, newest, style, before)
         return self._stacks[key]
 
     def _send_conflict(self, snapshot: Snapshot, conflict: Conflict, gate: Gate) -> str:
@@ -396,7 +418,8 @@ class Refinery:
 
     def _land(self, candidate: Candidate) -> list[str]:
         """Intent, then main by compare-and-swap, then the record."""
-        for checkout in checkouts(self.git, self.branch):
+        there = checkouts(self.git, self.branch)
+        for checkout in there:
             reason = obstacle(self.git, checkout, candidate.base, candidate.commit)
             if reason:
                 what = f"{self.branch} is checked out in {checkout.path} and cannot follow: {reason}"
@@ -406,7 +429,8 @@ class Refinery:
         self.store.commit(REFINERY, [Intend(ids=tuple(ids), commit=candidate.commit)])
         if not land(self.git, self.branch, candidate):
             return [f"{self.branch} moved while {', '.join(ids)} was about to land; trying again on the new one"]
-        return [self._landed(ids, candidate.commit)]
+        self._top = candidate.commit
+        return [self._landed(ids, candidate.commit, there)]
 
     def _convict(self, snapshot: Snapshot, candidate: Candidate, gate: Gate) -> str:
         red = queue.last_red(snapshot, candidate, gate.digest())

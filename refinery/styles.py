@@ -17,9 +17,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from beads.model import Fact
+from beads.toml import loads, validate
 from refinery import wording
 from refinery.commits import Commits
 from refinery.content import Merger
+from refinery.gate import SETTINGS_FILE
 from refinery.git import Git
 
 if TYPE_CHECKING:
@@ -27,6 +30,28 @@ if TYPE_CHECKING:
 
 Style = Literal["merge", "squash", "rebase"]
 """The values of ``[merge] style``."""
+
+
+class Merging(Fact):
+    """The ``[merge]`` table of ``town.toml``; like the gate, it counts as it is on main.
+
+    Attributes:
+        style: which commits lead to what is landed.
+    """
+
+    style: Style = "merge"
+
+
+def merging_of(git: Git, commit: str) -> Merging:
+    """What ``commit``'s ``town.toml`` says of merging; all that it does not say has a default.
+
+    Raises:
+        InvalidDocument: the table is wrong; names line and key.
+    """
+    found = git.run("show", f"{commit}:{SETTINGS_FILE}", ok=(0, 128))
+    text = found.out.encode("utf-8", "surrogateescape")
+    table = loads(text, SETTINGS_FILE).get("merge", {}) if found.status == 0 else {}
+    return validate(Merging, table, text, SETTINGS_FILE, ("merge",))
 
 
 class Draft(NamedTuple):

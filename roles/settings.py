@@ -17,6 +17,7 @@ from beads.toml import loads, validate
 from refinery.containment import Bounds, Choice
 from refinery.gate import SETTINGS_FILE, Gate
 from refinery.space import size_of
+from refinery.styles import Merging
 
 
 class TownTable(Fact):
@@ -371,6 +372,7 @@ class Settings(Fact):
     mayor: MayorTable = MayorTable()
     sandbox: SandboxTable = SandboxTable()
     gate: Gate | None = None
+    merge: Merging = Merging()
 
     def agent(self, name: str) -> Agent:
         """The agent of that name; ``command`` is always there.

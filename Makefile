@@ -19,6 +19,9 @@ ARGS ?=
 # Where make test-agents installs them.
 AGENTS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/beadtown-agents
 
+# The tests start hundreds of processes of ours; without byte code each would compile what it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 BIN := .venv/bin
 CANDIDATES = python3.13 python3.12 python3.11 python3 "$$($(or $(UV),false) python find '>=3.11' 2>/dev/null)"
 RECENT := import sys; sys.exit(sys.version_info < (3, 11))
@@ -50,8 +53,8 @@ test: setup ## Run the tests.
 
 slow: setup ## Run the tests that take minutes each.
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m slow $(ARGS)
-faults: setup ## Kill and fail the store at every system call that writes, and longer storms; takes some minutes.
-	@FAULTS=all $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "" tests/faults tests/beads/test_races.py $(ARGS)
+faults: setup ## Kill and fail the store and the Refinery at every step that writes, and longer storms; takes some minutes.
+	@FAULTS=all $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "" tests/faults tests/beads/test_races.py tests/refinery/test_workshop.py tests/refinery/test_kills.py $(ARGS)
 
 test-agents: setup ## Drive real coding agents, which are installed first (3 GB), against a provider of our own.
 	@$(BIN)/python .ci/agents.py '$(AGENTS)'

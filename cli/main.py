@@ -85,6 +85,7 @@ TOWN_COMMANDS: Sections = {
         "status": "cli.town:status",
         "inbox": "cli.town_inbox:inbox",
         "queue": "cli.town:queue",
+        "flakes": "cli.town_flakes:flakes",
         "log": "cli.town_log:log",
         "costs": "cli.town_costs:costs",
     },

@@ -11,9 +11,11 @@ from datetime import datetime
 from beads import graph
 from beads.model import Bead, Criterion, Dependency, Evidence
 from beads.proof import following
+from refinery.failures import trimmed
 from refinery.gate import Gate, Verdict
 from refinery.merge import Candidate, Request
 from refinery.train import Line
+from refinery.verdicts import counting
 
 REWORK = "rework"
 """The label of a step that the Refinery added because the molecule did not land."""
@@ -21,7 +23,11 @@ REWORK = "rework"
 STANDS = "the queue"
 """The subject of the evidence that nothing can land without a person, or that something can again."""
 
-_OUTPUT_TAIL = 4000
+ASIDE = "its turn"
+"""The subject of the evidence that a request was set aside."""
+
+_OUTPUT_MAX = 4000
+_MERGED = "Main has moved on; it is merged into this branch."
 
 
 def requests(view: graph.View, begun: Sequence[str] = ()) -> list[Request]:
@@ -72,7 +78,8 @@ def said(main: str, beads: Iterable[Bead], gate: str, environment: str, since: d
     """The verdicts that count; I4 rests on this key.
 
     A verdict counts only for the same tree, gate and environment. That a gate could not be run, or that main failed
-    it, counts only from ``since`` on: starting the Refinery again is how a person says that it was mended.
+    it, counts only from ``since`` on: starting the Refinery again is how a person says that it was mended. A failure
+    at other tests than before does not confirm that; see :func:`refinery.verdicts.counting`.
 
     Args:
         main: the tree that main has.
@@ -81,10 +88,12 @@ def said(main: str, beads: Iterable[Bead], gate: str, environment: str, since: d
         environment: names the surroundings.
         since: see above.
     """
+    beads = list(beads)
     found = [e for b in beads for e in b.evidence if (e.gate, e.environment) == (gate, environment)]
     found = [e for e in found if e.at >= since or e.verdict == "pass" or (e.verdict == "fail" and e.tree != main)]
     found.sort(key=lambda e: e.at)
-    return [(e.tree, e.verdict) for e in found if e.verdict != "asked" and e.verdict != "answered"]
+    about = {main, *(e.tree for b in beads if not b.closed for e in b.evidence)}
+    return [(e.tree, e.verdict) for e in counting(found, about) if e.verdict != "asked" and e.verdict != "answered"]
 
 
 def line(
@@ -130,10 +139,26 @@ def standstill(view: graph.View) -> tuple[Bead, Evidence] | None:
 
 def stand(bead: Bead, reason: str, remedy: str, by: str, now: datetime) -> Evidence:
     """The evidence that the queue stands still, and why, or without a reason that it moves again."""
+    return _told(bead, STANDS, reason, remedy, by, now)
+
+
+def put_aside(bead: Bead, branch: str, by: str, now: datetime) -> Evidence:
+    """The evidence that the Refinery goes on without a request until the others have landed."""
+    reason = f"set aside until the others have landed: the gate can judge {branch}, but not with it"
+    return _told(bead, ASIDE, reason, "", by, now)
+
+
+def aside(bead: Bead) -> Evidence | None:
+    """That and why a request in the queue was set aside; None when it was not, or the gate has been asked since."""
+    found = max((e for e in bead.evidence if e.gate or e.subject == ASIDE), key=lambda e: e.at, default=None)
+    return found if found is not None and found.subject == ASIDE and not bead.closed else None
+
+
+def _told(bead: Bead, subject: str, reason: str, remedy: str, by: str, now: datetime) -> Evidence:
     key = f"{bead.id}\0{reason}\0{now.isoformat()}"
     found = Evidence(
         id=hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:12],
-        subject=STANDS,
+        subject=subject,
         verdict="error" if reason else "pass",
         detail=reason or "moves again",
         output=remedy,
@@ -193,7 +218,7 @@ def rework(
         title=f"Rework after {request.id}: {reason}"[:200],
         issue_type="step",
         priority=molecule.priority,
-        description=f"{reason}\n\nMain has moved on; it is merged into this branch.\n\n{log[-_OUTPUT_TAIL:]}".rstrip(),
+        description="\n\n".join([reason, _MERGED, trimmed(log, _OUTPUT_MAX)]).rstrip(),
         run=molecule.rework or again,
         agent=molecule.agent,
         labels=(REWORK,),

@@ -12,18 +12,20 @@ from pathlib import Path
 
 from beads import graph
 from beads.clock import Clock
-from beads.errors import InvalidInput, NotFound
-from beads.model import Evidence, milliseconds
+from beads.errors import InvalidInput, NotFound, Refused, TownError
+from beads.model import Bead, Evidence, milliseconds
 from beads.ops import Close, Intend, Judge, Land, SendBack
 from beads.proof import approvals
 from beads.store import Snapshot, Store
-from refinery import queue
+from refinery import queue, slots
 from refinery.changes import named, unapproved
 from refinery.checkouts import Checkout, checkouts, follow, obstacle
 from refinery.containment import Sandbox
-from refinery.gate import Gate, GateRun, environment_digest, gate_of
+from refinery.gate import Gate, environment_digest, gate_of
+from refinery.gaterun import GateRun
 from refinery.git import Git, Identity
 from refinery.landed import landed
+from refinery.landing import Trunk
 from refinery.merge import Candidate, Conflict, Request, Stack, land, publish, stack
 from refinery.processes import THIS_MACHINE, Machine
 from refinery.sandbox import environment, secrets
@@ -125,16 +127,17 @@ class Refinery:
 
     def __post_init__(self) -> None:
         self._started = milliseconds(self.clock.now())
+        self._trunk = Trunk(self.git, self.branch, self.machine, self.clock, self.marker, self._logs)
 
     @property
     def busy(self) -> bool:
-        """Whether a gate is running."""
-        return bool(self._runs)
+        """Whether a gate is running, or an exchange with the remote that has main."""
+        return bool(self._runs) or self._trunk.busy
 
     @property
     def judged(self) -> bool:
-        """Whether a gate that was running has a verdict, which the next tick will see."""
-        return any(running.run.poll() is not None for running in self._runs)
+        """Whether a gate that was running has a verdict, or an exchange an end, which the next tick will see."""
+        return self._trunk.ended or any(running.run.poll() is not None for running in self._runs)
 
     @property
     def ref(self) -> str:
@@ -150,21 +153,31 @@ class Refinery:
 
     def _settle(self) -> list[str]:
         """Decide and act on what is known."""
+        self.halted = self.remedy = ""
+        try:
+            lines = self._trunk.tick(wanted=bool(graph.queue(self.store.snapshot())))
+        except InvalidInput as error:
+            self._halt(error.message, error.hint)
+            return []
+        self.halted, self.remedy = self._trunk.trouble
+        if not self._trunk.certain:
+            return lines
         head = self.git.resolve(self.ref)
-        lines = self._recover(self.store.snapshot(), head)
+        lines += self._recover(self.store.snapshot(), head)
         lines += self._withdraw(self.store.snapshot())
         snapshot = self.store.snapshot()
         requests = queue.requests(snapshot, self._begun)
-        self.halted = self.remedy = ""
         if not requests:
-            self.cancel()
+            self._drop(self._runs[:])
+        if not requests or not self._trunk.ready:
             return lines
         try:
             if head is None:
                 raise NotFound(f"the branch {self.branch} is gone")
             gate = self._rules_of(head)
-        except (NotFound, InvalidInput) as error:
-            self._halt(error.message, error.hint)
+            self.sandbox.need()
+        except (NotFound, InvalidInput, Refused) as error:
+            self._halt(error.message, error.hint or f"Mend that on {self.branch}; landing goes on by itself.")
             return lines
         here = [request for request in requests if self._has(request)]
         here = [request for request in here if request.id not in self._aside] or here
@@ -196,18 +209,15 @@ class Refinery:
         return self._rules[1]
 
     def cancel(self) -> None:
-        """Kill running gates; their verdicts are simply not known."""
-        for running in self._runs:
-            running.run.cancel()
-        self._runs.clear()
+        """Kill running gates, whose verdicts are simply not known, and an exchange with the remote."""
+        self._drop(self._runs[:])
+        self._trunk.cancel()
 
     def close(self) -> None:
         """Stop, and remove what is only of use while running: candidates' refs, and the work trees gates ran in."""
         self.cancel()
         publish(self.git, ())
-        for worktree in self.workshop.all():
-            if worktree.path.name.startswith("gate-"):
-                worktree.remove(discard=True)
+        slots.clear(self.workshop)
         self.workshop.prune()
 
     def _halt(self, reason: str, remedy: str) -> None:
@@ -267,6 +277,8 @@ class Refinery:
 
     def _landed(self, ids: list[str], commit: str, there: Sequence[Checkout]) -> str:
         """Bring checkouts along, then record that these landed as ``commit``."""
+        # A main that follows a remote's has brought them along already.
+        there = [] if self._trunk.remote else there
         old = self.git.line("rev-parse", f"{commit}^1") if there else ""
         behind = [c for c in there if not follow(self.git, c, old, commit)]
         self.store.commit(REFINERY, [Land(ids=tuple(ids), commit=commit)])
@@ -359,7 +371,7 @@ class Refinery:
         environ: Mapping[str, str],
     ) -> list[str]:
         if decided.halt == HEAD_ERRS and len(candidates) > 1 and candidates[0].members[0].id not in self._aside:
-            return self._set_aside(candidates[0].members[0].id)
+            return self._set_aside(snapshot.need(candidates[0].members[0].id))
         if decided.halt:
             self._halt(decided.halt, "`town queue` shows the log; mend it and run `town up` again.")
         if decided.land:
@@ -373,10 +385,13 @@ class Refinery:
                 self._start(test, gate, environ)
         return []
 
-    def _set_aside(self, request: str) -> list[str]:
+    def _set_aside(self, request: Bead) -> list[str]:
         """Let the others go on; it is tried again when they have landed, and then a person is asked."""
-        self._aside.add(request)
-        return [f"set {request} aside: the gate can judge {self.branch}, but not with it"]
+        self._aside.add(request.id)
+        found = queue.put_aside(request, self.branch, REFINERY, milliseconds(self.clock.now()))
+        reason = f"set {request.id} aside: the gate can judge {self.branch}, but not with it"
+        self.store.commit(REFINERY, [Judge(id=request.id, evidence=found)], reason)
+        return [reason]
 
     @property
     def _testing(self) -> set[str]:
@@ -391,16 +406,22 @@ class Refinery:
     def _start(self, test: _Prefix, gate: Gate, environ: Mapping[str, str]) -> None:
         """Check the commit out in a free slot and start the gate there."""
         slot = min(set(range(gate.slots)) - {running.slot for running in self._runs})
-        worktree = self.workshop.open_detached(f"gate-{slot}")
-        worktree.checkout(test.commit, keep=gate.keep)
+        where = self.workshop, self.sandbox, self.machine
+        try:
+            places, logs = slots.prepare(*where, slot, gate.places, test.commit, gate.keep, self.marker), self._logs
+        except (TownError, OSError) as error:
+            # What others find out in their places may bring the queue forward; and this is tried again at each tick.
+            if not self._runs:
+                self._halt("the gate has no place to run in", f"{error}. Mend that; landing goes on by itself.")
+            return
         run = GateRun(
             gate=gate,
             commit=test.commit,
             tree=test.tree,
-            directory=worktree.path,
+            places=places,
             environ=environ,
             sandbox=self.sandbox,
-            log=self._logs / f"{test.commit[:16]}-{self.clock.monotonic():.3f}",
+            log=logs / f"{test.commit[:16]}-{self.clock.monotonic():.3f}",
             marker=self.marker,
             clock=self.clock,
             by=REFINERY,
@@ -417,7 +438,9 @@ class Refinery:
         return directory
 
     def _land(self, candidate: Candidate) -> list[str]:
-        """Intent, then main by compare-and-swap, then the record."""
+        """Intent, then main by compare-and-swap, then the record; on a remote, the record comes with the next look."""
+        if not self._trunk.may_land:
+            return []
         there = checkouts(self.git, self.branch)
         for checkout in there:
             reason = obstacle(self.git, checkout, candidate.base, candidate.commit)
@@ -427,9 +450,12 @@ class Refinery:
                 return []
         ids = [member.id for member in candidate.members]
         self.store.commit(REFINERY, [Intend(ids=tuple(ids), commit=candidate.commit)])
+        self._top = candidate.commit
+        if self._trunk.remote:
+            self._trunk.push(candidate)
+            return []
         if not land(self.git, self.branch, candidate):
             return [f"{self.branch} moved while {', '.join(ids)} was about to land; trying again on the new one"]
-        self._top = candidate.commit
         return [self._landed(ids, candidate.commit, there)]
 
     def _convict(self, snapshot: Snapshot, candidate: Candidate, gate: Gate) -> str:

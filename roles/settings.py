@@ -16,6 +16,7 @@ from beads.model import Fact, Terms
 from beads.toml import loads, validate
 from refinery.containment import Bounds, Choice
 from refinery.gate import SETTINGS_FILE, Gate
+from refinery.landing import LandingTable
 from refinery.space import size_of
 from refinery.styles import Merging
 
@@ -372,6 +373,7 @@ class Settings(Fact):
     mayor: MayorTable = MayorTable()
     sandbox: SandboxTable = SandboxTable()
     gate: Gate | None = None
+    landing: LandingTable = LandingTable()
     merge: Merging = Merging()
 
     def agent(self, name: str) -> Agent:

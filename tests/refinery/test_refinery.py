@@ -15,6 +15,7 @@ from beads.model import Bead, Criterion, MergeRequest
 from beads.ops import Create
 from refinery.containment import Sandbox
 from refinery.git import Git
+from refinery.queue import ASIDE
 from refinery.refinery import Refinery
 from refinery.train import HEAD_ERRS
 from refinery.view import Host
@@ -153,6 +154,8 @@ def test_one_that_cannot_be_judged_is_set_aside_until_the_others_have_landed(one
     assert one.ended("rejected") == {"c"}
     assert one.ended(None) == {"b"}
     assert any(line.startswith("set bt-b.m1 aside") for line in happened)
+    told = [e.detail for e in one.store.snapshot().need("bt-b.m1").evidence if e.subject == ASIDE]
+    assert told == ["set aside until the others have landed: the gate can judge main, but not with it"]
     assert one.refinery.halted == HEAD_ERRS
     one.submit("e")
     one.run()

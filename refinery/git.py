@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -20,6 +22,8 @@ from beads.errors import Unreadable
 ABSENT = "0" * 40
 """The old value in a compare-and-swap that says: the ref must not exist."""
 
+
+_OID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 _SILENT_SECONDS = 60.0
 """How long an answer is waited for that takes milliseconds."""
@@ -194,8 +198,26 @@ class Git:
 
     def resolve(self, revision: str) -> str | None:
         """The object id that ``revision`` names, or None when nothing does."""
+        if revision.startswith("refs/heads/") and (found := self._loose(revision)):
+            return found
         answer = self.run("rev-parse", "--verify", "--quiet", "--end-of-options", revision, ok=(0, 1, 128))
         return answer.out.strip() if answer.status == 0 else None
+
+    @cached_property
+    def common(self) -> Path:
+        """The Git directory that all work trees of the repository share.
+
+        Raises:
+            Unreadable: this is no repository.
+        """
+        return Path(self.line("rev-parse", "--path-format=absolute", "--git-common-dir"))
+
+    def _loose(self, ref: str) -> str:
+        """What the file of a branch says, which takes no process; empty when that is not simply where the branch is."""
+        with contextlib.suppress(OSError, UnicodeDecodeError, Unreadable):
+            said = (self.common / ref).read_text("ascii").strip()
+            return said if _OID.fullmatch(said) and ".." not in ref else ""
+        return ""
 
     def has(self, commit: str) -> bool:
         """Whether this repository has a commit."""

@@ -29,6 +29,7 @@ from refinery.landing import Trunk
 from refinery.merge import Candidate, Conflict, Request, Stack, land, publish, stack
 from refinery.processes import THIS_MACHINE, Machine
 from refinery.sandbox import environment, secrets
+from refinery.signing import Signer
 from refinery.styles import Merging, merging_of
 from refinery.train import HEAD_ERRS, Line, Plan, failure_rate, plan
 from refinery.workshop import Workshop
@@ -126,6 +127,7 @@ class Refinery:
     _harmless: set[tuple[str, tuple[str, ...]]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        self._signer = Signer(self.git, self.clock)
         self._started = milliseconds(self.clock.now())
         self._trunk = Trunk(self.git, self.branch, self.machine, self.clock, self.marker, self._logs)
 
@@ -448,6 +450,11 @@ class Refinery:
                 what = f"{self.branch} is checked out in {checkout.path} and cannot follow: {reason}"
                 self._halt(what, f"Commit, stash or remove that in {checkout.path}; landing goes on by itself.")
                 return []
+        try:
+            candidate = self._signer.sign(candidate)
+        except Refused as error:
+            self._halt(error.message, error.hint)
+            return []
         ids = [member.id for member in candidate.members]
         self.store.commit(REFINERY, [Intend(ids=tuple(ids), commit=candidate.commit)])
         self._top = candidate.commit

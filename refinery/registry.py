@@ -32,7 +32,7 @@ class Record(NamedTuple):
 
 def common_directory(git: Git) -> Path:
     """The Git directory that all work trees of the repository share."""
-    return Path(git.line("rev-parse", "--path-format=absolute", "--git-common-dir"))
+    return git.common
 
 
 def own_work_tree(git: Git, common: Path) -> Record | None:

@@ -36,7 +36,7 @@ def landed(git: Git, branch: str, requests: Iterable[Request], since: str = "") 
         merged = _merged_heads(git, *commit.parents) if named else set()
         found.update({i: commit.id for i in named if heads[i] in merged})
     for commit in _named(git, span, "--first-parent"):
-        asked = {i for i in commit.requests if heads.get(i, "") in commit.heads and i not in found}
+        asked = [i for i in commit.requests if heads.get(i, "") in commit.heads and i not in found]
         if asked and commit.parents and len(commit.heads) == len(commit.requests):
             proven = _proven(git, commit, commit.parents[0])
             found.update({i: commit.id for i in asked if proven.get(i) == heads[i]})

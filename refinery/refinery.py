@@ -27,6 +27,7 @@ from refinery.git import Git, Identity
 from refinery.landed import landed
 from refinery.landing import Trunk
 from refinery.merge import Candidate, Conflict, Request, Stack, land, publish, stack
+from refinery.overlap import other_side
 from refinery.processes import THIS_MACHINE, Machine
 from refinery.sandbox import environment, secrets
 from refinery.signing import Signer
@@ -292,7 +293,7 @@ class Refinery:
         if stacked is not self._shown:
             publish(self.git, stacked.candidates, self._shown.candidates if self._shown else None)
             self._shown = stacked
-        settled = [self._send_conflict(snapshot, conflict, gate) for conflict in stacked.conflicts]
+        settled = [self._send_conflict(snapshot, head, conflict, gate) for conflict in stacked.conflicts]
         settled += [self._close_contained(request) for request in stacked.contained]
         if settled:
             return settled
@@ -330,10 +331,11 @@ class Refinery:
             self._stacks[key] = stack(self.git, head, requests, _WHO, newest, style, before)
         return self._stacks[key]
 
-    def _send_conflict(self, snapshot: Snapshot, conflict: Conflict, gate: Gate) -> str:
+    def _send_conflict(self, snapshot: Snapshot, head: str, conflict: Conflict, gate: Gate) -> str:
         where = f" in {', '.join(conflict.paths)}" if conflict.paths else ""
         reason = f"it conflicts with {self.branch}{where}"
-        return self._send_back(snapshot, conflict.request, reason, gate, conflict.paths, conflict.messages)
+        said = other_side(snapshot, self.git, head, conflict)
+        return self._send_back(snapshot, conflict.request, reason, gate, conflict.paths, said)
 
     def _unapproved(self, snapshot: Snapshot, head: str, gate: Gate, requests: Sequence[Request]) -> list[str]:
         """Send back what changes protected paths without a person's approval of just that."""

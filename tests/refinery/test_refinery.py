@@ -13,10 +13,13 @@ from beads import Store
 from beads.clock import SystemClock
 from beads.model import Bead, Criterion, MergeRequest
 from beads.ops import Create
+from refinery import queue
 from refinery.containment import Sandbox
-from refinery.git import Git
+from refinery.git import Git, Identity
+from refinery.merge import land, stack
 from refinery.queue import ASIDE
 from refinery.refinery import Refinery
+from refinery.styles import Style
 from refinery.train import HEAD_ERRS
 from refinery.view import Host
 from refinery.workshop import Workshop
@@ -56,11 +59,15 @@ class Queue:
             obtain=lambda _: None,
         )
 
-    def submit(self, name: str, text: str = "ok\n", priority: int = 2) -> None:
-        """A molecule with a request that adds a part."""
-        git(self.repository, "checkout", "--quiet", "--detach", "main")
-        base = git(self.repository, "rev-parse", "main")
-        commit(self.repository, {f"parts/{name}": text}, f"Add {name}")
+    def submit(self, name: str, text: str = "ok\n", priority: int = 2, start: str = "main", more: str = "") -> None:
+        """A molecule with a request that adds a part to main as it is or was, and maybe one for both."""
+        git(self.repository, "checkout", "--quiet", "--detach", start)
+        base = git(self.repository, "rev-parse", start)
+        commit(
+            self.repository,
+            {f"parts/{name}": text} | ({"parts/both": more} if more else {}),
+            f"Add {name}\n\nBead: bt-{name}",
+        )
         head = git(self.repository, "rev-parse", "HEAD")
         git(self.repository, "checkout", "--quiet", "main")
         now = self._now()
@@ -98,7 +105,9 @@ class Queue:
     def assert_green(self) -> None:
         """Every state of main that the Refinery made has a stored green verdict."""
         green = {e.tree for bead in self.store.snapshot() for e in bead.evidence if e.verdict == "pass"}
-        assert set(git(self.repository, "log", "--first-parent", "--format=%T", "--author=refinery").split()) <= green
+        assert (
+            set(git(self.repository, "log", "--first-parent", "--format=%T", "--committer=refinery").split()) <= green
+        )
 
 
 @pytest.fixture
@@ -175,3 +184,50 @@ def test_what_is_being_tested_is_given_up_only_for_what_is_urgent(one: Queue) ->
     landed = [line for line in one.run() if line.startswith("landed")]
     assert landed[0].startswith("landed bt-urgent.m1")
     assert one.ended("landed") == {"a", "b", "c", "early", "urgent"}
+
+
+def test_who_conflicts_is_told_what_the_others_did_there(one: Queue) -> None:
+    one.submit("a", more="ok from a\n")
+    one.run()
+    main = git(one.repository, "rev-parse", "main")
+    one.submit("b", start="main~1", more="ok otherwise\n")
+    assert any(line.startswith("sent bt-b back: it conflicts with main in parts/both") for line in one.run())
+    description = one.store.snapshot().need("bt-b.1").description
+    assert "CONFLICT (add/add)" in description
+    assert "main has there:\n- " in description
+    assert " Add a (bt-a: Do a)" in description
+    assert f"..{main[:12]} -- parts/both" in description
+    assert "+ok from a" in description
+
+
+@pytest.mark.parametrize("style", ["squash", "rebase"])
+def test_a_style_lands_the_good_ones_and_survives_a_kill_before_the_record(style: Style, one: Queue) -> None:
+    settings = (one.repository / "town.toml").read_text()
+    commit(one.repository, {"town.toml": f'{settings}\n[merge]\nstyle = "{style}"\n'}, "Style")
+    for name in "abc":
+        one.submit(name, "no\n" if name == "b" else "ok\n")
+    one.run()
+    assert (one.ended("landed"), one.ended("rejected")) == (set("ac"), {"b"})
+    one.assert_green()
+    # What a Refinery leaves that is killed right after main has moved.
+    one.submit("d")
+    one.submit("e")
+    at, waiting = Git(one.repository, dict(os.environ)), queue.requests(one.store.snapshot())
+    who = Identity("beadtown refinery", "refinery@example.org")
+    made = stack(at, git(one.repository, "rev-parse", "main"), waiting, who, one.clock.now(), style)
+    assert land(at, "main", made.candidates[1])
+    assert one.run() == [f"landed bt-d.m1, bt-e.m1 as {made.candidates[1].commit[:12]}"]
+    said = git(one.repository, "log", "--format=%(trailers:key=Merge-Request,valueonly)", "main").split()
+    assert sorted(said) == ["bt-a.m1", "bt-c.m1", "bt-d.m1", "bt-e.m1"]
+
+
+def test_what_cannot_be_signed_stops_the_queue_and_convicts_nobody(one: Queue) -> None:
+    one.submit("a")
+    for key, value in {"gpg.format": "ssh", "commit.gpgSign": "true", "user.signingKey": "/nowhere"}.items():
+        git(one.repository, "config", key, value)
+    one.run()
+    assert one.ended(None) == {"a"}
+    assert one.refinery.halted.startswith("Git signs commits here, but cannot:")
+    git(one.repository, "config", "commit.gpgSign", "false")
+    one.run()
+    assert one.ended("landed") == {"a"}

@@ -71,9 +71,11 @@ def _branch(where: Path, number: int) -> str:
     """A branch off main that changes one file and adds another."""
     git(where, "checkout", "--quiet", "--detach", "main")
     (where / f"new-{number}.txt").write_text(f"new {number}\n")
-    changed = sorted(where.glob("d*/f*.txt"))[number % 100]
+    files = sorted(where.glob("d*/f*.txt"))
+    changed = files[number % len(files)]
     text = changed.read_text().splitlines()
-    text.insert((number // 100) * 5 % len(text), f"by {number}")
+    # Far enough apart that no two of them conflict.
+    text.insert(number // len(files) * 5 % len(text), f"by {number}")
     changed.write_text("\n".join(text) + "\n")
     git(where, "add", "--all")
     git(where, "commit", "--quiet", "--message", f"work {number}")

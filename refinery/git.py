@@ -130,6 +130,7 @@ class Git:
 
     def __init__(self, directory: Path, environ: Mapping[str, str]) -> None:
         self.directory = directory
+        self._files: dict[tuple[str, str], str] = {}
         self.environ = {
             # Without our marks: a Git that outlives its worker ends in milliseconds by itself, and killed as a stray
             # it would leave lock files behind.
@@ -218,6 +219,17 @@ class Git:
             said = (self.common / ref).read_text("ascii").strip()
             return said if _OID.fullmatch(said) and ".." not in ref else ""
         return ""
+
+    def file(self, commit: str, path: str) -> str | None:
+        """What a file has in a commit; None where there is none. Of a full id it is kept: that never changes."""
+        if (commit, path) not in self._files:
+            found = self.run("show", f"{commit}:{path}", ok=(0, 128))
+            if found.status or not _OID.fullmatch(commit):
+                return None if found.status else found.out
+            # Of the newest commit only: everybody who reads the settings of main asks for it.
+            self._files = {key: text for key, text in self._files.items() if key[0] == commit}
+            self._files[commit, path] = found.out
+        return self._files[commit, path]
 
     def has(self, commit: str) -> bool:
         """Whether this repository has a commit."""

@@ -156,8 +156,8 @@ def stack(
     Raises:
         Unreadable: Git failed for another reason than a conflict.
     """
-    trunk = tip = _Tip(base, git.line("rev-parse", "--verify", f"{base}^{{tree}}"))
-    present = _commits(git, requests)
+    tree, present = _present(git, base, requests)
+    trunk = tip = _Tip(base, tree)
     candidates: list[Candidate] = []
     outside = _Outside([], [], [])
     members: tuple[Request, ...] = ()
@@ -174,6 +174,8 @@ def stack(
             tree = known.tree if known else _place(request, trunk, tip, merge, outside)
             if not tree:
                 continue
+            # Behind one that was not there before, nothing is as it was.
+            ahead = ahead if known else []
             drafts = known.drafts if known else styled.drafts(tip.commit, tip.tree, request, tree)
             members = (*members, request)
             commit, put = styled.top(base, tip.commit, members, drafts)
@@ -267,8 +269,11 @@ def _place(request: Request, trunk: _Tip, tip: _Tip, merge: Merger, outside: _Ou
     return ""
 
 
-def _commits(git: Git, requests: Sequence[Request]) -> set[str]:
-    """Those of the heads that are commits in this repository."""
-    asked = "".join(f"{request.head}\n" for request in requests)
+def _present(git: Git, base: str, requests: Sequence[Request]) -> tuple[str, set[str]]:
+    """The tree of ``base``, and those of the heads that are commits in this repository."""
+    asked = "".join(f"{name}\n" for name in (f"{base}^{{tree}}", *(request.head for request in requests)))
     answers = git.run("cat-file", "--batch-check=%(objectname) %(objecttype)", stdin=asked).out.splitlines()
-    return {answer.split(" ")[0] for answer in answers if answer.endswith(" commit")}
+    tree, kind = answers[0].split(" ", 1)
+    if kind != "tree":
+        raise Unreadable(f"{base} has no tree here: {answers[0]}")
+    return tree, {answer.split(" ")[0] for answer in answers[1:] if answer.endswith(" commit")}

@@ -48,10 +48,8 @@ def merging_of(git: Git, commit: str) -> Merging:
     Raises:
         InvalidDocument: the table is wrong; names line and key.
     """
-    found = git.run("show", f"{commit}:{SETTINGS_FILE}", ok=(0, 128))
-    text = found.out.encode("utf-8", "surrogateescape")
-    table = loads(text, SETTINGS_FILE).get("merge", {}) if found.status == 0 else {}
-    return validate(Merging, table, text, SETTINGS_FILE, ("merge",))
+    text = (git.file(commit, SETTINGS_FILE) or "").encode("utf-8", "surrogateescape")
+    return validate(Merging, loads(text, SETTINGS_FILE).get("merge", {}), text, SETTINGS_FILE, ("merge",))
 
 
 class Draft(NamedTuple):

@@ -156,6 +156,11 @@ def test_those_behind_what_landed_are_not_merged_again(
             assert stacked(g, style, *three[1:], landed=before) == expected
         git(repo, "update-ref", "refs/heads/main", start)
     before = stacked(g, "merge", *three)
+    new = work(repo, "new", {"new": "x\n"})
+    assert land(g, "main", before.candidates[0])
+    assert stacked(g, "merge", new, *three[1:], landed=before) == stacked(g, "merge", new, *three[1:])
+    git(repo, "reset", "--quiet", "--hard", start)
+    before = stacked(g, "merge", *three)
     commit(repo, {".gitattributes": "* merge=union\n"}, "Other attributes")
     assert stacked(g, "merge", *three, landed=before) == stacked(g, "merge", *three)
 

@@ -17,7 +17,7 @@ no second parent then, and nothing that main gets on its first parents was not t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
@@ -25,12 +25,15 @@ from typing import NamedTuple
 from beads.errors import InvalidInput, Unreadable
 from beads.model import check_id
 from refinery.commits import Commits
-from refinery.content import Merger, merger
+from refinery.content import Merged, Merger, merger
 from refinery.git import Git, Identity
 from refinery.styles import Draft, Style, Styled
 
 CANDIDATES = "refs/beads/candidate/"
 """Where :func:`publish` names candidates, by the id of their last member."""
+
+MAKING = "Its generated files are being made."
+"""Why a request waits whose place in the stack is not known yet."""
 
 _OBJECT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
@@ -135,6 +138,7 @@ def stack(
     when: datetime,
     style: Style = "merge",
     landed: Stack | None = None,
+    again: Callable[[str, Merged], Merged | None] | None = None,
 ) -> Stack:
     """Merge requests onto ``base``, each on top of those before it, without touching refs or work trees.
 
@@ -152,6 +156,7 @@ def stack(
         when: the date of all commits, aware; in whole seconds.
         style: which commits lead to the merged trees.
         landed: the stack of which one candidate is what main now has; those after it are not merged again.
+        again: looks at a merge onto a commit that conflicts once more; with None it says that it does not know yet.
 
     Raises:
         Unreadable: Git failed for another reason than a conflict.
@@ -171,7 +176,7 @@ def stack(
                 outside.waiting.append(Conflict(request, (), f"It needs {', '.join(sorted(missed))}."))
                 continue
             known = ahead.pop() if ahead and ahead[-1].members[-1] == request else None
-            tree = known.tree if known else _place(request, trunk, tip, merge, outside)
+            tree = known.tree if known else _place(request, trunk, tip, merge, outside, again)
             if not tree:
                 continue
             # Behind one that was not there before, nothing is as it was.
@@ -254,13 +259,30 @@ class _Outside(NamedTuple):
     contained: list[Request]
 
 
-def _place(request: Request, trunk: _Tip, tip: _Tip, merge: Merger, outside: _Outside) -> str:
+def _place(
+    request: Request,
+    trunk: _Tip,
+    tip: _Tip,
+    merge: Merger,
+    outside: _Outside,
+    again: Callable[[str, Merged], Merged | None] | None,
+) -> str:
     """The tree of ``tip`` with the request merged; empty when it has no place there, and is put ``outside``."""
-    merged = merge(tip.commit, request.head)
+
+    def merged_onto(onto: _Tip) -> Merged | None:
+        found = merge(onto.commit, request.head)
+        return found if found.clean or again is None else again(onto.commit, found)
+
+    merged = merged_onto(tip)
+    if merged is None:
+        outside.waiting.append(Conflict(request, (), MAKING))
+        return ""
     if merged.clean and merged.tree != tip.tree:
         return merged.tree
-    alone = merged if tip == trunk else merge(trunk.commit, request.head)
-    if not alone.clean:
+    alone = merged if tip == trunk else merged_onto(trunk)
+    if alone is None:
+        outside.waiting.append(Conflict(request, merged.paths, merged.messages))
+    elif not alone.clean:
         outside.conflicts.append(Conflict(request, alone.paths, alone.messages))
     elif alone.tree == trunk.tree:
         outside.contained.append(request)

@@ -7,7 +7,7 @@ the effect. Killed anywhere, the next tick finds out from main itself what has l
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from beads import graph
@@ -26,9 +26,11 @@ from refinery.gaterun import GateRun
 from refinery.git import Git, Identity
 from refinery.landed import landed
 from refinery.landing import Trunk
-from refinery.merge import Candidate, Conflict, Request, Stack, land, publish, stack
+from refinery.merge import MAKING, Candidate, Conflict, Request, Stack, land, publish, stack
 from refinery.overlap import other_side
+from refinery.prefixes import Prefix, prefix
 from refinery.processes import THIS_MACHINE, Machine
+from refinery.regenerate import Regenerator, Room
 from refinery.sandbox import environment, secrets
 from refinery.signing import Signer
 from refinery.styles import Merging, merging_of
@@ -53,35 +55,6 @@ class _Run:
     request: str
     what: str
     run: GateRun
-
-
-@dataclass(frozen=True)
-class _Prefix:
-    """What a gate run can be of.
-
-    Attributes:
-        commit: what is checked out.
-        tree: its tree.
-        members: what is merged there.
-        request: the merge request its verdict is stored on.
-        what: it in words.
-    """
-
-    commit: str
-    tree: str
-    members: tuple[Request, ...]
-    request: str = ""
-    what: str = ""
-
-
-def _prefix(main: _Prefix, candidates: Sequence[Candidate], k: int, trial: int) -> _Prefix:
-    """Prefix ``k``; the verdict of a control, which is of main, is kept with the request whose trial it belongs to."""
-    tip = candidates[(k or trial or 1) - 1]
-    request = tip.members[-1].id
-    if not k:
-        return replace(main, request=request, what=f"{main.what}, the control of {request}")
-    others = f" and the {k - 1} before it" if k > 1 else ""
-    return _Prefix(tip.commit, tip.tree, tip.members, request, f"{request}{others}")
 
 
 @dataclass
@@ -116,7 +89,7 @@ class Refinery:
     halted: str = ""
     remedy: str = ""
     _runs: list[_Run] = field(default_factory=list)
-    _stacks: dict[tuple[str, tuple[Request, ...]], Stack] = field(default_factory=dict)
+    _stacks: dict[tuple[str, int, tuple[Request, ...]], Stack] = field(default_factory=dict)
     _shown: Stack | None = None
     _begun: tuple[str, ...] = ()
     _rules: tuple[str, Gate, Merging] | None = None
@@ -129,18 +102,20 @@ class Refinery:
 
     def __post_init__(self) -> None:
         self._signer = Signer(self.git, self.clock)
+        self._regenerator = Regenerator(self.git)
         self._started = milliseconds(self.clock.now())
         self._trunk = Trunk(self.git, self.branch, self.machine, self.clock, self.marker, self._logs)
 
     @property
     def busy(self) -> bool:
         """Whether a gate is running, or an exchange with the remote that has main."""
-        return bool(self._runs) or self._trunk.busy
+        return bool(self._runs) or self._trunk.busy or self._regenerator.busy
 
     @property
     def judged(self) -> bool:
         """Whether a gate that was running has a verdict, or an exchange an end, which the next tick will see."""
-        return self._trunk.ended or any(running.run.poll() is not None for running in self._runs)
+        ended = self._trunk.ended or self._regenerator.ended
+        return ended or any(running.run.poll() is not None for running in self._runs)
 
     @property
     def ref(self) -> str:
@@ -209,12 +184,14 @@ class Refinery:
         if self._rules is None or self._rules[0] != head:
             self._rules = None
             self._rules = head, gate_of(self.git, head), merging_of(self.git, head)
+            self._regenerator.rules = self._rules[2].generated
         return self._rules[1]
 
     def cancel(self) -> None:
         """Kill running gates, whose verdicts are simply not known, and an exchange with the remote."""
         self._drop(self._runs[:])
         self._trunk.cancel()
+        self._regenerator.cancel()
 
     def close(self) -> None:
         """Stop, and remove what is only of use while running: candidates' refs, and the work trees gates ran in."""
@@ -289,7 +266,12 @@ class Refinery:
         return f"landed {', '.join(ids)} as {commit[:12]}{stays}"
 
     def _advance(self, snapshot: Snapshot, head: str, gate: Gate, requests: list[Request]) -> list[str]:
+        environ = environment(self.environ, gate.environment, {})
+        hidden = secrets(self.environ, gate.environment)
+        where = self.workshop, self.sandbox, self.machine, environ, hidden, self._logs, self.marker, self.clock
+        self._regenerator.look(self.workshop)
         stacked = self._stack(snapshot, head, requests)
+        self._regenerator.start(Room(*where))
         if stacked is not self._shown:
             publish(self.git, stacked.candidates, self._shown.candidates if self._shown else None)
             self._shown = stacked
@@ -297,8 +279,7 @@ class Refinery:
         settled += [self._close_contained(request) for request in stacked.contained]
         if settled:
             return settled
-        environ = environment(self.environ, gate.environment, {})
-        main = _Prefix(head, stacked.tree, (), what=self.branch)
+        main = Prefix(head, stacked.tree, (), what=self.branch)
         keys = gate.digest(), environment_digest(environ, self.sandbox.kind)
         said = queue.said(main.tree, snapshot.submitted(), *keys, self._started)
         stacks: dict[tuple[int, ...], Stack] = {}
@@ -314,21 +295,23 @@ class Refinery:
 
         whole = line((), requests)
         decided = plan(whole, gate.slots, failure_rate(queue.outcomes(snapshot.submitted())))
-        tests = [_prefix(main, stacks[without].candidates, k, decided.trial) for without, k in decided.tests()]
+        tests = [prefix(main, stacks[without].candidates, k, decided.trial) for without, k in decided.tests()]
         self._stacks = {key: made for key, made in self._stacks.items() if made in stacks.values()}
         tested = [test.members for test in tests]
         tested += [candidate.members for candidate in stacked.candidates[: max(whole.runs, default=0)]]
-        self._begun = queue.begun(requests, tested)
+        making = [waiting.request for waiting in stacked.waiting if waiting.messages == MAKING]
+        self._begun = queue.begun([request for request in requests if request not in making], tested)
         return self._act(snapshot, decided, stacked.candidates, tests, gate, environ)
 
     def _stack(self, snapshot: Snapshot, head: str, requests: Sequence[Request]) -> Stack:
         """The candidates on ``head``; the same ones as long as neither main nor these requests change."""
-        key = head, tuple(requests)
+        key = head, self._regenerator.known, tuple(requests)
         if key not in self._stacks:
             newest = max(bead.created_at for bead in graph.queue(snapshot))
             style = self._rules[2].style if self._rules else "merge"
             before = self._shown if self._top == head else None
-            self._stacks[key] = stack(self.git, head, requests, _WHO, newest, style, before)
+            more = self._regenerator if self._regenerator.rules else None
+            self._stacks[key] = stack(self.git, head, requests, _WHO, newest, style, before, more)
         return self._stacks[key]
 
     def _send_conflict(self, snapshot: Snapshot, head: str, conflict: Conflict, gate: Gate) -> str:
@@ -370,7 +353,7 @@ class Refinery:
         snapshot: Snapshot,
         decided: Plan,
         candidates: Sequence[Candidate],
-        tests: Sequence[_Prefix],
+        tests: Sequence[Prefix],
         gate: Gate,
         environ: Mapping[str, str],
     ) -> list[str]:
@@ -407,7 +390,7 @@ class Refinery:
             running.run.cancel()
             self._runs.remove(running)
 
-    def _start(self, test: _Prefix, gate: Gate, environ: Mapping[str, str]) -> None:
+    def _start(self, test: Prefix, gate: Gate, environ: Mapping[str, str]) -> None:
         """Check the commit out in a free slot and start the gate there."""
         slot = min(set(range(gate.slots)) - {running.slot for running in self._runs})
         where = self.workshop, self.sandbox, self.machine

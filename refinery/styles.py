@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from pydantic import Field, field_validator
+
 from beads.model import Fact
 from beads.toml import loads, validate
 from refinery import wording
@@ -32,14 +34,40 @@ Style = Literal["merge", "squash", "rebase"]
 """The values of ``[merge] style``."""
 
 
+class Generated(Fact):
+    """``[[merge.generated]]``: files that are made again where they conflict.
+
+    Attributes:
+        paths: patterns, as Git's ``:(glob)`` has them.
+        run: the shell line that makes them, run at the top of a clean work tree.
+        timeout: seconds for it.
+        network: whether it has the network.
+    """
+
+    paths: tuple[str, ...] = Field(min_length=1)
+    run: str = Field(pattern=r"\S")
+    timeout: float = Field(default=600.0, gt=0, le=86_400)
+    network: bool = False
+
+    @field_validator("paths")
+    @classmethod
+    def _inside(cls, paths: tuple[str, ...]) -> tuple[str, ...]:
+        for path in paths:
+            if not path.strip() or not path.isprintable() or path.startswith("/") or ".." in path.split("/"):
+                raise ValueError(f"{path!r} must be a path inside the repository")
+        return paths
+
+
 class Merging(Fact):
     """The ``[merge]`` table of ``town.toml``; like the gate, it counts as it is on main.
 
     Attributes:
         style: which commits lead to what is landed.
+        generated: files that are made again where they conflict.
     """
 
     style: Style = "merge"
+    generated: tuple[Generated, ...] = ()
 
 
 def merging_of(git: Git, commit: str) -> Merging:

@@ -59,15 +59,14 @@ class Queue:
             obtain=lambda _: None,
         )
 
-    def submit(self, name: str, text: str = "ok\n", priority: int = 2, start: str = "main", more: str = "") -> None:
-        """A molecule with a request that adds a part to main as it is or was, and maybe one for both."""
+    def submit(
+        self, name: str, text: str = "ok\n", priority: int = 2, start: str = "main", more: tuple[str, str] = ("", "")
+    ) -> None:
+        """A molecule with a request that adds a part to main as it is or was, and maybe one more file."""
         git(self.repository, "checkout", "--quiet", "--detach", start)
         base = git(self.repository, "rev-parse", start)
-        commit(
-            self.repository,
-            {f"parts/{name}": text} | ({"parts/both": more} if more else {}),
-            f"Add {name}\n\nBead: bt-{name}",
-        )
+        files = {f"parts/{name}": text, **({more[0]: more[1]} if more[0] else {})}
+        commit(self.repository, files, f"Add {name}\n\nBead: bt-{name}")
         head = git(self.repository, "rev-parse", "HEAD")
         git(self.repository, "checkout", "--quiet", "main")
         now = self._now()
@@ -187,10 +186,10 @@ def test_what_is_being_tested_is_given_up_only_for_what_is_urgent(one: Queue) ->
 
 
 def test_who_conflicts_is_told_what_the_others_did_there(one: Queue) -> None:
-    one.submit("a", more="ok from a\n")
+    one.submit("a", more=("parts/both", "ok from a\n"))
     one.run()
     main = git(one.repository, "rev-parse", "main")
-    one.submit("b", start="main~1", more="ok otherwise\n")
+    one.submit("b", start="main~1", more=("parts/both", "ok otherwise\n"))
     assert any(line.startswith("sent bt-b back: it conflicts with main in parts/both") for line in one.run())
     description = one.store.snapshot().need("bt-b.1").description
     assert "CONFLICT (add/add)" in description

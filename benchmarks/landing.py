@@ -38,7 +38,7 @@ def measure(place: Path, options: Namespace) -> Iterator[Figure]:
     git(where, "commit", "--quiet", "--message", "settings")
     count = options.requests
     heads = [_branch(where, number) for number in range(2 * count)]
-    git(where, "checkout", "--quiet", "--detach")
+    git(where, "checkout", "--quiet", *(["main"] if options.checked_out else ["--detach"]))
     store = Store.init(where, "bench")
     made = _refinery(where, store, place / "trees")
     by_hand = _by_hand(where, place / "hand", heads[: min(count, options.by_hand)])
@@ -147,6 +147,7 @@ def add(parser: ArgumentParser) -> None:
     """The options of this benchmark."""
     parser.add_argument("--requests", type=int, default=60, help="how many land, at once and one by one (60)")
     parser.add_argument("--files", type=int, default=400, help="files in the repository (400)")
+    parser.add_argument("--checked-out", action="store_true", help="main is checked out, and follows each landing")
     parser.add_argument("--by-hand", type=int, default=30, help="how many are merged by hand for the floor (30)")
 
 

@@ -213,6 +213,16 @@ class Git:
         """
         return Path(self.line("rev-parse", "--path-format=absolute", "--git-common-dir"))
 
+    @cached_property
+    def own(self) -> Path | None:
+        """The repository's own work tree; None when it is bare."""
+        at = self.at(self.common)
+        if at.line("rev-parse", "--is-bare-repository") == "true":
+            return None
+        # A submodule's Git directory is not in its work tree, and says where that is.
+        place = at.run("config", "--get", "core.worktree", ok=(0, 1)).out.rstrip("\n") or ".."
+        return Path(os.path.normpath(self.common / place))
+
     def _loose(self, ref: str) -> str:
         """What the file of a branch says, which takes no process; empty when that is not simply where the branch is."""
         with contextlib.suppress(OSError, UnicodeDecodeError, Unreadable):

@@ -3,7 +3,8 @@
 ``[[merge.generated]]`` of main's ``town.toml`` names such files and the command that makes them. Where a request
 conflicts in nothing else, main's side of them is taken, the command is run on the result, in a work tree and a sandbox
 as the gate's commands are, and what it leaves becomes part of the candidate before that is tested. Meanwhile the
-request waits, and those behind it go past. Where the command fails, or changes other files too, it is a conflict like any other.
+request waits, and those behind it go past. Where the command fails, or changes other files too, nothing has been won:
+it is a conflict like any other.
 """
 
 from __future__ import annotations

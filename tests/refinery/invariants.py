@@ -170,6 +170,11 @@ def _as_submitted(ledger: Ledger) -> Iterator[str]:
         heads[request] = said[0] if said else ""
         yield from (f"5: the head of {request} went from {said[0]} to {other}" for other in {*said} - {said[0]})
     for state in ledger.landings:
+        if state.heads:
+            # Squashed or rebased: it says what it was, and that it has all of that is the thirteenth promise.
+            if list(state.heads) != [heads.get(request, "") for request in state.requests]:
+                yield f"5: {state.commit} is of {state.heads}"
+            continue
         if len(state.parents) != 2:
             yield f"5: {state.commit} merges nothing"
             continue

@@ -20,6 +20,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from refinery.git import Git, Output
 from refinery.processes import Job, Machine
 from tests.refinery.invariants import broken, left_over
 from tests.refinery.ledger import read
-from tests.refinery.yard import make_shared, make_yard, outcomes, push_by_a_person, site_of, submit, work
+from tests.refinery.yard import SETTINGS, make_shared, make_yard, outcomes, push_by_a_person, site_of, submit, work
 from tests.world import commit, git
 
 _ASKING = frozenset(
@@ -99,9 +100,9 @@ class Scenario:
     trunk: str = ""
 
 
-def _queue(base: Path) -> str:
+def _queue(base: Path, style: str = "merge") -> str:
     """Two good ones of which one needs the other, a bad one between them, one that conflicts, and one more."""
-    repository = make_yard(base / "project")
+    repository = make_yard(base / "project", f'{SETTINGS}[merge]\nstyle = "{style}"\n')
     submit(repository, "a", {"parts/a": "ok\n"})
     submit(repository, "b", {"parts/b": "no\n"})
     submit(repository, "c", {"shared": "mine\n"})
@@ -126,6 +127,8 @@ def _shared(base: Path) -> str:
 
 SCENARIOS = {
     "local": Scenario(_queue, _ENDS),
+    "squash": Scenario(partial(_queue, style="squash"), _ENDS),
+    "rebase": Scenario(partial(_queue, style="rebase"), _ENDS),
     "shared": Scenario(_shared, {"a": "landed", "b": "rejected", "c": "landed"}, "hub.git"),
 }
 

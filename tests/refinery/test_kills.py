@@ -34,3 +34,9 @@ def strike(place: Path, scenario: str, *words: str) -> None:
 @pytest.mark.parametrize("words", _EACH if LONG else [_WORST])
 def test_killed_at_any_effect(tmp_path: Path, words: list[str]) -> None:
     strike(tmp_path, "local", *words)
+
+
+@pytest.mark.parametrize("style", ["squash", pytest.param("rebase", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("words", _EACH if LONG else [["before:store-land"]])
+def test_killed_at_any_effect_where_the_head_is_no_parent(tmp_path: Path, style: str, words: list[str]) -> None:
+    strike(tmp_path, style, *words)

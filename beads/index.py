@@ -12,7 +12,7 @@ import heapq
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from beads.choice import KIND, MAY_STAND_SO, PART_STANDS_SO, conditions, match
 from beads.choice import Choice as Choice
 from beads.errors import Unreadable
-from beads.ids import natural, path_of
+from beads.ids import natural, path_of, place_of
 from beads.objects import raw
 from beads.recent import Recent
 
@@ -29,11 +29,14 @@ if TYPE_CHECKING:
     from beads.git import Oid
     from beads.model import Bead
 
-VERSION = 6
+VERSION = 7
 """The version of the tables; a file of another one is made anew."""
 
 BUSY_SECONDS = 3.0
 """How long another process's write to the index is waited for."""
+
+_SEVERAL = 10
+"""How many trees are asked for at once, and not one by one."""
 
 _ROWS_MAX = 8
 _IDLE_MAX = 4
@@ -269,10 +272,22 @@ class Reader:
         found = self._all(f"{_ROW} FROM beads WHERE id = :id", {"id": bead_id, "now": micros(now)})
         return Row._make(found[0]) if found else None
 
-    def tree(self, oid: Oid) -> bytes | None:
-        """The content of one of the store's trees, or of its newest commit. It is as its id says, or worthless."""
-        found = self._all("SELECT raw FROM trees WHERE oid = ?", (bytes.fromhex(oid),))
+    def tree(self, path: str | None) -> bytes | None:
+        """The content of one of the store's trees, or without a path of its newest commit.
+
+        Whether it is what was written is for the caller to find out, who knows its id.
+        """
+        found = list(self._stream("SELECT raw FROM trees WHERE place = ?", (place_of(path),)))
         return cast("bytes", found[0][0]) if found else None
+
+    def near(self, paths: Iterable[str]) -> Callable[[str | None], bytes | None]:
+        """:meth:`tree`, for one who goes to these files and asks for all that is on the way there."""
+        places = {place: above for above in {path.rpartition("/")[0] for path in paths} if (place := place_of(above))}
+        if len(places) < _SEVERAL:
+            return self.tree
+        sql = "SELECT place, raw FROM json_each(?) CROSS JOIN trees ON place = value"
+        there = {places[place]: raw for place, raw in self._stream(sql, (json.dumps(sorted(places)),))}
+        return lambda path: there.get(path or "") or self.tree(path)
 
     def blob(self, bead_id: str) -> Oid | None:
         """The id of the blob that a bead is in."""

@@ -58,8 +58,7 @@ class Raw(NamedTuple):
 
 def raw(kind: bytes, data: bytes) -> Raw:
     """The object of that kind with that content."""
-    digest = hashlib.sha1(b"%b %d\0" % (kind, len(data)), usedforsecurity=False)
-    digest.update(data)
+    digest = hashlib.sha1(b"%b %d\0%b" % (kind, len(data), data), usedforsecurity=False)
     return Raw(kind, data, Oid(digest.hexdigest()))
 
 
@@ -372,12 +371,12 @@ def _settings(common: Path) -> Settings:
     try:
         said = place.read_bytes() if place.exists() else b""
         if re.fullmatch(_PLAIN, said) and not re.search(_TELLING, said):
-            return Settings(1, 1, os.fsync, os.fsync, os.fsync, None)
+            return Settings(packs.FASTEST, packs.FASTEST, os.fsync, os.fsync, os.fsync, None)
         from dulwich.config import ConfigFile
 
         config = ConfigFile.from_path(place, expand_includes=False)
         _check_format(common, config)
-        level = _number(config, "core", "compression", 1)
+        level = _number(config, "core", "compression", packs.FASTEST)
         return Settings(
             _number(config, "core", "looseCompression", level),
             _number(config, "pack", "compression", level),

@@ -377,7 +377,7 @@ class Store:
         paths = {bead_id: path_of(bead_id) for bead_id in files}
         trees: list[Replaced] = []
         try:
-            with self.repository.helped(snapshot.tree):
+            with self.repository.helped(snapshot.near(paths.values())):
                 commit = self.repository.write(
                     self.repository.commit(snapshot.commit).tree,
                     {paths[bead_id]: data for bead_id, data in files.items()},

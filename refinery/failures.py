@@ -154,7 +154,9 @@ def _wholes(names: Iterable[str], between: str) -> set[str]:
 
 _PYTEST_SECTION = re.compile(r"=+ (.+?) =+$")
 _PYTEST_BLOCK = re.compile(r"_+ (?:ERROR (?:at (?:setup|teardown) of|collecting) )?(\S.*?) _+$")
-_PYTEST_NAMED = re.compile(r"(?:FAILED|ERROR) ([^[\s][^[]*?(?:\[.*?\])?)(?: - .*)?$")
+_PYTEST_SUMMARY = "short test summary info"
+_PYTEST_OTHER = re.compile(r"[A-Z]+ |… \d+ lines? left out …$")
+_PYTEST_NAMED = re.compile(r"(?:FAILED|ERROR) ([^[(\s][^[]*?(?:\[.*?\])?)(?: - .*)?$")
 _PYTEST_TOLD = re.compile(
     r"(?:\[gw\d+\] \[ *\d+%\] (?:FAILED|ERROR) )?([^\s:]+::.*?)(?: (?:FAILED|ERROR) +\[ *\d+%\])?$"
 )
@@ -166,8 +168,10 @@ def _pytest(lines: Sequence[str]) -> Iterator[Failure]:
     for at, line in enumerate(lines):
         if found := _PYTEST_SECTION.match(line):
             section, opened = found[1], at
-        elif section == "short test summary info" and (found := _PYTEST_NAMED.match(line)):
+        elif section == _PYTEST_SUMMARY and (found := _PYTEST_NAMED.match(line)):
             named.append(Failure(found[1], (opened, at)))
+        elif section == _PYTEST_SUMMARY and not _PYTEST_OTHER.match(line):
+            section = ""
         elif section in ("FAILURES", "ERRORS") and (found := _PYTEST_BLOCK.match(line)):
             blocks.append(Failure(found[1], (opened, at), _until(lines, at + 1, _PYTEST_END)))
         elif "::" in line and ("FAILED " in line or "ERROR " in line) and (found := _PYTEST_TOLD.match(line.rstrip())):

@@ -146,6 +146,8 @@ _NO_TESTS = re.compile(
     r"|^ok\s+\S+\s+\S+\s+\[no tests to run\]"
     r"|^running 0 tests$"  # cargo
     r"|^No tests found"  # jest
+    r"|^No test files found"  # vitest
+    r"|^\s+0 passing\b"  # mocha
     r"|^[#\u2139] tests 0$"  # node
 )
 _SOME_TESTS = re.compile(
@@ -155,6 +157,7 @@ _SOME_TESTS = re.compile(
     r"|^(?:ok|FAIL|---)\s+\S+(?!.*\[no tests to run\])"
     r"|^running [1-9]\d* tests?$"
     r"|^Tests:\s+.*[1-9]\d* total"
+    r"|^\s+[1-9]\d* (?:passing|failing)\b"
     r"|^[#\u2139] tests [1-9]"
 )
 
@@ -171,6 +174,8 @@ _RUNNERS = (
     _runner(r"go\s+test", r"^ok\s+\S+\s(?!.*\[no tests to run\])"),
     _runner(r"cargo\s+test", r"^test result: ok\. [1-9]\d* passed\b"),
     _runner(r"jest", r"^Tests:.*\b[1-9]\d* passed\b"),
+    _runner(r"vitest", r"^\s*Tests\s.*\b[1-9]\d* passed\b"),
+    _runner(r"mocha", r"^\s+[1-9]\d* passing\b"),
     _runner(r"node\s+--test", r"^(?:#|\u2139) pass [1-9]"),
 )
 
@@ -178,7 +183,7 @@ _RUNNERS = (
 def collected_nothing(output: str) -> bool:
     """Whether a test runner says that it found no tests at all; silence is not a claim.
 
-    Knows pytest, unittest, go test, cargo test, jest and node's runner.
+    Knows pytest, unittest, go test, cargo test, jest, vitest, mocha and node's runner.
     """
     return bool(_NO_TESTS.search(output)) and not _SOME_TESTS.search(output)
 
@@ -191,7 +196,7 @@ def tells_of_no_test(command: str, output: str) -> bool:
     return any(name.search(command) and not passed.search(output) for name, passed in _RUNNERS)
 
 
-_NO_ROOM = re.compile(r"No space left on device|\bENOSPC\b|Disk quota exceeded")
+_NO_ROOM = re.compile(r"(?i)no space left on device|disk quota exceeded")
 _NO_PROCESS = re.compile(r"(?m)\bfork: .*Resource temporarily unavailable|\bCannot fork\b")
 _TIMES_OUT = re.compile(r"(?:^|[\s;&|(/])timeout\s")
 

@@ -35,6 +35,7 @@ class GateRun:
         commit: what is tested.
         tree: its tree, which is what the verdict is about.
         places: the clean work trees it is checked out in: one, or in parallel one for each command.
+        refused: why it cannot be checked out in any, though main can; empty when it can.
         environ: what the commands see, besides what their place has of its own.
         log: the beginning of the names of its logs.
         secrets: what must not be in its log, nor in the evidence.
@@ -53,6 +54,7 @@ class GateRun:
     by: str
     secrets: Secrets = NO_SECRETS
     machine: Machine = THIS_MACHINE
+    refused: str = ""
     _jobs: dict[int, Job] = field(default_factory=dict)
     _verdict: Evidence | None = None
     _next: int = 0
@@ -61,6 +63,8 @@ class GateRun:
 
     def poll(self) -> Evidence | None:
         """Start what can be started; the verdict once there is one. Does not wait, but for those that it ends."""
+        if self.refused and self._verdict is None:
+            self._end("error", f"cannot be checked out: {self.refused}", 0)
         while self._verdict is None:
             try:
                 self._start_next()
@@ -122,7 +126,7 @@ class GateRun:
 
     def _end(self, verdict: Verdict, detail: str, number: int | None, exit: Exit | None = None) -> None:
         """Decide: by the command of that number, or without one, because all have passed."""
-        seconds = self.clock.monotonic() - (self._began or 0.0)
+        seconds = 0.0 if self._began is None else self.clock.monotonic() - self._began
         self.cancel()
         commands = self.gate.commands if number is None else self.gate.commands[number : number + 1]
         at = milliseconds(self.clock.now())

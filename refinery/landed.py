@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from refinery.changes import changed
@@ -41,6 +41,38 @@ def landed(git: Git, branch: str, requests: Iterable[Request], since: str = "") 
             proven = _proven(git, commit, commit.parents[0])
             found.update({i: commit.id for i in asked if proven.get(i) == heads[i]})
     return found
+
+
+class Lookout:
+    """Looks through main's history for what has landed, and not again for what it has not found there.
+
+    Args:
+        git: Git, in any directory of the repository.
+        branch: such as ``main``.
+    """
+
+    def __init__(self, git: Git, branch: str) -> None:
+        self._git = git
+        self._branch = branch
+        self._missed: set[tuple[str, Request]] = set()
+
+    def found(self, head: str, requests: Sequence[Request], bases: Mapping[str, str]) -> dict[str, list[str]]:
+        """The requests that have landed: commit → ids.
+
+        Args:
+            head: the commit that the branch is at.
+            requests: those that are waiting.
+            bases: the id of a request → a commit of main that was there before it.
+        """
+        asked = [request for request in requests if (head, request) not in self._missed]
+        since = {bases[request.id] for request in asked if request.id in bases}
+        # Nothing when a base shares no history with main; then all of main is looked through.
+        span = self._git.run("merge-base", "--octopus", head, *since, ok=(0, 1)).out.strip() if since - {head} else head
+        by_commit: dict[str, list[str]] = {}
+        for request, commit in landed(self._git, self._branch, asked, span).items() if span != head else ():
+            by_commit.setdefault(commit, []).append(request)
+        self._missed = {(head, request) for request in requests}
+        return by_commit
 
 
 class _Named(NamedTuple):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -20,8 +21,10 @@ from pydantic import Field, model_validator
 
 from beads.clock import Clock
 from beads.model import Fact
+from beads.remote import REDIRECTIONS
 from beads.toml import loads, validate
 from refinery.checkouts import checkouts, follow, obstacle
+from refinery.forge import Name
 from refinery.gate import SETTINGS_FILE
 from refinery.git import ABSENT, Git
 from refinery.merge import Candidate
@@ -45,6 +48,7 @@ class LandingTable(Fact):
         remote: the remote whose main it is, by its name in Git's configuration; empty for this repository's own.
         branch: what main is called there, where that is another name than here.
         mode: ``push`` moves main; ``request`` opens a request on the forge, and leaves main to it.
+        forge: which one; it says by what program, ``gh`` or ``glab``.
         timeout: seconds that one exchange with the remote may take.
     """
 
@@ -52,6 +56,7 @@ class LandingTable(Fact):
     remote: str = Field(default="", pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$")
     branch: str = Field(default="", pattern=r"^([A-Za-z0-9_][A-Za-z0-9._/-]*)?$")
     mode: Literal["push", "request"] = "push"
+    forge: Name = "github"
     timeout: float = Field(default=120.0, gt=0, le=3600)
 
     @model_validator(mode="after")
@@ -80,7 +85,8 @@ class Trouble(NamedTuple):
     remedy: str
 
 
-_UNTROUBLED = Trouble("", "")
+UNTROUBLED = Trouble("", "")
+"""Nothing is in the way."""
 
 
 @dataclass
@@ -94,6 +100,7 @@ class Trunk:
         clock: what time it is.
         marker: marks their processes.
         logs: the directory for their output.
+        environ: the user's environment, through which Git finds credentials.
         trouble: why nothing can land, by what the last exchange came to.
     """
 
@@ -103,7 +110,8 @@ class Trunk:
     clock: Clock
     marker: str
     logs: Path
-    trouble: Trouble = _UNTROUBLED
+    environ: Mapping[str, str]
+    trouble: Trouble = UNTROUBLED
     table: LandingTable = field(default_factory=LandingTable)
     _read: str = ""
     _job: Job | None = None
@@ -137,14 +145,14 @@ class Trunk:
         return self.busy and self.clock.monotonic() >= self._not_before
 
     @property
-    def certain(self) -> bool:
-        """Whether it is known what has landed: no push is on its way, and none came to an end that is not known."""
-        return not self.remote or (self._known and self._pushed is None)
-
-    @property
     def ready(self) -> bool:
-        """Whether main here is what main is, so that something can be built on it."""
-        return self.certain and (not self.remote or self._there == self.git.resolve(self._ref))
+        """Whether main here is what main is: it says what has landed, and something can be built on it.
+
+        It is not while a push is on its way, or came to an end that nobody knows.
+        """
+        if not self.remote:
+            return True
+        return self._known and self._pushed is None and self._there == self.git.resolve(self._ref)
 
     @property
     def may_land(self) -> bool:
@@ -156,12 +164,17 @@ class Trunk:
         return f"refs/heads/{self.branch}"
 
     @property
+    def base(self) -> str:
+        """What main is called where it counts."""
+        return self.table.branch or self.branch
+
+    @property
     def _theirs(self) -> str:
-        return f"refs/heads/{self.table.branch or self.branch}"
+        return f"refs/heads/{self.base}"
 
     @property
     def _named(self) -> str:
-        return f"{self._theirs.removeprefix('refs/heads/')} of {self.remote}"
+        return f"{self.base} of {self.remote}"
 
     def tick(self, *, wanted: bool) -> list[str]:
         """Bring exchanges with the remote forward, and main here to where it is there; a line for what happened.
@@ -210,7 +223,7 @@ class Trunk:
         self._job = self.machine.start(
             ["git", *args],
             cwd=self.git.directory,
-            environ=self.git.environ,
+            environ=unattended(self.environ),
             log=self.logs / f"landing-{doing}.log",
             timeout=self.table.timeout,
             marker=self.marker,
@@ -220,10 +233,8 @@ class Trunk:
     def _end(self, exit: Exit) -> None:
         if self._doing == "push":
             self._end_push(exit)
-        elif exit.code:
-            self._fail(Trouble(f"the remote {self.remote} cannot be read: {_said(exit)}", _UNREADABLE))
-        elif exit.kind != "exited":
-            self._fail(Trouble(f"the remote {self.remote} did not answer within {exit.seconds:.0f} s", _UNREADABLE))
+        elif exit.kind != "exited" or exit.code:
+            self._fail(Trouble(f"the remote {self.remote} cannot be read: {said(exit)}", _UNREADABLE))
         elif self._doing == "ask":
             self._answer(next((line.split("\t")[0] for line in exit.output.splitlines() if _is_ref(line)), ""))
         elif self._there is not None and self.git.has(self._there):
@@ -258,7 +269,7 @@ class Trunk:
             self._known = True
             return
         if pushed is not None or not _PUSHING.search(self.trouble.reason):
-            self._failures, self.trouble = 0, _UNTROUBLED
+            self._failures, self.trouble = 0, UNTROUBLED
         if pushed is not None and not self.git.is_ancestor(pushed.commit, there):
             ids = ", ".join(member.id for member in pushed.members)
             self._lines.append(f"{self._named} moved while {ids} was about to land; trying again on the new one")
@@ -286,16 +297,15 @@ class Trunk:
         self.git.swap(FOLLOWING + self.branch, old, left or ABSENT, "following")
         if here == there or self.git.swap(self._ref, there, here, f"follow {self.remote}"):
             for checkout in checkouts(self.git, self.branch):
-                follow(self.git, checkout, old, there)
+                if not follow(self.git, checkout, old, there):
+                    self._lines.append(f"{checkout.path} stays as it is, and does not follow {self.branch}")
             self.git.delete(FOLLOWING + self.branch, old)
 
     def _end_push(self, exit: Exit) -> None:
         """Note what the push said of itself, and look what came of it."""
         self._known = False
-        if exit.kind != "exited":
-            self._refusal = f"no answer within {exit.seconds:.0f} s"
-        elif exit.code:
-            self._refusal = _said(exit)
+        if exit.kind != "exited" or exit.code:
+            self._refusal = said(exit)
         elif self._pushed is not None:
             # It was accepted, which needs no second look.
             self._there = self._pushed.commit
@@ -321,6 +331,12 @@ _PASSING = re.compile(
 _PUSHING = re.compile("does not take")
 
 
+def unattended(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a program that is the user's own and reaches a remote: with credentials, and asking nobody."""
+    kept = {name: value for name, value in environ.items() if name not in REDIRECTIONS}
+    return {**kept, "LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_PAGER": "cat"}
+
+
 def _is_ref(line: str) -> bool:
     return bool(re.match(r"([0-9a-f]{40}|[0-9a-f]{64})\trefs/heads/", line))
 
@@ -335,12 +351,14 @@ def _unpushed(remote: str, named: str, refusal: str) -> Trouble:
     return Trouble(f"the remote {remote} does not take what is to land on it: {refusal or 'it said nothing'}", remedy)
 
 
-def _said(exit: Exit) -> str:
+def said(exit: Exit) -> str:
     """What Git and the other side complained of: in one line, the same for every commit, without anybody's password."""
+    if exit.kind == "timeout":
+        return f"no answer within {exit.seconds:.0f} s"
     lines = [line.strip() for line in exit.output.splitlines()]
     told = [line.rsplit("\t", 1)[-1] for line in lines if re.match(r"fatal:|error:|remote: *\S|ssh:|!\t", line)]
     told = [line for line in dict.fromkeys(told) if "failed to push some refs" not in line] or told
-    text = "; ".join(told[:6]) or " ".join(lines[-3:]) or f"git ended with {exit.code}"
+    text = "; ".join(told[:6]) or " ".join(lines[-3:]) or f"it ended with {exit.code or exit.kind}"
     return re.sub(r"//[^/@\s]*@", "//", " ".join(text.split()))[:600]
 
 

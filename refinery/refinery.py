@@ -12,28 +12,30 @@ from pathlib import Path
 
 from beads import graph
 from beads.clock import Clock
-from beads.errors import InvalidInput, NotFound, Refused, TownError
+from beads.errors import InvalidInput, LostRace, NotFound, Refused, TownError
 from beads.model import Bead, Evidence, milliseconds
 from beads.ops import Close, Intend, Judge, Land, SendBack
 from beads.proof import approvals
 from beads.store import Snapshot, Store
-from refinery import queue, slots
+from refinery import queue
+from refinery.building import Builder, settled
 from refinery.changes import named, unapproved
 from refinery.checkouts import Checkout, checkouts, follow, obstacle
 from refinery.containment import Sandbox
-from refinery.gate import Gate, environment_digest, gate_of
+from refinery.desk import Desk
+from refinery.gate import Gate, environment_digest
 from refinery.gaterun import GateRun
 from refinery.git import Git, Identity
-from refinery.landed import landed
+from refinery.landed import Lookout
 from refinery.landing import Trunk
-from refinery.merge import MAKING, Candidate, Conflict, Request, Stack, land, publish, stack
+from refinery.merge import Candidate, Conflict, Request, Stack, land, publish
 from refinery.overlap import other_side
 from refinery.prefixes import Prefix, prefix
 from refinery.processes import THIS_MACHINE, Machine
-from refinery.regenerate import Regenerator, Room
+from refinery.proposals import Proposals
+from refinery.regenerate import Room
 from refinery.sandbox import environment, secrets
-from refinery.signing import Signer
-from refinery.styles import Merging, merging_of
+from refinery.slots import Slots, clear
 from refinery.train import HEAD_ERRS, Line, Plan, failure_rate, plan
 from refinery.workshop import Workshop
 
@@ -89,32 +91,31 @@ class Refinery:
     halted: str = ""
     remedy: str = ""
     _runs: list[_Run] = field(default_factory=list)
-    _stacks: dict[tuple[str, int, tuple[Request, ...]], Stack] = field(default_factory=dict)
-    _shown: Stack | None = None
     _begun: tuple[str, ...] = ()
-    _rules: tuple[str, Gate, Merging] | None = None
-    _top: str = ""
     _here: set[str] = field(default_factory=set)
-    _pending: set[tuple[str | None, Request]] = field(default_factory=set)
     _aside: set[str] = field(default_factory=set)
     _sought: dict[str, float] = field(default_factory=dict)
+    _compared: tuple[str, tuple[Request, ...]] = ("", ())
     _harmless: set[tuple[str, tuple[str, ...]]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self._signer = Signer(self.git, self.clock)
-        self._regenerator = Regenerator(self.git)
+        self._lookout = Lookout(self.git, self.branch)
+        self._builder = Builder(self.git, _WHO, self.clock)
         self._started = milliseconds(self.clock.now())
-        self._trunk = Trunk(self.git, self.branch, self.machine, self.clock, self.marker, self._logs)
+        how = self.machine, self.clock, self.marker, self._logs, self.environ
+        self._trunk = Trunk(self.git, self.branch, *how)
+        self._desk = Desk(self.git, *how)
+        self._proposals = Proposals(self.store, self.git, self.ref, self.clock, REFINERY, self._desk)
 
     @property
     def busy(self) -> bool:
-        """Whether a gate is running, or an exchange with the remote that has main."""
-        return bool(self._runs) or self._trunk.busy or self._regenerator.busy
+        """Whether a gate is running, or an exchange with the remote that has main or with the forge."""
+        return bool(self._runs) or any(other.busy for other in (self._trunk, self._desk, self._builder.made))
 
     @property
     def judged(self) -> bool:
         """Whether a gate that was running has a verdict, or an exchange an end, which the next tick will see."""
-        ended = self._trunk.ended or self._regenerator.ended
+        ended = any(other.ended for other in (self._trunk, self._desk, self._builder.made))
         return ended or any(running.run.poll() is not None for running in self._runs)
 
     @property
@@ -138,24 +139,64 @@ class Refinery:
             self._halt(error.message, error.hint)
             return []
         self.halted, self.remedy = self._trunk.trouble
-        if not self._trunk.certain:
+        # As long as it is not known what has landed, nothing is withdrawn.
+        if not self._trunk.ready:
             return lines
         head = self.git.resolve(self.ref)
         lines += self._recover(self.store.snapshot(), head)
         lines += self._withdraw(self.store.snapshot())
         snapshot = self.store.snapshot()
         requests = queue.requests(snapshot, self._begun)
+        if self._trunk.table.mode == "request":
+            return lines + self._propose(requests)
+        return lines + self._bring(snapshot, requests)
+
+    def _propose(self, requests: list[Request]) -> list[str]:
+        """Bring those forward that the forge has not got yet, and have it see to the others."""
+        lines = self._proposals.take(requests)
+        snapshot = self.store.snapshot()
+        requests = [request for request in requests if not snapshot.need(request.id).closed]
+        opened = self._proposals.opened(snapshot, requests)
+        lines += self._part(snapshot, opened)
+        lines += self._bring(snapshot, [request for request in requests if request not in opened])
+        lines += self._proposals.tick(self._trunk.table, self._trunk.base, queue.requests(self.store.snapshot()))
+        lines += self._proposals.take(queue.requests(self.store.snapshot()))
+        standing = self._proposals.standing(snapshot, requests)
+        if self._desk.trouble.reason:
+            self._halt(*self._desk.trouble)
+        elif standing is not None and not lines and not self.busy and not self.halted:
+            self._halt(*standing)
+        return lines
+
+    def _part(self, snapshot: Snapshot, opened: list[Request]) -> list[str]:
+        """Send back what was opened on the forge and no longer merges with main."""
+        head = self.git.resolve(self.ref) or ""
+        key = head, tuple(opened)
+        if key == self._compared or not opened or not head:
+            return []
+        try:
+            gate = self._builder.gate(head)
+        except (NotFound, InvalidInput):
+            # Whoever wants to land is told of that.
+            return []
+        self._compared = key
+        conflicts = self._stack(snapshot, head, opened).conflicts
+        return [self._send_conflict(snapshot, head, conflict, gate) for conflict in conflicts]
+
+    def _bring(self, snapshot: Snapshot, requests: list[Request]) -> list[str]:
+        """Decide and act on the requests that are to land."""
+        lines: list[str] = []
+        head = self.git.resolve(self.ref)
         if not requests:
             self._drop(self._runs[:])
-        if not requests or not self._trunk.ready:
             return lines
         try:
             if head is None:
                 raise NotFound(f"the branch {self.branch} is gone")
-            gate = self._rules_of(head)
+            gate = self._builder.gate(head)
             self.sandbox.need()
         except (NotFound, InvalidInput, Refused) as error:
-            self._halt(error.message, error.hint or f"Mend that on {self.branch}; landing goes on by itself.")
+            self._halt(error.message, error.hint)
             return lines
         here = [request for request in requests if self._has(request)]
         here = [request for request in here if request.id not in self._aside] or here
@@ -179,29 +220,22 @@ class Refinery:
         self.obtain(request.molecule)
         return self.git.has(request.head)
 
-    def _rules_of(self, head: str) -> Gate:
-        """The gate that main's ``town.toml`` defines; how it wants things merged is kept."""
-        if self._rules is None or self._rules[0] != head:
-            self._rules = None
-            self._rules = head, gate_of(self.git, head), merging_of(self.git, head)
-            self._regenerator.rules = self._rules[2].generated
-        return self._rules[1]
-
     def cancel(self) -> None:
         """Kill running gates, whose verdicts are simply not known, and an exchange with the remote."""
         self._drop(self._runs[:])
         self._trunk.cancel()
-        self._regenerator.cancel()
+        self._desk.cancel()
+        self._builder.made.cancel()
 
     def close(self) -> None:
         """Stop, and remove what is only of use while running: candidates' refs, and the work trees gates ran in."""
         self.cancel()
         publish(self.git, ())
-        slots.clear(self.workshop)
+        clear(self.workshop)
         self.workshop.prune()
 
     def _halt(self, reason: str, remedy: str) -> None:
-        self.halted, self.remedy = reason, remedy
+        self.halted, self.remedy = reason, remedy or f"Mend that on {self.branch}; landing goes on by itself."
 
     def _tell_of_standstill(self) -> None:
         """Store that nothing can land, or that something could again, where that is news: for people on any clone."""
@@ -231,21 +265,11 @@ class Refinery:
 
     def _recover(self, snapshot: Snapshot, head: str | None) -> list[str]:
         """Close what main already contains: landed before a kill, or by somebody else."""
-        waiting = [request for request in queue.requests(snapshot) if (head, request) not in self._pending]
-        if not waiting or head is None:
+        if head is None:
             return []
-        asked = {request.id for request in waiting}
-        bases = {bead.merge.base for bead in graph.queue(snapshot) if bead.merge and bead.id in asked}
-        # What was looked for on main as it is, and was not there, is not there.
-        self._pending = {(head, request) for request in queue.requests(snapshot)}
-        if bases == {head}:
-            return []
-        # Nothing when a base shares no history with main; then all of main is looked through.
-        since = self.git.run("merge-base", "--octopus", self.ref, *bases, ok=(0, 1)).out.strip()
-        by_commit: dict[str, list[str]] = {}
-        for request, commit in landed(self.git, self.branch, waiting, since).items():
-            by_commit.setdefault(commit, []).append(request)
-        return [self._landed(ids, commit, checkouts(self.git, self.branch)) for commit, ids in by_commit.items()]
+        bases = {bead.id: bead.merge.base for bead in graph.queue(snapshot) if bead.merge}
+        found = self._lookout.found(head, queue.requests(snapshot), bases)
+        return [self._landed(ids, commit, checkouts(self.git, self.branch)) for commit, ids in found.items()]
 
     def _withdraw(self, snapshot: Snapshot) -> list[str]:
         """Close the requests of molecules that a person has closed meanwhile."""
@@ -269,16 +293,14 @@ class Refinery:
         environ = environment(self.environ, gate.environment, {})
         hidden = secrets(self.environ, gate.environment)
         where = self.workshop, self.sandbox, self.machine, environ, hidden, self._logs, self.marker, self.clock
-        self._regenerator.look(self.workshop)
+        self._builder.made.look(self.workshop)
         stacked = self._stack(snapshot, head, requests)
-        self._regenerator.start(Room(*where))
-        if stacked is not self._shown:
-            publish(self.git, stacked.candidates, self._shown.candidates if self._shown else None)
-            self._shown = stacked
-        settled = [self._send_conflict(snapshot, head, conflict, gate) for conflict in stacked.conflicts]
-        settled += [self._close_contained(request) for request in stacked.contained]
-        if settled:
-            return settled
+        self._builder.made.start(Room(*where, self.ref))
+        self._builder.show(stacked)
+        ended = [self._send_conflict(snapshot, head, conflict, gate) for conflict in stacked.conflicts]
+        ended += [self._close_contained(request) for request in stacked.contained]
+        if ended:
+            return ended
         main = Prefix(head, stacked.tree, (), what=self.branch)
         keys = gate.digest(), environment_digest(environ, self.sandbox.kind)
         said = queue.said(main.tree, snapshot.submitted(), *keys, self._started)
@@ -296,23 +318,16 @@ class Refinery:
         whole = line((), requests)
         decided = plan(whole, gate.slots, failure_rate(queue.outcomes(snapshot.submitted())))
         tests = [prefix(main, stacks[without].candidates, k, decided.trial) for without, k in decided.tests()]
-        self._stacks = {key: made for key, made in self._stacks.items() if made in stacks.values()}
+        self._builder.keep(stacks.values())
         tested = [test.members for test in tests]
         tested += [candidate.members for candidate in stacked.candidates[: max(whole.runs, default=0)]]
-        making = [waiting.request for waiting in stacked.waiting if waiting.messages == MAKING]
-        self._begun = queue.begun([request for request in requests if request not in making], tested)
+        self._begun = queue.begun(settled(stacked, requests), tested)
         return self._act(snapshot, decided, stacked.candidates, tests, gate, environ)
 
     def _stack(self, snapshot: Snapshot, head: str, requests: Sequence[Request]) -> Stack:
         """The candidates on ``head``; the same ones as long as neither main nor these requests change."""
-        key = head, self._regenerator.known, tuple(requests)
-        if key not in self._stacks:
-            newest = max(bead.created_at for bead in graph.queue(snapshot))
-            style = self._rules[2].style if self._rules else "merge"
-            before = self._shown if self._top == head else None
-            more = self._regenerator if self._regenerator.rules else None
-            self._stacks[key] = stack(self.git, head, requests, _WHO, newest, style, before, more)
-        return self._stacks[key]
+        newest = max(bead.created_at for bead in graph.queue(snapshot))
+        return self._builder.stack(head, requests, newest)
 
     def _send_conflict(self, snapshot: Snapshot, head: str, conflict: Conflict, gate: Gate) -> str:
         where = f" in {', '.join(conflict.paths)}" if conflict.paths else ""
@@ -393,9 +408,10 @@ class Refinery:
     def _start(self, test: Prefix, gate: Gate, environ: Mapping[str, str]) -> None:
         """Check the commit out in a free slot and start the gate there."""
         slot = min(set(range(gate.slots)) - {running.slot for running in self._runs})
-        where = self.workshop, self.sandbox, self.machine
+        rooms = Slots(self.workshop, self.sandbox, self.machine, self.marker)
         try:
-            places, logs = slots.prepare(*where, slot, gate.places, test.commit, gate.keep, self.marker), self._logs
+            places, refused = rooms.prepare(slot, gate.places, test.commit, gate.keep, self.ref)
+            logs = self._logs
         except (TownError, OSError) as error:
             # What others find out in their places may bring the queue forward; and this is tried again at each tick.
             if not self._runs:
@@ -414,6 +430,7 @@ class Refinery:
             by=REFINERY,
             secrets=secrets(self.environ, gate.environment),
             machine=self.machine,
+            refused=refused,
         )
         self._runs.append(_Run(slot, test.request, test.what, run))
         run.poll()
@@ -428,6 +445,9 @@ class Refinery:
         """Intent, then main by compare-and-swap, then the record; on a remote, the record comes with the next look."""
         if not self._trunk.may_land:
             return []
+        if self._trunk.table.mode == "request":
+            self._proposals.asking = candidate.members
+            return []
         there = checkouts(self.git, self.branch)
         for checkout in there:
             reason = obstacle(self.git, checkout, candidate.base, candidate.commit)
@@ -436,13 +456,17 @@ class Refinery:
                 self._halt(what, f"Commit, stash or remove that in {checkout.path}; landing goes on by itself.")
                 return []
         try:
-            candidate = self._signer.sign(candidate)
+            candidate = self._builder.sign(candidate)
         except Refused as error:
             self._halt(error.message, error.hint)
             return []
         ids = [member.id for member in candidate.members]
-        self.store.commit(REFINERY, [Intend(ids=tuple(ids), commit=candidate.commit)])
-        self._top = candidate.commit
+        try:
+            self.store.commit(REFINERY, [Intend(ids=tuple(ids), commit=candidate.commit)])
+        except LostRace as error:
+            # A person has closed one meanwhile, or another Refinery of this clone has landed it.
+            return [f"not landing {', '.join(ids)}: {error.message}"]
+        self._builder.top = candidate.commit
         if self._trunk.remote:
             self._trunk.push(candidate)
             return []

@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 from beads.clock import Clock
 from beads.errors import TownError
-from refinery import slots
 from refinery.changes import changed, inside, named, outside
 from refinery.containment import Sandbox
 from refinery.content import Merged
@@ -26,7 +25,7 @@ from refinery.gaterun import GateRun
 from refinery.git import Git
 from refinery.processes import Machine
 from refinery.redaction import Secrets
-from refinery.slots import Place
+from refinery.slots import Place, Slots
 from refinery.styles import Generated
 from refinery.workshop import Workshop
 
@@ -36,7 +35,11 @@ _SLOT = 64
 
 @dataclass(frozen=True)
 class Room:
-    """What a command is run in: see :class:`refinery.gaterun.GateRun`, which says the same of a gate's."""
+    """What a command is run in: see :class:`refinery.gaterun.GateRun`, which says the same of a gate's.
+
+    Attributes:
+        main: the branch that the Refinery owns, as a ref.
+    """
 
     workshop: Workshop
     sandbox: Sandbox
@@ -46,6 +49,7 @@ class Room:
     logs: Path
     marker: str
     clock: Clock
+    main: str
 
 
 class _Need(NamedTuple):
@@ -128,12 +132,15 @@ class Regenerator:
             timeout=max(rule.timeout for rule in need.rules),
             network=any(rule.network for rule in need.rules),
         )
+        commit = ""
         try:
             commit = self.git.line("commit-tree", need.tree, stdin="", extra=_NOBODY)
-            room_of = (room.workshop, room.sandbox, room.machine, _SLOT, 1, commit, (), room.marker)
-            places = slots.prepare(*room_of)
+            rooms = Slots(room.workshop, room.sandbox, room.machine, room.marker)
+            places, refused = rooms.prepare(_SLOT, 1, commit, (), room.main)
         except (TownError, OSError) as error:
-            self._learn(need, _failed(f"could not be started: {error}"))
+            places, refused = (), str(error)
+        if not places:
+            self._learn(need, _failed(f"could not be started: {refused}"))
             return
         run = GateRun(
             gate=gate,

@@ -1,9 +1,10 @@
-"""A Refinery killed before and after each effect it has: ``python -m tests.refinery.kills NAME [WORD…]``.
+"""A Refinery disturbed before and after each effect it has: ``python -m tests.refinery.kills NAME [WORD…]``.
 
 It works in the directory that it is started in, and forks, so that what is tried costs no start of an interpreter. NAME
-is one of :data:`SCENARIOS`. Each WORD, such as ``after:12`` or ``before:update-ref``, is a moment to kill at: a number
-counts effects from 0, a name is that of the first effect of this name, and ``each`` is all of them; ``each:1/4`` is the
-second quarter of these. What it found is printed as JSON.
+is one of :data:`SCENARIOS`. Each WORD, such as ``kill:after:12`` or ``push:before:update-ref``, says what happens when:
+``kill`` is SIGKILL, ``push`` somebody who pushes to main, ``other`` another Refinery that does all there is to do. A
+number counts effects from 0, a name is that of the first effect of this name, and ``each`` in place of both is all of
+them; ``kill:each:1/4`` is the second quarter of these. What it found is printed as JSON.
 
 An effect is a commit on the store, a Git command that may change something, or the start of a process.
 """
@@ -25,17 +26,29 @@ from pathlib import Path
 from typing import Any
 
 from beads.store import Store, Written
+from refinery.desk import opened_as
 from refinery.git import Git, Output
 from refinery.processes import Job, Machine
+from tests.refinery.fakeforge import Forge, install
 from tests.refinery.invariants import broken, left_over
 from tests.refinery.ledger import read
-from tests.refinery.yard import SETTINGS, make_shared, make_yard, outcomes, push_by_a_person, site_of, submit, work
+from tests.refinery.yard import (
+    SETTINGS,
+    hub,
+    make_shared,
+    make_yard,
+    outcomes,
+    push_by_a_person,
+    site_of,
+    submit,
+    work,
+)
 from tests.world import commit, git
 
 _ASKING = frozenset(
     [
         *("rev-parse", "cat-file", "log", "rev-list", "merge-base", "for-each-ref", "ls-tree", "ls-files", "ls-remote"),
-        *("diff-tree", "diff-index", "diff-files", "diff", "show", "status", "config", "check-ref-format", "var"),
+        *("diff-tree", "diff-index", "diff-files", "diff", "show", "status", "config", "remote", "check-ref-format"),
     ]
 )
 """What changes nothing, and is no effect."""
@@ -53,6 +66,7 @@ class _Machine(Machine):
 
     def start(self, argv: Sequence[str], **how: Any) -> Job:
         name = f"start-{Path(argv[0]).name}"
+        name += "".join(f"-{arg}" for arg in argv[1:] if arg in ("ls-remote", "fetch", "push", "create", "list"))
         self._strike("before", name)
         job = super().start(argv, **how)
         self._strike("after", name)
@@ -87,17 +101,19 @@ def watched(strike: Strike) -> None:
 
 @dataclass(frozen=True)
 class Scenario:
-    """What is killed.
+    """What is disturbed.
 
     Attributes:
         prepare: makes the repository in a directory that is given; returns what it is called there.
         outcomes: how its requests must have ended in the end.
         trunk: the repository that it lands on, when that is another one, by its name in that directory.
+        wrong: what else is wrong in that directory in the end.
     """
 
     prepare: Callable[[Path], str]
     outcomes: dict[str, str]
     trunk: str = ""
+    wrong: Callable[[Path], list[str]] = lambda _: []
 
 
 def _queue(base: Path, style: str = "merge") -> str:
@@ -125,7 +141,31 @@ def _shared(base: Path) -> str:
     return "project"
 
 
+def _proposed(base: Path) -> str:
+    """Two that are asked for on a forge, and a bad one."""
+    repository = make_shared(base, 'mode = "request"\n')
+    (hub(repository) / "logged-in").touch()
+    install(base / "programs")
+    # Each trial is made in a copy, which has programs too.
+    os.environ["PATH"] = f"{base.parent / 'work' / 'programs'}{os.pathsep}{os.environ['PATH']}"
+    submit(repository, "a", {"parts/a": "ok\n"})
+    submit(repository, "b", {"parts/b": "no\n"})
+    submit(repository, "c", {"parts/c": "ok\n"})
+    return "project"
+
+
+def _asked_otherwise(place: Path) -> list[str]:
+    """What is wrong on the forge, or is not known of it."""
+    asked = Forge(place / "hub.git").requests
+    branches = [one["branch"] for one in asked]
+    stored = [opened_as(bead) for bead in Store.open(place / "project").snapshot() if bead.merge and not bead.closed]
+    wanted = [f"#{one['number']} {Forge(place / 'hub.git').url(one['number'])}" for one in asked]
+    found = [] if branches == ["polecat/bt-a", "polecat/bt-c"] else [f"asked for {branches}"]
+    return found + ([] if stored == wanted else [f"knows of {stored}"])
+
+
 SCENARIOS = {
+    "proposed": Scenario(_proposed, {"a": "open", "b": "rejected", "c": "open"}, "hub.git", _asked_otherwise),
     "local": Scenario(_queue, _ENDS),
     "squash": Scenario(partial(_queue, style="squash"), _ENDS),
     "rebase": Scenario(partial(_queue, style="rebase"), _ENDS),
@@ -176,25 +216,40 @@ class Trial:
 
         _, said = forked(run)
         assert said[0] == "done", said[1]
-        problems = self._problems()
+        problems = self._problems("")
         assert not problems, problems
         return list(said[1])
 
-    def kill(self, when: str, number: int) -> list[str]:
-        """Kill it there, let another one go on, and say what is wrong then."""
+    def disturb(self, how: str, when: str, which: str) -> list[str]:
+        """Have something happen there, let another one go on, and say what is wrong then."""
         self._afresh()
-        count = Counter[str]()
+        count = Counter[tuple[str, str]]()
 
-        def strike(now: str, _: str) -> None:
-            if now == when and count[now] == number:
-                os.kill(os.getpid(), signal.SIGKILL)
-            count[now] += 1
+        def strike(now: str, name: str) -> None:
+            number, first = str(count[now, ""]), not count[now, name]
+            # Before it happens: who does it may have effects as well.
+            count.update([(now, ""), (now, name)])
+            if now == when and (which == number or (first and which == name)):
+                self._happens(how)
 
         ended, said = forked(lambda: self._work(strike))
-        if ended != signal.SIGKILL:
-            return [f"was never killed there: {said}"]
+        if (ended == signal.SIGKILL) != (how == "kill") or (how != "kill" and said[0] == "failed"):
+            return [f"ended with {ended}: {said}"]
         _, said = forked(lambda: self._work(lambda *_: None))
-        return [said[1]] if said[0] == "failed" else self._problems()
+        return [said[1]] if said[0] == "failed" else self._problems(how)
+
+    def _happens(self, how: str) -> None:
+        if how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif how == "push":
+            push_by_a_person(self._trunk or self._repository, "meanwhile")
+        else:
+            _, said = forked(lambda: work(site_of(self._repository, "other")))
+            assert said[0] == "done", said
+
+    @property
+    def _trunk(self) -> Path | None:
+        return self._place / self._scenario.trunk if self._scenario.trunk else None
 
     @property
     def _repository(self) -> Path:
@@ -208,32 +263,38 @@ class Trial:
         shutil.rmtree(self._place, ignore_errors=True)
         shutil.copytree(self._template, self._place, symlinks=True)
 
-    def _problems(self) -> list[str]:
-        trunk = self._place / self._scenario.trunk if self._scenario.trunk else None
-        ledger = read(self._repository, trunk)
+    def _problems(self, how: str) -> list[str]:
+        ledger = read(self._repository, self._trunk)
         found = [*broken(ledger), *left_over(self._repository)]
         ended = outcomes(self._repository)
         if ended != self._scenario.outcomes:
             found.append(f"ended as {ended}")
+        found += self._scenario.wrong(self._place)
         known = Counter((v.evidence.tree, v.evidence.verdict) for v in ledger.verdicts)
-        # Who is convicted fails twice, and main may be asked once for each; what passed is never tested again.
-        found += [f"{tree} was tested in vain" for (tree, said), n in known.items() if n > {"pass": 1, "fail": 2}[said]]
-        if git(self._repository, "status", "--porcelain"):
-            found.append(f"main's checkout did not follow: {git(self._repository, 'status', '--porcelain')}")
+        # Who is convicted fails twice; what passed is never tested again, unless by two at once.
+        most = {"pass": 1, "fail": 2} if how != "other" else {"pass": 2, "fail": 4}
+        found += [f"{tree} was tested in vain" for (tree, said), n in known.items() if n > most[said]]
+        status = git(self._repository, "status", "--porcelain")
+        # Who moves the ref of a branch that is checked out has to see to the checkout.
+        if status and (how != "push" or self._trunk):
+            found.append(f"main's checkout did not follow: {status}")
+        if how == "push" and "by-hand/meanwhile" not in git(self._repository, "ls-tree", "-r", "--name-only", "main"):
+            found.append("what was pushed meanwhile is gone")
         return found
 
 
-def moments(effects: Sequence[str], words: Sequence[str]) -> list[tuple[str, int]]:
-    """When to kill, by the words that say so."""
-    every = [(when, number) for number in range(len(effects)) for when in ("before", "after")]
-    found: list[tuple[str, int]] = []
+def moments(trial: Trial, words: Sequence[str]) -> list[tuple[str, str, str]]:
+    """What is to happen, and when, by the words that say so."""
+    each = any(":each" in word for word in words)
+    every = [(when, str(n)) for n in range(len(trial.effects()) if each else 0) for when in ("before", "after")]
+    found: list[tuple[str, str, str]] = []
     for word in words:
-        when, _, which = word.partition(":")
+        how, when, which = f"{word}:".split(":")[:3]
         if when == "each":
             part, _, parts = (which or "0/1").partition("/")
-            found += every[int(part) :: int(parts)]
+            found += [(how, *moment) for moment in every[int(part) :: int(parts)]]
         else:
-            found.append((when, int(which) if which.isdigit() else effects.index(which)))
+            found.append((how, when, which))
     return found
 
 
@@ -241,12 +302,11 @@ def main() -> None:
     """Try, and say what came of it."""
     scenario, *words = sys.argv[1:]
     trial = Trial(Path.cwd(), SCENARIOS[scenario])
-    effects = trial.effects()
     problems: list[str] = []
-    tried = moments(effects, words)
-    for when, number in tried:
-        problems += [f"{when} {effects[number]} no. {number}: {said}" for said in trial.kill(when, number)]
-    json.dump({"effects": effects, "tried": len(tried), "problems": problems}, sys.stdout)
+    tried = moments(trial, words)
+    for how, when, which in tried:
+        problems += [f"{how} {when} {which}: {said}" for said in trial.disturb(how, when, which)]
+    json.dump({"tried": len(tried), "problems": problems}, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from beads.clock import SystemClock
+from beads.clock import Clock, SystemClock
+from beads.errors import Unreadable
 from beads.model import Evidence
 from refinery import gaterun, slots
 from refinery.containment import Kind, Sandbox, trials
@@ -22,9 +23,12 @@ from refinery.git import Git
 from refinery.processes import THIS_MACHINE, strays
 from refinery.view import Host
 from refinery.workshop import Workshop
+from tests.beads.clocks import Virtual
 from tests.refinery.test_failures import PYTEST, RECORDED
 from tests.towns import until
 from tests.world import environment, git, make_repository
+
+CLOCK = SystemClock()
 
 
 class Yard:
@@ -39,13 +43,14 @@ class Yard:
         host = Host(place / "home", tuple(Path(part) for part in self.environ["PATH"].split(os.pathsep)))
         self.sandbox = Sandbox("none", host, common, common / "beads")
         self.logs = place / "logs"
+        self.main = git(self.repository, "rev-parse", "HEAD")
         self.marker = f"test {place}"
 
-    def run(self, gate: Gate, slot: int = 0, marker: str = "") -> GateRun:
+    def run(self, gate: Gate, slot: int = 0, marker: str = "", clock: Clock = CLOCK) -> GateRun:
         """A run that has been started."""
         head, marker = git(self.repository, "rev-parse", "HEAD"), marker or self.marker
-        where = self.workshop, self.sandbox, THIS_MACHINE
-        places = slots.prepare(*where, slot, gate.places, head, gate.keep, marker)
+        rooms = slots.Slots(self.workshop, self.sandbox, THIS_MACHINE, marker)
+        places, refused = rooms.prepare(slot, gate.places, head, gate.keep, self.main)
         found = GateRun(
             gate=gate,
             commit=head,
@@ -55,8 +60,9 @@ class Yard:
             sandbox=self.sandbox,
             log=self.logs / "run",
             marker=marker,
-            clock=SystemClock(),
+            clock=clock,
             by="refinery",
+            refused=refused,
         )
         found.poll()
         return found
@@ -117,8 +123,17 @@ def test_at_once_the_first_red_decides_and_ends_the_others(yard: Yard, tmp_path:
     assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
 
 
-def test_each_has_its_own_time(yard: Yard) -> None:
-    assert yard.verdict("sleep 0.4", "sleep 0.4", timeout=0.7).verdict == "pass"
+def test_each_has_its_own_time(yard: Yard, tmp_path: Path, clock: Virtual) -> None:
+    waits = "touch {0}/began-{1}; while test ! -e {0}/end-{1}; do sleep 0.01; done"
+    run = yard.run(Gate(commands=(waits.format(tmp_path, 1), waits.format(tmp_path, 2)), timeout=30.0), clock=clock)
+    for number in (1, 2):
+        until(lambda: run.poll() or [*tmp_path.glob(f"began-{number}")])  # noqa: B023 - It is called here and now.
+        clock.sleep(20.0)
+        (tmp_path / f"end-{number}").touch()
+    until(run.poll)
+    found = run.poll()
+    assert found is not None
+    assert (found.verdict, found.seconds >= 40) == ("pass", True)
     late = yard.verdict("true", "exec sleep 1000", timeout=0.2, parallel=True)
     assert (late.verdict, late.subject) == ("error", "gate: exec sleep 1000")
 
@@ -243,6 +258,21 @@ def test_a_log_that_cannot_be_written_is_no_verdict_about_anybody(yard: Yard) ->
     (yard.logs / "run-2.log").rmdir()
 
 
+def test_what_cannot_be_checked_out_is_its_own_fault_where_main_can_be(tmp_path: Path) -> None:
+    yard = Yard(tmp_path)
+    blob = git(yard.repository, "rev-parse", "HEAD:file")
+    git(yard.repository, "update-index", "--add", "--cacheinfo", f"100644,{blob},{'x' * 300}")
+    git(yard.repository, "commit", "--quiet", "--message", "A name that no file can have")
+    found = yard.verdict("true", "true")
+    assert (found.verdict, found.subject) == ("error", "gate: true")
+    assert found.detail.startswith("cannot be checked out: ")
+    yard.main = git(yard.repository, "rev-parse", "HEAD")
+    with pytest.raises(Unreadable):
+        yard.verdict("true")
+    git(yard.repository, "reset", "--quiet", "--hard", "HEAD^")
+    assert yard.verdict("true").verdict == "pass"
+
+
 @pytest.mark.parametrize("kind", ["bubblewrap", "landlock"])
 def test_in_a_sandbox_there_is_a_place_for_temporary_files_as_well(shared: Yard, kind: Kind) -> None:
     sandbox = replace(shared.sandbox, choice=kind)
@@ -255,3 +285,13 @@ def test_in_a_sandbox_there_is_a_place_for_temporary_files_as_well(shared: Yard,
     for _ in range(2):
         found = yard.verdict(line)
         assert (found.verdict, found.output) == ("fail", "0")
+
+
+def test_the_work_tree_of_a_branch_that_is_called_like_a_slot_is_left_alone(tmp_path: Path) -> None:
+    yard = Yard(tmp_path)
+    mine = yard.workshop.open("gate-x", "work", "HEAD")
+    (mine.path / "edit").write_text("not saved yet\n")
+    assert yard.verdict("true").verdict == "pass"
+    slots.clear(yard.workshop)
+    assert [tree.path.name for tree in yard.workshop.all()] == ["gate-x"]
+    assert (mine.path / "edit").read_text() == "not saved yet\n"

@@ -10,33 +10,66 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.faults.scenarios import LONG
 from tests.world import ROOT
 
-# After the intent and before main moves; after main moved and before that is stored; a gate that nobody waits for.
-_WORST = ["after:store-intend", "before:store-land", "after:start-sh"]
-_EACH = [[f"each:{part}/8"] for part in range(8)]
+_ALL = [[f"{how}:each:{part}/8"] for how in ("kill", "push", "other") for part in range(8)]
+
+# After the intent and before main moves, and after main moved and before that is stored.
+_LOCAL = ["kill:before:store-land", "push:after:store-intend"]
+_SHARED = ["kill:after:start-git-push", "other:before:store-intend"]
+_MORE = [*_LOCAL, *_SHARED[1:], "kill:after:store-intend", "kill:after:start-sh", "other:after:store-intend"]
+
+
+def run(place: Path, module: str, *words: str) -> dict[str, Any]:
+    """Run a module in a process of its own; what it found."""
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", module, *words]
+    done = subprocess.run(command, cwd=place, env=environ, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 def strike(place: Path, scenario: str, *words: str) -> None:
-    """Kill there; fails when anything is wrong afterwards."""
-    command = [sys.executable, "-m", "tests.refinery.kills", scenario, *words]
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=place, env=environ, stdout=subprocess.PIPE, text=True, check=True)
-    found = json.loads(done.stdout)
+    """Have something happen there; fails when anything is wrong afterwards."""
+    found = run(place, "tests.refinery.kills", scenario, *words)
     assert found["tried"]
     assert not found["problems"], "\n".join(found["problems"])
 
 
-@pytest.mark.parametrize("words", _EACH if LONG else [_WORST])
-def test_killed_at_any_effect(tmp_path: Path, words: list[str]) -> None:
+def moments(usual: list[str], all_: list[list[str]] = _ALL) -> list[Any]:
+    """What is tried each time, and what only by ``make slow``; by ``make faults``, everything."""
+    return all_ if LONG else [usual, pytest.param(_MORE, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("words", moments(_LOCAL))
+def test_whatever_happens_at_any_effect(tmp_path: Path, words: list[str]) -> None:
     strike(tmp_path, "local", *words)
 
 
 @pytest.mark.parametrize("style", ["squash", pytest.param("rebase", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("words", _EACH if LONG else [["before:store-land"]])
+@pytest.mark.parametrize("words", _ALL if LONG else [["kill:before:store-land"]])
 def test_killed_at_any_effect_where_the_head_is_no_parent(tmp_path: Path, style: str, words: list[str]) -> None:
     strike(tmp_path, style, *words)
+
+
+@pytest.mark.parametrize("words", moments(_SHARED))
+def test_the_same_where_main_is_on_a_remote(tmp_path: Path, words: list[str]) -> None:
+    strike(tmp_path, "shared", *words)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", _ALL[:8] if LONG else [["kill:after:start-gh-create", "kill:before:store-judge"]])
+def test_the_same_where_a_forge_is_asked(tmp_path: Path, words: list[str]) -> None:
+    strike(tmp_path, "proposed", *words)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2, 8) if LONG else [1])
+@pytest.mark.parametrize("where", ["clone", "clones"])
+def test_two_at_once_killed_at_random_moments_while_people_push(tmp_path: Path, where: str, seed: int) -> None:
+    assert not run(tmp_path, "tests.refinery.storm", where, str(seed), "12" if LONG else "4")["problems"]

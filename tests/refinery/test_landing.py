@@ -2,68 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from beads import Store
-from beads.clock import SystemClock
 from beads.errors import InvalidInput
 from refinery.git import Git
 from refinery.landing import landing_of
-from refinery.processes import Job, Machine
-from refinery.refinery import Refinery
+from tests.refinery.attending import attended
 from tests.refinery.invariants import assert_kept
-from tests.refinery.yard import hook, make_shared, outcomes, push_by_a_person, site_of, submit, work, working
+from tests.refinery.yard import hook, hub, make_shared, outcomes, push_by_a_person, site_of, submit, work
 from tests.towns import until
 from tests.world import commit, git
-
-
-class Leaping(SystemClock):
-    """A clock that can be put forward."""
-
-    def __init__(self) -> None:
-        self._ahead = 0.0
-
-    def monotonic(self) -> float:
-        return super().monotonic() + self._ahead
-
-    def leap(self) -> None:
-        """Go to after all that is waited for."""
-        self._ahead += 100.0
-
-
-class Watched(Machine):
-    """This machine, which knows whether anything runs."""
-
-    def __init__(self) -> None:
-        self._jobs: list[Job] = []
-
-    def start(self, argv: Sequence[str], **how: Any) -> Job:
-        self._jobs.append(super().start(argv, **how))
-        return self._jobs[-1]
-
-    @property
-    def idle(self) -> bool:
-        """Whether all that was started has ended."""
-        return all(job.poll() is not None for job in self._jobs)
-
-
-@contextmanager
-def attended(repository: Path) -> Iterator[tuple[Refinery, Callable[[], list[str]]]]:
-    """A Refinery, and how to have it do what there is to do by then, without waiting for a clock."""
-    clock, machine = Leaping(), Watched()
-    with working(site_of(repository, clock=clock, machine=machine)) as refinery:
-
-        def tick() -> list[str]:
-            until(lambda: machine.idle)
-            clock.leap()
-            return refinery.tick()
-
-        yield refinery, tick
 
 
 @pytest.fixture
@@ -72,10 +23,6 @@ def shared(tmp_path: Path) -> Path:
     repository = make_shared(tmp_path)
     submit(repository, "a", {"parts/a": "ok\n"})
     return repository
-
-
-def hub(repository: Path) -> Path:
-    return repository.parent / "hub.git"
 
 
 def test_main_on_the_remote_is_what_lands_and_what_is_built_on(shared: Path) -> None:
@@ -110,6 +57,7 @@ def test_a_connection_that_dies_after_the_push_lands_once(shared: Path) -> None:
     assert len(ledger.verdicts) == 1
 
 
+@pytest.mark.slow
 def test_a_connection_that_dies_before_is_tried_again(shared: Path) -> None:
     hook(hub(shared), "pre-receive", f"rm {hub(shared)}/hooks/pre-receive; kill -9 $PPID")
     work(site_of(shared))
@@ -138,6 +86,7 @@ def test_a_branch_that_is_protected_is_a_clear_stop_until_it_is_not(shared: Path
     assert_kept(shared, trunk=hub(shared))
 
 
+@pytest.mark.slow
 def test_a_remote_that_is_gone_is_told_after_some_tries_and_found_again(shared: Path) -> None:
     elsewhere = hub(shared).rename(shared.parent / "elsewhere.git")
     with attended(shared) as (refinery, tick):
@@ -176,6 +125,7 @@ def test_commits_of_somebodys_own_on_main_are_a_clear_stop(shared: Path) -> None
     assert (shared / "edit").read_text() == "not committed\n"
 
 
+@pytest.mark.slow
 def test_edits_in_the_way_of_following_are_a_clear_stop(shared: Path) -> None:
     push_by_a_person(hub(shared), "theirs")
     (shared / "by-hand").write_text("mine\n")
@@ -188,6 +138,7 @@ def test_edits_in_the_way_of_following_are_a_clear_stop(shared: Path) -> None:
     assert (shared / "by-hand/theirs").exists()
 
 
+@pytest.mark.slow
 def test_a_remote_without_that_branch_is_a_clear_stop(tmp_path: Path) -> None:
     shared = make_shared(tmp_path, 'branch = "release/2"\n')
     submit(shared, "a", {"parts/a": "ok\n"})

@@ -47,6 +47,8 @@ WAYS: dict[str, Mapping[str, str | None]] = {
     "tests/test_sums.py": {"tests/test_sums.py": TEST.replace("3)", "-1)")},
     "tests/conftest.py": {"tests/conftest.py": ALL_PASS},
     "conftest.py": {"conftest.py": ALL_PASS},
+    "Tests/Test_Sums.py": {"Tests/Test_Sums.py": TEST.replace("3)", "-1)")},
+    "TOWN.TOML": {"TOWN.TOML": '[gate]\ncommands = ["true"]\n'},
     "sitecustomize.py": {"sitecustomize.py": "import os\nprint('1 passed', flush=True)\nos._exit(0)\n"},
     "pytest.ini": {"pytest.ini": "[pytest]\naddopts = -k nothing\n"},
     "check.sh": {"check.sh": "echo 1 passed\n"},

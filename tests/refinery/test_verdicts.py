@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -154,3 +155,22 @@ def test_the_step_that_sends_back_has_the_failing_tests_and_not_the_rest(
     assert "FAILED tests/test_slugs.py::test_words[a b-a-b] - Assert" in step.description
     assert len(step.description) < 4500
     assert "\n29999\n" not in step.description
+
+
+def test_a_verdict_holds_for_another_refinery_and_not_in_another_environment(
+    tmp_path: Path, environ: dict[str, str]
+) -> None:
+    one = Queue(tmp_path, 1, environ)
+    one.submit("a")
+    (one.repository / "parts/a").write_text("mine, and in the way\n")
+    first = [line for line in one.run() if line.startswith("gate ")]
+    assert len(first) == 1
+    assert "cannot follow" in one.refinery.halted
+    # Started again, where all is as before; and then where the commands would see something else.
+    for environment, runs in ((environ, 0), ({**environ, "LANG": "C"}, 1), (environ, 0)):
+        one.refinery = replace(one.refinery, environ=environment)
+        assert len([line for line in one.run() if line.startswith("gate ")]) == runs
+        assert one.ended(None) == {"a"}
+    (one.repository / "parts/a").unlink()
+    assert [line[:6] for line in one.run()] == ["landed"]
+    one.refinery.close()

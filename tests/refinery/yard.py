@@ -54,6 +54,11 @@ def make_shared(place: Path, landing: str = "") -> Path:
     return repository
 
 
+def hub(repository: Path) -> Path:
+    """The bare repository of a clone that :func:`make_shared` made."""
+    return repository.parent / "hub.git"
+
+
 def hook(repository: Path, name: str, script: str) -> Path:
     """Let Git run a script at some event of a bare repository; its file."""
     path = repository / "hooks" / name
@@ -112,7 +117,7 @@ def site_of(repository: Path, name: str = "here", machine: Machine = THIS_MACHIN
     return Site(
         store=store,
         git=Git(repository, environ),
-        workshop=Workshop(Git(repository, environ), repository.parent / f"{repository.name}-trees"),
+        workshop=Workshop(Git(repository, environ), repository.parent / f"{repository.name}-{name}-trees"),
         settings=read_settings((repository / "town.toml").read_bytes()),
         environ=environ,
         sandbox=Sandbox("none", host, common, store.directory),

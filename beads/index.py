@@ -157,6 +157,11 @@ class Reader:
         """Every merge request, closed ones too."""
         return self._beads("SELECT id, oid, data FROM beads WHERE merge ORDER BY place")
 
+    def ended(self, since: datetime | None = None, limit: int = -1) -> Iterator[Bead]:
+        """The merge requests that were closed, the last one first; with ``since`` only those closed from then on."""
+        sql = "SELECT id, oid, data FROM beads WHERE merge AND ended > 0 AND ended >= ? ORDER BY ended DESC LIMIT ?"
+        return self._beads(sql, (micros(since), limit))
+
     def ready(self, now: datetime) -> Iterator[Bead]:
         """The beads a worker or a person may take at ``now``, best first."""
         return (self._bead(row.id, row.oid, row.data) for row in self.ready_rows(now))

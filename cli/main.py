@@ -80,11 +80,12 @@ TOWN_COMMANDS: Sections = {
         "reject": "cli.town_decide:reject",
         "answer": "cli.town_decide:answer",
         "retry": "cli.town_decide:retry",
+        "revert": "cli.town_revert:revert",
     },
     "Look": {
         "status": "cli.town:status",
         "inbox": "cli.town_inbox:inbox",
-        "queue": "cli.town:queue",
+        "queue": "cli.town_queue:queue",
         "flakes": "cli.town_flakes:flakes",
         "log": "cli.town_log:log",
         "costs": "cli.town_costs:costs",

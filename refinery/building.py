@@ -24,6 +24,7 @@ class Builder:
         who: author and committer of what it makes.
         clock: what time it is.
         made: runs the commands that make files which conflict.
+        shown: the stack that was published last.
         top: what main became, or was about to become, when something was landed last.
     """
 
@@ -31,9 +32,9 @@ class Builder:
     who: Identity
     clock: Clock
     top: str = ""
+    shown: Stack | None = None
     _rules: tuple[str, Gate, Merging] | None = None
     _stacks: dict[tuple[str, int, tuple[Request, ...]], Stack] = field(default_factory=dict)
-    _shown: Stack | None = None
 
     def __post_init__(self) -> None:
         self.made = Regenerator(self.git)
@@ -57,7 +58,7 @@ class Builder:
         key = head, self.made.known, tuple(requests)
         if key not in self._stacks:
             style = self._rules[2].style if self._rules else "merge"
-            before = self._shown if self.top == head else None
+            before = self.shown if self.top == head else None
             again = self.made if self.made.rules else None
             self._stacks[key] = stack(self.git, head, requests, self.who, when, style, before, again)
         return self._stacks[key]
@@ -68,9 +69,9 @@ class Builder:
 
     def show(self, stacked: Stack) -> None:
         """Publish the candidates that the queue has now."""
-        if stacked is not self._shown:
-            publish(self.git, stacked.candidates, self._shown.candidates if self._shown else None)
-            self._shown = stacked
+        if stacked is not self.shown:
+            publish(self.git, stacked.candidates, self.shown.candidates if self.shown else None)
+            self.shown = stacked
 
     def sign(self, candidate: Candidate) -> Candidate:
         """The candidate as it is to land; see :meth:`refinery.signing.Signer.sign`."""

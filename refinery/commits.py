@@ -13,7 +13,7 @@ from refinery.registry import common_directory
 class Commits:
     """Writes commits; the same arguments give the same ones.
 
-    They are not flushed to the disk one by one, whatever `core.fsync` says; left to itself, Git does not do that either.
+    They are not flushed to the disk one by one, whatever ``core.fsync`` says. Git does not either, unless told to.
 
     Args:
         git: Git, in any directory of the repository.

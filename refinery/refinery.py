@@ -10,14 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from beads import graph
+from beads import graph, lineup
 from beads.clock import Clock
 from beads.errors import InvalidInput, LostRace, NotFound, Refused, TownError
-from beads.model import Bead, Evidence, milliseconds
+from beads.model import Evidence, milliseconds
 from beads.ops import Close, Intend, Judge, Land, SendBack
 from beads.proof import approvals
 from beads.store import Snapshot, Store
-from refinery import queue
+from refinery import aside, queue
 from refinery.building import Builder, settled
 from refinery.changes import named, unapproved
 from refinery.checkouts import Checkout, checkouts, follow, obstacle
@@ -37,6 +37,7 @@ from refinery.regenerate import Room
 from refinery.sandbox import environment, secrets
 from refinery.slots import Slots, clear
 from refinery.train import HEAD_ERRS, Line, Plan, failure_rate, plan
+from refinery.underway import Run, Telling
 from refinery.workshop import Workshop
 
 REFINERY = "refinery"
@@ -57,6 +58,7 @@ class _Run:
     request: str
     what: str
     run: GateRun
+    told: Run
 
 
 @dataclass
@@ -93,7 +95,6 @@ class Refinery:
     _runs: list[_Run] = field(default_factory=list)
     _begun: tuple[str, ...] = ()
     _here: set[str] = field(default_factory=set)
-    _aside: set[str] = field(default_factory=set)
     _sought: dict[str, float] = field(default_factory=dict)
     _compared: tuple[str, tuple[Request, ...]] = ("", ())
     _harmless: set[tuple[str, tuple[str, ...]]] = field(default_factory=set)
@@ -102,6 +103,7 @@ class Refinery:
         self._lookout = Lookout(self.git, self.branch)
         self._builder = Builder(self.git, _WHO, self.clock)
         self._started = milliseconds(self.clock.now())
+        self._telling = Telling(self.store.directory, self.marker.rpartition("/")[2])
         how = self.machine, self.clock, self.marker, self._logs, self.environ
         self._trunk = Trunk(self.git, self.branch, *how)
         self._desk = Desk(self.git, *how)
@@ -128,6 +130,8 @@ class Refinery:
         judged, settled = self._collect(), self._settle()
         if self.halted or settled:
             self._tell_of_standstill()
+        waiting = self._builder.shown.waiting if self._builder.shown else ()
+        self._telling.tell((running.told for running in self._runs), waiting)
         return judged + settled
 
     def _settle(self) -> list[str]:
@@ -199,7 +203,8 @@ class Refinery:
             self._halt(error.message, error.hint)
             return lines
         here = [request for request in requests if self._has(request)]
-        here = [request for request in here if request.id not in self._aside] or here
+        later = aside.those(self.store, REFINERY, snapshot, self._started)
+        here = [request for request in here if request.id not in later] or here
         if not here:
             self._halt(f"the head of {requests[0].id}, {requests[0].head[:12]}, is not in this repository", "Fetch it.")
             return lines
@@ -208,9 +213,7 @@ class Refinery:
 
     def _has(self, request: Request) -> bool:
         """Whether a request's head is in this repository, if need be after a look where it may have been worked on."""
-        if request.head in self._here:
-            return True
-        if self.git.has(request.head):
+        if request.head in self._here or self.git.has(request.head):
             self._here.add(request.head)
             return True
         now = self.clock.monotonic()
@@ -230,6 +233,7 @@ class Refinery:
     def close(self) -> None:
         """Stop, and remove what is only of use while running: candidates' refs, and the work trees gates ran in."""
         self.cancel()
+        self._telling.tell((), ())
         publish(self.git, ())
         clear(self.workshop)
         self.workshop.prune()
@@ -303,7 +307,8 @@ class Refinery:
             return ended
         main = Prefix(head, stacked.tree, (), what=self.branch)
         keys = gate.digest(), environment_digest(environ, self.sandbox.kind)
-        said = queue.said(main.tree, snapshot.submitted(), *keys, self._started)
+        recent = queue.recent(snapshot)
+        said = queue.said(main.tree, recent, *keys, self._started)
         stacks: dict[tuple[int, ...], Stack] = {}
 
         def line(without: tuple[int, ...], left: Sequence[Request]) -> Line:
@@ -316,7 +321,7 @@ class Refinery:
             return line((*without, k), [request for request in left if request != gone])
 
         whole = line((), requests)
-        decided = plan(whole, gate.slots, failure_rate(queue.outcomes(snapshot.submitted())))
+        decided = plan(whole, gate.slots, failure_rate(queue.outcomes(recent)))
         tests = [prefix(main, stacks[without].candidates, k, decided.trial) for without, k in decided.tests()]
         self._builder.keep(stacks.values())
         tested = [test.members for test in tests]
@@ -372,8 +377,10 @@ class Refinery:
         gate: Gate,
         environ: Mapping[str, str],
     ) -> list[str]:
-        if decided.halt == HEAD_ERRS and len(candidates) > 1 and candidates[0].members[0].id not in self._aside:
-            return self._set_aside(snapshot.need(candidates[0].members[0].id))
+        if decided.halt == HEAD_ERRS and len(candidates) > 1:
+            head = snapshot.need(candidates[0].members[0].id)
+            if lineup.aside(head) is None:
+                return [aside.put(self.store, REFINERY, head, self.branch)]
         if decided.halt:
             self._halt(decided.halt, "`town queue` shows the log; mend it and run `town up` again.")
         if decided.land:
@@ -386,14 +393,6 @@ class Refinery:
             if test.tree not in self._testing:
                 self._start(test, gate, environ)
         return []
-
-    def _set_aside(self, request: Bead) -> list[str]:
-        """Let the others go on; it is tried again when they have landed, and then a person is asked."""
-        self._aside.add(request.id)
-        found = queue.put_aside(request, self.branch, REFINERY, milliseconds(self.clock.now()))
-        reason = f"set {request.id} aside: the gate can judge {self.branch}, but not with it"
-        self.store.commit(REFINERY, [Judge(id=request.id, evidence=found)], reason)
-        return [reason]
 
     @property
     def _testing(self) -> set[str]:
@@ -432,7 +431,9 @@ class Refinery:
             machine=self.machine,
             refused=refused,
         )
-        self._runs.append(_Run(slot, test.request, test.what, run))
+        members = tuple(member.id for member in test.members)
+        told = Run(what=test.what, members=members, since=milliseconds(self.clock.now()))
+        self._runs.append(_Run(slot, test.request, test.what, run, told))
         run.poll()
 
     @property

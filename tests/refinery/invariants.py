@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
+from beads.lineup import BUMP
 from beads.model import Bead, MergeRequest
 from refinery.strays import strays
 from tests.refinery.ledger import Edge, Ledger, State, Verdict, read
@@ -170,27 +171,20 @@ def _as_submitted(ledger: Ledger) -> Iterator[str]:
         heads[request] = said[0] if said else ""
         yield from (f"5: the head of {request} went from {said[0]} to {other}" for other in {*said} - {said[0]})
     for state in ledger.landings:
-        if state.heads:
-            # Squashed or rebased: it says what it was, and that it has all of that is the thirteenth promise.
-            if list(state.heads) != [heads.get(request, "") for request in state.requests]:
-                yield f"5: {state.commit} is of {state.heads}"
-            continue
-        if len(state.parents) != 2:
-            yield f"5: {state.commit} merges nothing"
-            continue
         wanted = [heads.get(request, "") for request in state.requests]
-        stack = git(
-            ledger.trunk,
-            "rev-list",
-            "--first-parent",
-            "--reverse",
-            "--parents",
-            f"^{state.parents[0]}",
-            state.parents[1],
-        )
-        members = [line.split()[2] for line in stack.splitlines() if len(line.split()) > 2]
-        if [state.parents[1]] != wanted and members != wanted:
-            yield f"5: {state.commit} merges {members or state.parents[1:]}, and not {wanted}"
+        merged = _merged_heads(ledger, state)
+        # What merges nothing, as in other styles, says whose work it is; what is in it is the thirteenth promise.
+        if merged != wanted and (merged or list(state.heads) != wanted) and [*state.parents[1:]] != wanted:
+            yield f"5: {state.commit} merges {merged or state.parents[1:] or state.heads}, and not {wanted}"
+
+
+def _merged_heads(ledger: Ledger, state: State) -> list[str]:
+    """What is merged on the way to a state, apart from that it is itself a merge."""
+    if len(state.parents) != 2:
+        return []
+    span = (f"^{state.parents[0]}", state.parents[1])
+    stack = git(ledger.trunk, "rev-list", "--first-parent", "--reverse", "--parents", *span)
+    return [line.split()[2] for line in stack.splitlines() if len(line.split()) > 2]
 
 
 def _order(ledger: Ledger) -> list[tuple[str, State]]:
@@ -285,12 +279,25 @@ def _could_not(ledger: Ledger, bead: Bead, other: Bead, state: State) -> bool:
     landed |= {_merge(ledger.beads[r]).molecule for s in before for r in s.requests if r in ledger.beads}
     return (
         first > when
+        or _hurried(ledger, other)
         or any(need not in landed for need in _needs(ledger, merge.molecule))
         or any(need == merge.molecule for need in _needs(ledger, _merge(other).molecule))
         or not ledger.merged(state.commit, merge.head)
         or not ledger.merged(state.parents[0], merge.head)
         or any(v.request == bead.id and v.evidence.verdict == "error" and v.place < when for v in ledger.verdicts)
     )
+
+
+def _hurried(ledger: Ledger, request: Bead) -> bool:
+    """Whether a person has put a request to the front, or another one that needs it."""
+    said = [bead for bead in ledger.beads.values() if any(e.subject == BUMP for e in bead.evidence)]
+    found, stack = set[str](), [_merge(bead).molecule for bead in said]
+    while stack:
+        molecule = stack.pop()
+        if molecule not in found:
+            found.add(molecule)
+            stack += _needs(ledger, molecule)
+    return _merge(request).molecule in found
 
 
 def _not_reused(ledger: Ledger, environments: Sequence[tuple[int, str]]) -> Iterator[str]:

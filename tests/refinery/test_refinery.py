@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from beads import Store
+from beads import Store, graph
 from beads.clock import SystemClock
+from beads.lineup import ASIDE
 from beads.model import Bead, Criterion, MergeRequest
-from beads.ops import Create
+from beads.ops import Again, Bump, Create, Withdraw
 from refinery import queue
 from refinery.containment import Sandbox
 from refinery.git import Git, Identity
 from refinery.merge import land, stack
-from refinery.queue import ASIDE
 from refinery.refinery import Refinery
 from refinery.styles import Style
 from refinery.train import HEAD_ERRS
@@ -163,12 +164,55 @@ def test_one_that_cannot_be_judged_is_set_aside_until_the_others_have_landed(one
     assert one.ended(None) == {"b"}
     assert any(line.startswith("set bt-b.m1 aside") for line in happened)
     told = [e.detail for e in one.store.snapshot().need("bt-b.m1").evidence if e.subject == ASIDE]
-    assert told == ["set aside until the others have landed: the gate can judge main, but not with it"]
+    assert told == ["the gate can judge main, but not with it"]
     assert one.refinery.halted == HEAD_ERRS
     one.submit("e")
     one.run()
     assert one.ended("landed") == {"a", "d", "e"}, "it stands in nobody's way"
     assert one.refinery.halted == HEAD_ERRS
+
+
+def test_what_is_set_aside_is_stored_until_a_person_has_it_tried_again(one: Queue) -> None:
+    one.submit("a", "hangs\n")
+    one.submit("b")
+    one.run()
+    assert one.ended("landed") == {"b"}
+
+    def reason() -> str:
+        snapshot = one.store.snapshot()
+        return graph.state(snapshot, snapshot.need("bt-a.m1"), one.clock.now()).reason
+
+    assert "set aside: the gate can judge main, but not with it" in reason()
+    assert "set aside bt-a.m1" in git(one.repository, "log", "--format=%s", "refs/beads/main")
+    # Another Refinery on the same store knows of it from there, and tries again because it was started.
+    other = replace(one.refinery)
+    other.tick()
+    other.close()
+    assert "set aside" not in reason()
+
+    def runs() -> int:
+        return sum(e.verdict == "error" for bead in one.store.snapshot() for e in bead.evidence if e.gate)
+
+    one.run()
+    known = runs()
+    one.run()
+    assert runs() == known, "what is known is not tried again"
+    one.store.commit("ada", [Again(id="bt-a.m1", reason="it hung for another reason")])
+    one.submit("c")
+    one.run()
+    assert runs() > known
+    assert one.ended("landed") == {"b", "c"}
+
+
+def test_what_was_convicted_can_be_asked_for_again_and_is_judged_anew(one: Queue) -> None:
+    one.submit("a", "no\n")
+    one.run()
+    assert one.ended("rejected") == {"a"}
+    one.store.commit("ada", [Again(id="bt-a.m1")])
+    assert one.store.snapshot().need("bt-a.m2").merge
+    failed = [line for line in one.run() if line.startswith("gate fail")]
+    assert len(failed) == 2, "it fails twice again before it is sent back again"
+    assert one.store.snapshot().need("bt-a.m2").outcome == "rejected"
 
 
 def test_what_is_being_tested_is_given_up_only_for_what_is_urgent(one: Queue) -> None:
@@ -182,7 +226,26 @@ def test_what_is_being_tested_is_given_up_only_for_what_is_urgent(one: Queue) ->
     one.submit("urgent", priority=0)
     landed = [line for line in one.run() if line.startswith("landed")]
     assert landed[0].startswith("landed bt-urgent.m1")
-    assert one.ended("landed") == {"a", "b", "c", "early", "urgent"}
+    one.submit("d")
+    one.refinery.tick()
+    one.submit("bumped", priority=4)
+    one.store.commit("ada", [Bump(id="bt-bumped.m1")])
+    landed = [line for line in one.run() if line.startswith("landed")]
+    assert landed[0].startswith("landed bt-bumped.m1")
+    assert one.ended("landed") == {"a", "b", "c", "d", "early", "urgent", "bumped"}
+
+
+def test_what_is_withdrawn_while_it_is_tested_does_not_land(one: Queue) -> None:
+    one.submit("a")
+    one.submit("b")
+    one.refinery.tick()
+    one.store.commit("ada", [Withdraw(id="bt-a.m1", reason="not yet")])
+    one.run()
+    assert one.ended("landed") == {"b"}
+    assert one.ended("cancelled") == {"a"}
+    one.store.commit("ada", [Again(id="bt-a.m1")])
+    one.run()
+    assert one.ended("landed") == {"a", "b"}
 
 
 def test_who_conflicts_is_told_what_the_others_did_there(one: Queue) -> None:

@@ -103,18 +103,6 @@ def test_a_flake_is_a_tree_that_contradicts_itself_under_one_gate_in_one_environ
     assert flake_rate(split) == FlakeRate(0, 2)
 
 
-def test_a_request_is_aside_until_the_gate_is_asked_again() -> None:
-    runs: list[Run] = [("a", "t", "error", "")] * 2
-    (request,) = log(runs)
-    assert queue.aside(request) is None
-    told = queue.put_aside(request, "main", "refinery", NOW)
-    waits = request.evolve(evidence=(*request.evidence, told))
-    assert queue.aside(waits) == told
-    assert queue.aside(waits.evolve(status="closed", outcome="cancelled")) is None
-    later = request.evidence[-1].model_copy(update={"id": "later", "at": told.at + timedelta(seconds=1)})
-    assert queue.aside(waits.evolve(evidence=(*waits.evidence, later))) is None
-
-
 FLAKY = """\
 if test -e parts/flaky; then
     n=$(ls "$MEET" | wc -l)

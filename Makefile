@@ -9,7 +9,7 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .SUFFIXES:
-.PHONY: help setup demo test slow faults sim test-agents cover lint types docs check fix bench bench-million bench-hanoi clean
+.PHONY: help setup demo test slow faults sim test-agents cover lint types docs check fix bench bench-million bench-hanoi bench-replay clean
 
 UV ?= $(shell command -v uv 2>/dev/null)
 PYTHON ?=
@@ -96,6 +96,9 @@ bench-million: setup ## Measure the store with a million beads, which takes long
 
 bench-hanoi: setup ## Work off a chain of a million beads under fire, which takes long; ARGS="--discs 14" a shorter one.
 	@$(BIN)/python -m benchmarks.hanoi --discs 20 --kills 10 --group 1000 $(ARGS)
+
+bench-replay: setup ## Make merges of a history again and compare with git merge; ARGS="--repository ../clone".
+	@$(BIN)/python -m benchmarks.replay $(ARGS)
 
 clean: ## Remove what was built and cached, but not .venv.
 	@rm -rf build dist *.egg-info .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

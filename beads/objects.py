@@ -67,14 +67,16 @@ class Objects:
 
     Args:
         common: its common Git directory.
+        flush: whether loose objects are brought to the disk one by one, as far as the configuration wants that.
 
     Attributes:
         own: the packs that we wrote.
         held: the path of a file whose lock we have, and nobody else gets; None when there is none.
     """
 
-    def __init__(self, common: Path) -> None:
+    def __init__(self, common: Path, *, flush: bool = True) -> None:
         self._common = common
+        self._flush = flush
         self._folder = common / "objects"
         self._root = str(self._folder)
         self._packs: dict[str, Pack] = {}
@@ -193,7 +195,8 @@ class Objects:
     @cached_property
     def settings(self) -> Settings:
         """What the repository's configuration says of writing objects; checked to be of a kind that we can handle."""
-        return _settings(self._common)
+        said = _settings(self._common)
+        return said if self._flush else said._replace(sync_loose=None)
 
     def add(self, objects: Sequence[Raw]) -> None:
         """Write objects; when this returns they are on the disk, as far as the configuration wants that.

@@ -111,12 +111,12 @@ def gate_of(git: Git, commit: str) -> Gate:
         NotFound: the commit has no such file, or the file has no ``[gate]``.
         InvalidDocument: the table is wrong; names line and key.
     """
-    found = git.run("show", f"{commit}:{SETTINGS_FILE}", ok=(0, 128))
-    if found.status:
+    found = git.file(commit, SETTINGS_FILE)
+    if found is None:
         raise NotFound(
             f"main has no {SETTINGS_FILE}, so there is no gate", "Run `town init`, or commit the file to main."
         )
-    text = found.out.encode("utf-8", "surrogateescape")
+    text = found.encode("utf-8", "surrogateescape")
     table = loads(text, SETTINGS_FILE).get("gate")
     if not isinstance(table, dict):
         raise NotFound(f"main's {SETTINGS_FILE} has no [gate]", 'Add one: [gate] commands = ["make test"].')

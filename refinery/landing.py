@@ -74,8 +74,7 @@ def landing_of(git: Git, commit: str) -> LandingTable:
     Raises:
         InvalidDocument: the table is wrong; names line and key.
     """
-    found = git.run("show", f"{commit}:{SETTINGS_FILE}", ok=(0, 128))
-    text = found.out.encode("utf-8", "surrogateescape") if not found.status else b""
+    text = (git.file(commit, SETTINGS_FILE) or "").encode("utf-8", "surrogateescape")
     return validate(LandingTable, loads(text, SETTINGS_FILE).get("landing", {}), text, SETTINGS_FILE, ("landing",))
 
 

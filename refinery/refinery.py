@@ -18,18 +18,22 @@ from beads.ops import Close, Intend, Judge, Land, SendBack
 from beads.proof import approvals
 from beads.store import Snapshot, Store
 from refinery import aside, queue
+from refinery.building import Builder, settled
 from refinery.changes import named, unapproved
-from refinery.checkouts import checkouts, follow, obstacle
+from refinery.checkouts import Checkout, checkouts, follow, obstacle
 from refinery.containment import Sandbox
 from refinery.desk import Desk
-from refinery.gate import Gate, environment_digest, gate_of
+from refinery.gate import Gate, environment_digest
 from refinery.gaterun import GateRun
 from refinery.git import Git, Identity
+from refinery.landed import Lookout
 from refinery.landing import Trunk
-from refinery.merge import Candidate, Conflict, Request, Stack, land, landed, publish, stack
+from refinery.merge import Candidate, Conflict, Request, Stack, land, publish
+from refinery.overlap import other_side
 from refinery.prefixes import Prefix, prefix
 from refinery.processes import THIS_MACHINE, Machine
 from refinery.proposals import Proposals
+from refinery.regenerate import Room
 from refinery.sandbox import environment, secrets
 from refinery.slots import Slots, clear
 from refinery.train import HEAD_ERRS, Line, Plan, failure_rate, plan
@@ -89,14 +93,15 @@ class Refinery:
     halted: str = ""
     remedy: str = ""
     _runs: list[_Run] = field(default_factory=list)
-    _stacks: dict[tuple[str, tuple[Request, ...]], Stack] = field(default_factory=dict)
-    _shown: Stack | None = None
     _begun: tuple[str, ...] = ()
+    _here: set[str] = field(default_factory=set)
     _sought: dict[str, float] = field(default_factory=dict)
     _compared: tuple[str, tuple[Request, ...]] = ("", ())
     _harmless: set[tuple[str, tuple[str, ...]]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        self._lookout = Lookout(self.git, self.branch)
+        self._builder = Builder(self.git, _WHO, self.clock)
         self._started = milliseconds(self.clock.now())
         self._telling = Telling(self.store.directory, self.marker.rpartition("/")[2])
         how = self.machine, self.clock, self.marker, self._logs, self.environ
@@ -107,12 +112,13 @@ class Refinery:
     @property
     def busy(self) -> bool:
         """Whether a gate is running, or an exchange with the remote that has main or with the forge."""
-        return bool(self._runs) or self._trunk.busy or self._desk.busy
+        return bool(self._runs) or any(other.busy for other in (self._trunk, self._desk, self._builder.made))
 
     @property
     def judged(self) -> bool:
         """Whether a gate that was running has a verdict, or an exchange an end, which the next tick will see."""
-        return self._trunk.ended or self._desk.ended or any(running.run.poll() is not None for running in self._runs)
+        ended = any(other.ended for other in (self._trunk, self._desk, self._builder.made))
+        return ended or any(running.run.poll() is not None for running in self._runs)
 
     @property
     def ref(self) -> str:
@@ -124,7 +130,7 @@ class Refinery:
         judged, settled = self._collect(), self._settle()
         if self.halted or settled:
             self._tell_of_standstill()
-        waiting = self._shown.waiting if self._shown else ()
+        waiting = self._builder.shown.waiting if self._builder.shown else ()
         self._telling.tell((running.told for running in self._runs), waiting)
         return judged + settled
 
@@ -140,7 +146,8 @@ class Refinery:
         # As long as it is not known what has landed, nothing is withdrawn.
         if not self._trunk.ready:
             return lines
-        lines += self._recover(self.store.snapshot())
+        head = self.git.resolve(self.ref)
+        lines += self._recover(self.store.snapshot(), head)
         lines += self._withdraw(self.store.snapshot())
         snapshot = self.store.snapshot()
         requests = queue.requests(snapshot, self._begun)
@@ -172,25 +179,25 @@ class Refinery:
         if key == self._compared or not opened or not head:
             return []
         try:
-            gate = gate_of(self.git, head)
+            gate = self._builder.gate(head)
         except (NotFound, InvalidInput):
             # Whoever wants to land is told of that.
             return []
         self._compared = key
         conflicts = self._stack(snapshot, head, opened).conflicts
-        return [self._send_conflict(snapshot, conflict, gate) for conflict in conflicts]
+        return [self._send_conflict(snapshot, head, conflict, gate) for conflict in conflicts]
 
     def _bring(self, snapshot: Snapshot, requests: list[Request]) -> list[str]:
         """Decide and act on the requests that are to land."""
         lines: list[str] = []
+        head = self.git.resolve(self.ref)
         if not requests:
             self._drop(self._runs[:])
             return lines
-        head = self.git.resolve(self.ref)
         try:
             if head is None:
                 raise NotFound(f"the branch {self.branch} is gone")
-            gate = gate_of(self.git, head)
+            gate = self._builder.gate(head)
             self.sandbox.need()
         except (NotFound, InvalidInput, Refused) as error:
             self._halt(error.message, error.hint)
@@ -206,7 +213,8 @@ class Refinery:
 
     def _has(self, request: Request) -> bool:
         """Whether a request's head is in this repository, if need be after a look where it may have been worked on."""
-        if self.git.has(request.head):
+        if request.head in self._here or self.git.has(request.head):
+            self._here.add(request.head)
             return True
         now = self.clock.monotonic()
         if now < self._sought.get(request.head, 0.0):
@@ -220,6 +228,7 @@ class Refinery:
         self._drop(self._runs[:])
         self._trunk.cancel()
         self._desk.cancel()
+        self._builder.made.cancel()
 
     def close(self) -> None:
         """Stop, and remove what is only of use while running: candidates' refs, and the work trees gates ran in."""
@@ -258,18 +267,13 @@ class Refinery:
             lines.append(f"gate {evidence.verdict} ({took}) on {running.what}")
         return lines
 
-    def _recover(self, snapshot: Snapshot) -> list[str]:
+    def _recover(self, snapshot: Snapshot, head: str | None) -> list[str]:
         """Close what main already contains: landed before a kill, or by somebody else."""
-        waiting = queue.requests(snapshot)
-        if not waiting or self.git.resolve(self.ref) is None:
+        if head is None:
             return []
-        bases = {bead.merge.base for bead in graph.queue(snapshot) if bead.merge}
-        # Nothing when a base shares no history with main; then all of main is looked through.
-        since = self.git.run("merge-base", "--octopus", self.ref, *bases, ok=(0, 1)).out.strip()
-        by_commit: dict[str, list[str]] = {}
-        for request, commit in landed(self.git, self.branch, waiting, since).items():
-            by_commit.setdefault(commit, []).append(request)
-        return [self._landed(ids, commit) for commit, ids in by_commit.items()]
+        bases = {bead.id: bead.merge.base for bead in graph.queue(snapshot) if bead.merge}
+        found = self._lookout.found(head, queue.requests(snapshot), bases)
+        return [self._landed(ids, commit, checkouts(self.git, self.branch)) for commit, ids in found.items()]
 
     def _withdraw(self, snapshot: Snapshot) -> list[str]:
         """Close the requests of molecules that a person has closed meanwhile."""
@@ -279,27 +283,29 @@ class Refinery:
         self.store.commit(REFINERY, [Close(id=i, outcome="cancelled", reason=reason) for i in gone])
         return [f"withdrew {request}: {reason}" for request in gone]
 
-    def _landed(self, ids: list[str], commit: str) -> str:
+    def _landed(self, ids: list[str], commit: str, there: Sequence[Checkout]) -> str:
         """Bring checkouts along, then record that these landed as ``commit``."""
-        old = self.git.line("rev-parse", f"{commit}^1")
         # A main that follows a remote's has brought them along already.
-        there = [] if self._trunk.remote else checkouts(self.git, self.branch)
+        there = [] if self._trunk.remote else there
+        old = self.git.line("rev-parse", f"{commit}^1") if there else ""
         behind = [c for c in there if not follow(self.git, c, old, commit)]
         self.store.commit(REFINERY, [Land(ids=tuple(ids), commit=commit)])
         stays = f"; {behind[0].path} stays as it is" if behind else ""
         return f"landed {', '.join(ids)} as {commit[:12]}{stays}"
 
     def _advance(self, snapshot: Snapshot, head: str, gate: Gate, requests: list[Request]) -> list[str]:
-        stacked = self._stack(snapshot, head, requests)
-        if stacked is not self._shown:
-            publish(self.git, stacked.candidates)
-            self._shown = stacked
-        settled = [self._send_conflict(snapshot, conflict, gate) for conflict in stacked.conflicts]
-        settled += [self._close_contained(request) for request in stacked.contained]
-        if settled:
-            return settled
         environ = environment(self.environ, gate.environment, {})
-        main = Prefix(head, self.git.line("rev-parse", f"{head}^{{tree}}"), (), what=self.branch)
+        hidden = secrets(self.environ, gate.environment)
+        where = self.workshop, self.sandbox, self.machine, environ, hidden, self._logs, self.marker, self.clock
+        self._builder.made.look(self.workshop)
+        stacked = self._stack(snapshot, head, requests)
+        self._builder.made.start(Room(*where, self.ref))
+        self._builder.show(stacked)
+        ended = [self._send_conflict(snapshot, head, conflict, gate) for conflict in stacked.conflicts]
+        ended += [self._close_contained(request) for request in stacked.contained]
+        if ended:
+            return ended
+        main = Prefix(head, stacked.tree, (), what=self.branch)
         keys = gate.digest(), environment_digest(environ, self.sandbox.kind)
         recent = queue.recent(snapshot)
         said = queue.said(main.tree, recent, *keys, self._started)
@@ -317,24 +323,22 @@ class Refinery:
         whole = line((), requests)
         decided = plan(whole, gate.slots, failure_rate(queue.outcomes(recent)))
         tests = [prefix(main, stacks[without].candidates, k, decided.trial) for without, k in decided.tests()]
-        self._stacks = {key: made for key, made in self._stacks.items() if made in stacks.values()}
+        self._builder.keep(stacks.values())
         tested = [test.members for test in tests]
         tested += [candidate.members for candidate in stacked.candidates[: max(whole.runs, default=0)]]
-        self._begun = queue.begun(requests, tested)
+        self._begun = queue.begun(settled(stacked, requests), tested)
         return self._act(snapshot, decided, stacked.candidates, tests, gate, environ)
 
     def _stack(self, snapshot: Snapshot, head: str, requests: Sequence[Request]) -> Stack:
         """The candidates on ``head``; the same ones as long as neither main nor these requests change."""
-        key = head, tuple(requests)
-        if key not in self._stacks:
-            newest = max(bead.created_at for bead in graph.queue(snapshot))
-            self._stacks[key] = stack(self.git, head, requests, _WHO, newest)
-        return self._stacks[key]
+        newest = max(bead.created_at for bead in graph.queue(snapshot))
+        return self._builder.stack(head, requests, newest)
 
-    def _send_conflict(self, snapshot: Snapshot, conflict: Conflict, gate: Gate) -> str:
+    def _send_conflict(self, snapshot: Snapshot, head: str, conflict: Conflict, gate: Gate) -> str:
         where = f" in {', '.join(conflict.paths)}" if conflict.paths else ""
         reason = f"it conflicts with {self.branch}{where}"
-        return self._send_back(snapshot, conflict.request, reason, gate, conflict.paths, conflict.messages)
+        said = other_side(snapshot, self.git, head, conflict)
+        return self._send_back(snapshot, conflict.request, reason, gate, conflict.paths, said)
 
     def _unapproved(self, snapshot: Snapshot, head: str, gate: Gate, requests: Sequence[Request]) -> list[str]:
         """Send back what changes protected paths without a person's approval of just that."""
@@ -445,24 +449,31 @@ class Refinery:
         if self._trunk.table.mode == "request":
             self._proposals.asking = candidate.members
             return []
-        for checkout in checkouts(self.git, self.branch):
+        there = checkouts(self.git, self.branch)
+        for checkout in there:
             reason = obstacle(self.git, checkout, candidate.base, candidate.commit)
             if reason:
                 what = f"{self.branch} is checked out in {checkout.path} and cannot follow: {reason}"
                 self._halt(what, f"Commit, stash or remove that in {checkout.path}; landing goes on by itself.")
                 return []
+        try:
+            candidate = self._builder.sign(candidate)
+        except Refused as error:
+            self._halt(error.message, error.hint)
+            return []
         ids = [member.id for member in candidate.members]
         try:
             self.store.commit(REFINERY, [Intend(ids=tuple(ids), commit=candidate.commit)])
         except LostRace as error:
             # A person has closed one meanwhile, or another Refinery of this clone has landed it.
             return [f"not landing {', '.join(ids)}: {error.message}"]
+        self._builder.top = candidate.commit
         if self._trunk.remote:
             self._trunk.push(candidate)
             return []
         if not land(self.git, self.branch, candidate):
             return [f"{self.branch} moved while {', '.join(ids)} was about to land; trying again on the new one"]
-        return [self._landed(ids, candidate.commit)]
+        return [self._landed(ids, candidate.commit, there)]
 
     def _convict(self, snapshot: Snapshot, candidate: Candidate, gate: Gate) -> str:
         red = queue.last_red(snapshot, candidate, gate.digest())

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from beads.errors import Refused
+from refinery.content import merger
 from refinery.git import Git, Identity
-from refinery.merge import _merger as merger
 
 
 @dataclass(frozen=True)

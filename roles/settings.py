@@ -18,6 +18,7 @@ from refinery.containment import Bounds, Choice
 from refinery.gate import SETTINGS_FILE, Gate
 from refinery.landing import LandingTable
 from refinery.space import size_of
+from refinery.styles import Merging
 
 
 class TownTable(Fact):
@@ -376,6 +377,7 @@ class Settings(Fact):
     sandbox: SandboxTable = SandboxTable()
     gate: Gate | None = None
     landing: LandingTable = LandingTable()
+    merge: Merging = Merging()
 
     def agent(self, name: str) -> Agent:
         """The agent of that name; ``command`` is always there.

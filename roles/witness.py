@@ -21,8 +21,8 @@ from beads.model import Bead
 from beads.ops import Release, Spend
 from beads.store import Snapshot
 from refinery import removal
+from refinery.content import SCRATCH
 from refinery.git import ABSENT
-from refinery.merge import SCRATCH
 from refinery.refinery import GATE_LOGS
 from roles import room
 from roles.logs import attempt_label, told, trim

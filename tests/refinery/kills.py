@@ -21,6 +21,7 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,17 @@ from refinery.processes import Job, Machine
 from tests.refinery.fakeforge import Forge, install
 from tests.refinery.invariants import broken, left_over
 from tests.refinery.ledger import read
-from tests.refinery.yard import hub, make_shared, make_yard, outcomes, push_by_a_person, site_of, submit, work
+from tests.refinery.yard import (
+    SETTINGS,
+    hub,
+    make_shared,
+    make_yard,
+    outcomes,
+    push_by_a_person,
+    site_of,
+    submit,
+    work,
+)
 from tests.towns import processes
 from tests.world import commit, git
 
@@ -106,9 +117,9 @@ class Scenario:
     wrong: Callable[[Path], list[str]] = lambda _: []
 
 
-def _queue(base: Path) -> str:
+def _queue(base: Path, style: str = "merge") -> str:
     """Two good ones of which one needs the other, a bad one between them, one that conflicts, and one more."""
-    repository = make_yard(base / "project")
+    repository = make_yard(base / "project", f'{SETTINGS}[merge]\nstyle = "{style}"\n')
     submit(repository, "a", {"parts/a": "ok\n"})
     submit(repository, "b", {"parts/b": "no\n"})
     submit(repository, "c", {"shared": "mine\n"})
@@ -157,6 +168,8 @@ def _asked_otherwise(place: Path) -> list[str]:
 SCENARIOS = {
     "proposed": Scenario(_proposed, {"a": "open", "b": "rejected", "c": "open"}, "hub.git", _asked_otherwise),
     "local": Scenario(_queue, _ENDS),
+    "squash": Scenario(partial(_queue, style="squash"), _ENDS),
+    "rebase": Scenario(partial(_queue, style="rebase"), _ENDS),
     "shared": Scenario(_shared, {"a": "landed", "b": "rejected", "c": "landed"}, "hub.git"),
 }
 

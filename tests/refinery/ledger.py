@@ -166,7 +166,7 @@ def _environ() -> Mapping[str, str]:
 
 def _states(repository: Path, branch: str) -> Iterator[State]:
     values = "valueonly,separator=%x20"
-    form = f"%H %T %ae %P%x1f%(trailers:key=Merge-Request,{values})%x1f%(trailers:key=Merge-Head,{values})"
+    form = f"%H %T %ce %P%x1f%(trailers:key=Merge-Request,{values})%x1f%(trailers:key=Merge-Head,{values})"
     ref = f"refs/heads/{branch}"
     for line in git(repository, "log", "--first-parent", "--reverse", f"--format={form}", ref).splitlines():
         facts, requests, heads = line.split("\x1f")

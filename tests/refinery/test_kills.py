@@ -53,6 +53,12 @@ def test_whatever_happens_at_any_effect(tmp_path: Path, words: list[str]) -> Non
     strike(tmp_path, "local", *words)
 
 
+@pytest.mark.parametrize("style", ["squash", pytest.param("rebase", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("words", _ALL if LONG else [["kill:before:store-land"]])
+def test_killed_at_any_effect_where_the_head_is_no_parent(tmp_path: Path, style: str, words: list[str]) -> None:
+    strike(tmp_path, style, *words)
+
+
 @pytest.mark.parametrize("words", moments(_SHARED))
 def test_the_same_where_main_is_on_a_remote(tmp_path: Path, words: list[str]) -> None:
     strike(tmp_path, "shared", *words)

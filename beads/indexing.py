@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,22 +73,11 @@ CREATE INDEX assigned ON beads (assignee, place) WHERE assignee <> '' AND status
 """
 
 # How many beads there are of a kind, but for those whose state changes with the time.
-_UNCOUNT = """UPDATE counts SET number = number - 1 WHERE old.held <= 0 AND old.deferred <= 0
-AND (status, state, type, outcome) = (old.status, ifnull(old.kind, ''), ifnull(old.type, ''), ifnull(old.outcome, ''));
-"""
-_COUNT = """INSERT INTO counts
-SELECT new.status, ifnull(new.kind, ''), ifnull(new.type, ''), ifnull(new.outcome, ''), 1
-WHERE new.held <= 0 AND new.deferred <= 0 ON CONFLICT DO UPDATE SET number = number + 1;
-"""
-
-COUNTS = f"""
-INSERT INTO counts SELECT status, ifnull(kind, ''), ifnull(type, ''), ifnull(outcome, ''), count(*) FROM beads
-WHERE held <= 0 AND deferred <= 0 GROUP BY 1, 2, 3, 4;
-CREATE TRIGGER added AFTER INSERT ON beads BEGIN {_COUNT} END;
-CREATE TRIGGER removed AFTER DELETE ON beads BEGIN {_UNCOUNT} END;
-CREATE TRIGGER changed AFTER UPDATE OF status, kind, type, outcome, held, deferred ON beads
-BEGIN {_UNCOUNT} {_COUNT} END;
-"""
+_COUNTED = """SELECT status, ifnull(kind, ''), ifnull(beads.type, ''), ifnull(outcome, ''), {} FROM {}
+WHERE held <= 0 AND deferred <= 0 GROUP BY 1, 2, 3, 4"""
+COUNTS = f"INSERT INTO counts {_COUNTED.format('count(*)', 'beads')};"
+_COUNT = f"""INSERT INTO counts {_COUNTED.format("? * count(*)", "json_each(?) CROSS JOIN beads ON beads.id = value")}
+ON CONFLICT DO UPDATE SET number = number + excluded.number"""
 
 SCHEMA = TABLES + INDEXES + COUNTS
 
@@ -166,13 +155,24 @@ def put(
         commit: what all that leads to.
         known: beads that were read before.
     """
-    _write(connection, updates, stands)
+    ids = {update.id for update in updates}
+    with _counted(connection, stands.keys() | ids):
+        _write(connection, updates, stands)
+        _stand(connection, {bead_id: stands[bead_id] for bead_id in stands.keys() - ids})
     _keep(connection, trees)
     for update in updates:
         if update.new is not None and update.oid is not None:
             known.put(bytes.fromhex(update.oid), update.new)
-    _stand(connection, {bead_id: stands[bead_id] for bead_id in stands.keys() - {update.id for update in updates}})
     connection.execute("INSERT OR REPLACE INTO meta VALUES ('commit', ?)", (commit,))
+
+
+@contextlib.contextmanager
+def _counted(connection: sqlite3.Connection, ids: Collection[str]) -> Iterator[None]:
+    """Keep the counts right while the rows of these beads change."""
+    there = json.dumps([*ids])
+    connection.execute(_COUNT, (-1, there))
+    yield
+    connection.execute(_COUNT, (1, there))
 
 
 def _keep(connection: sqlite3.Connection, trees: Sequence[Replaced]) -> None:
@@ -302,7 +302,9 @@ def advance_by(
 ) -> None:
     """As :func:`put`, for changes that nobody has said yet where they leave the beads."""
     # What is no more, or no bead, has to be out of the way before anybody looks.
-    _write(connection, [update for update in updates if update.new is None], {})
+    gone = [update for update in updates if update.new is None]
+    with _counted(connection, {update.id for update in gone}):
+        _write(connection, gone, {})
     view = Draft(Reader(connection, known))
     for update in updates:
         if update.new is not None:

@@ -18,7 +18,7 @@ from beads.errors import Unreadable
 from beads.model import Bead
 from refinery.forge import FORGES, Forge, Seen, place_of
 from refinery.git import Git
-from refinery.landing import UNTROUBLED, LandingTable, Trouble, said, unattended
+from refinery.landing import UNTROUBLED, LandingTable, Trouble, listed, said, unattended
 from refinery.merge import Request
 from refinery.processes import Exit, Job, Machine
 
@@ -150,7 +150,7 @@ class Desk:
         elif self._doing == "seek":
             self._found(table, ask, forge, exit.output)
         elif self._doing == "where":
-            self._push(table, ask, exit.output.partition("\t")[0].strip())
+            self._push(table, ask, listed(exit, f"refs/heads/{ask.branch}"))
         elif self._doing == "push" and not self._there:
             argv, text = forge.open(where, ask.branch, base, ask.title, ask.body)
             self._start(table, "open", argv, text)

@@ -189,7 +189,9 @@ class Trunk:
         self._wanted = wanted
         head = self.git.resolve(self._ref)
         if head is not None and head != self._read:
-            self.table, self._read = landing_of(self.git, head), head
+            before, self.table, self._read = self.table, landing_of(self.git, head), head
+            # What is known of another remote says nothing of this one.
+            self._known &= before == self.table
         if not self.remote:
             return []
         if self._job is not None:
@@ -237,7 +239,7 @@ class Trunk:
         elif exit.kind != "exited" or exit.code:
             self._fail(Trouble(f"the remote {self.remote} cannot be read: {said(exit)}", _UNREADABLE))
         elif self._doing == "ask":
-            self._answer(next((line.split("\t")[0] for line in exit.output.splitlines() if _is_ref(line)), ""))
+            self._answer(listed(exit, self._theirs))
         elif self._there is not None and self.git.has(self._there):
             self._learn(self._there)
         else:
@@ -280,7 +282,12 @@ class Trunk:
         """Bring main here to where it is there, and what has it checked out: only forward, and over nobody's work."""
         here = self.git.resolve(self._ref)
         left = self.git.resolve(FOLLOWING + self.branch)
-        if here is None or (here == there and left is None):
+        if here is None:
+            self.trouble = Trouble(
+                f"the branch {self.branch} is gone", f"Make it again: git branch {self.branch} {there[:12]}"
+            )
+            return
+        if here == there and left is None:
             return
         if not self.git.is_ancestor(here, there):
             what = f"{self.branch} here has {_count(self.git, there, here)} that {self._named} has not"
@@ -301,6 +308,9 @@ class Trunk:
                 if not follow(self.git, checkout, old, there):
                     self._lines.append(f"{checkout.path} stays as it is, and does not follow {self.branch}")
             self.git.delete(FOLLOWING + self.branch, old)
+        else:
+            # Somebody moved it just now.
+            self._known = False
 
     def _end_push(self, exit: Exit) -> None:
         """Note what the push said of itself, and look what came of it."""
@@ -338,8 +348,10 @@ def unattended(environ: Mapping[str, str]) -> dict[str, str]:
     return {**kept, "LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0", "GIT_PAGER": "cat"}
 
 
-def _is_ref(line: str) -> bool:
-    return bool(re.match(r"([0-9a-f]{40}|[0-9a-f]{64})\trefs/heads/", line))
+def listed(exit: Exit, ref: str) -> str:
+    """Where ``git ls-remote`` says that a ref is; empty when it is not. Git lists every one that ends so."""
+    lines = (line.split("\t") for line in exit.output.splitlines())
+    return next((oid for oid, *name in lines if name == [ref]), "")
 
 
 def _unpushed(remote: str, named: str, refusal: str) -> Trouble:

@@ -59,8 +59,9 @@ class Proposals:
         return [line for request in requests for line in self._note(snapshot, request)]
 
     def opened(self, snapshot: Snapshot, requests: Sequence[Request]) -> list[Request]:
-        """Those that were opened on the forge."""
-        return [request for request in requests if opened_as(snapshot.need(request.id))]
+        """Those that were opened on the forge, in an order that does not depend on what is tested."""
+        found = [request for request in requests if opened_as(snapshot.need(request.id))]
+        return sorted(found, key=lambda request: request.id)
 
     def standing(self, snapshot: Snapshot, requests: Sequence[Request]) -> Trouble | None:
         """What a person has to do on the forge before anything else can happen; None when there is nothing."""

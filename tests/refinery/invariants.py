@@ -171,22 +171,20 @@ def _as_submitted(ledger: Ledger) -> Iterator[str]:
         heads[request] = said[0] if said else ""
         yield from (f"5: the head of {request} went from {said[0]} to {other}" for other in {*said} - {said[0]})
     for state in ledger.landings:
-        if len(state.parents) != 2:
-            yield f"5: {state.commit} merges nothing"
-            continue
         wanted = [heads.get(request, "") for request in state.requests]
-        stack = git(
-            ledger.trunk,
-            "rev-list",
-            "--first-parent",
-            "--reverse",
-            "--parents",
-            f"^{state.parents[0]}",
-            state.parents[1],
-        )
-        members = [line.split()[2] for line in stack.splitlines() if len(line.split()) > 2]
-        if [state.parents[1]] != wanted and members != wanted:
-            yield f"5: {state.commit} merges {members or state.parents[1:]}, and not {wanted}"
+        merged = _merged_heads(ledger, state)
+        # What merges nothing, as in other styles, says whose work it is; what is in it is the thirteenth promise.
+        if merged != wanted and (merged or list(state.heads) != wanted) and [*state.parents[1:]] != wanted:
+            yield f"5: {state.commit} merges {merged or state.parents[1:] or state.heads}, and not {wanted}"
+
+
+def _merged_heads(ledger: Ledger, state: State) -> list[str]:
+    """What is merged on the way to a state, apart from that it is itself a merge."""
+    if len(state.parents) != 2:
+        return []
+    span = (f"^{state.parents[0]}", state.parents[1])
+    stack = git(ledger.trunk, "rev-list", "--first-parent", "--reverse", "--parents", *span)
+    return [line.split()[2] for line in stack.splitlines() if len(line.split()) > 2]
 
 
 def _order(ledger: Ledger) -> list[tuple[str, State]]:

@@ -20,13 +20,14 @@ REFINERY_EMAIL = "refinery@beadtown.invalid"
 
 
 class State(NamedTuple):
-    """A state of main: a commit of its first-parent history."""
+    """A state of main: a commit of its first-parent history, and the requests and heads that it names."""
 
     commit: str
     tree: str
     parents: tuple[str, ...]
     email: str
     requests: tuple[str, ...]
+    heads: tuple[str, ...]
 
     @property
     def is_landing(self) -> bool:
@@ -164,12 +165,13 @@ def _environ() -> Mapping[str, str]:
 
 
 def _states(repository: Path, branch: str) -> Iterator[State]:
-    form = "%H %T %ae %P%x1f%(trailers:key=Merge-Request,valueonly,separator=%x20)"
+    values = "valueonly,separator=%x20"
+    form = f"%H %T %ae %P%x1f%(trailers:key=Merge-Request,{values})%x1f%(trailers:key=Merge-Head,{values})"
     ref = f"refs/heads/{branch}"
     for line in git(repository, "log", "--first-parent", "--reverse", f"--format={form}", ref).splitlines():
-        facts, _, requests = line.partition("\x1f")
+        facts, requests, heads = line.split("\x1f")
         commit, tree, email, *parents = facts.split()
-        yield State(commit, tree, tuple(parents), email, tuple(requests.split()))
+        yield State(commit, tree, tuple(parents), email, tuple(requests.split()), tuple(heads.split()))
 
 
 def _moves(repository: Path, branch: str) -> Iterator[tuple[str, str]]:

@@ -124,7 +124,7 @@ def test_one_that_no_longer_merges_comes_back_and_one_that_is_declined_is_told(t
 @pytest.mark.usefixtures("programs")
 def test_nothing_of_somebody_elses_is_pushed_over(tmp_path: Path) -> None:
     repository = make_proposing(tmp_path, ["a", "b"])
-    git(repository, "push", "--quiet", "origin", "main:polecat/bt-a")
+    git(repository, "push", "--quiet", "origin", "main:polecat/bt-a", "main:a/refs/heads/polecat/bt-b")
     said = work(site_of(repository))
     theirs = git(repository, "rev-parse", "main")
     assert said[-1] == f"halted: somebody has pushed {theirs[:12]} to polecat/bt-a of origin"

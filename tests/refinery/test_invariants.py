@@ -89,6 +89,11 @@ class Forger:
         who = {"GIT_AUTHOR_EMAIL": REFINERY_EMAIL, "GIT_COMMITTER_EMAIL": REFINERY_EMAIL}
         return git(self.repository, "commit-tree", tree, "-p", "main", "-p", second, "-m", text, extra=who)
 
+    def squash(self, name: str, head: str) -> str:
+        """A landing of one request that has no other parent than main, and names that head."""
+        text = f"Do {name}\n\nMerge-Request: bt-{name}.m1\nMerge-Head: {head}"
+        return git(self.repository, "commit-tree", self.stacked(name).tree, "-p", "main", "-m", text)
+
     def send_back(self, name: str, reason: str) -> None:
         """Reject it, with a step that says why."""
         step = Bead(
@@ -138,7 +143,7 @@ def test_a_queue_that_kept_its_promises_is_left_alone(forger: Forger) -> None:
         forger.say("bad", tree, verdict)
     forger.say("bad", main)
     forger.send_back("bad", "the gate is red")
-    forger.land("d")
+    forger.land("d", commit=forger.squash("d", forger.requests("d")[0].head))
     assert problems(forger) == []
 
 
@@ -209,6 +214,10 @@ def another_head(forger: Forger) -> None:
     (request,) = forger.requests("a")
     later = git(forger.repository, "commit-tree", f"{request.head}^{{tree}}", "-p", request.head, "-m", "Later")
     forger.land("a", commit=forger.forge(forger.stacked("a").tree, later, "a"))
+
+
+def squashed_another(forger: Forger) -> None:
+    forger.land("a", commit=forger.squash("a", forger.requests("b")[0].head))
 
 
 def needed_later(forger: Forger) -> None:
@@ -309,6 +318,7 @@ def something_else(forger: Forger) -> None:
         pytest.param(unrecorded, "4", marks=pytest.mark.slow),
         pytest.param(removed, "4", marks=pytest.mark.slow),
         (another_head, "5"),
+        (squashed_another, "5"),
         (needed_later, "6"),
         (failed_once, "7"),
         pytest.param(red_main, "7", marks=pytest.mark.slow),

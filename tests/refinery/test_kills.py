@@ -17,7 +17,9 @@ import pytest
 from tests.faults.scenarios import LONG
 from tests.world import ROOT
 
-_ALL = [[f"{how}:each:{part}/8"] for how in ("kill", "push", "other") for part in range(8)]
+_KILLS = [[f"kill:each:{part}/8"] for part in range(8)]
+# The even ones are those before an effect; nobody else sees a difference between after one and before the next.
+_ALL = [*_KILLS, *([f"{how}:each:{part}/8"] for how in ("push", "other") for part in range(0, 8, 2))]
 
 # After the intent and before main moves, and after main moved and before that is stored.
 _LOCAL = ["kill:before:store-land", "push:after:store-intend"]
@@ -57,7 +59,7 @@ def test_the_same_where_main_is_on_a_remote(tmp_path: Path, words: list[str]) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", _ALL[:8] if LONG else [["kill:after:start-gh-create", "kill:before:store-judge"]])
+@pytest.mark.parametrize("words", _KILLS if LONG else [["kill:after:start-gh-create", "kill:before:store-judge"]])
 def test_the_same_where_a_forge_is_asked(tmp_path: Path, words: list[str]) -> None:
     strike(tmp_path, "proposed", *words)
 

@@ -27,6 +27,8 @@ def shared(tmp_path: Path) -> Path:
 
 def test_main_on_the_remote_is_what_lands_and_what_is_built_on(shared: Path) -> None:
     push_by_a_person(hub(shared), "early")
+    # Git would list this one, too, and before the other.
+    git(hub(shared), "update-ref", "refs/heads/a/refs/heads/main", "main~1")
     submit(shared, "b", {"parts/b": "ok\n"})
     happened = work(site_of(shared))
     assert happened[-1].startswith("landed bt-a.m1, bt-b.m1 as")
@@ -147,6 +149,22 @@ def test_a_remote_without_that_branch_is_a_clear_stop(tmp_path: Path) -> None:
     work(site_of(shared))
     assert git(hub(shared), "rev-parse", "release/2") == git(shared, "rev-parse", "main")
     assert outcomes(shared) == {"a": "landed"}
+
+
+@pytest.mark.slow
+def test_a_main_that_is_gone_here_and_another_table_are_noticed(shared: Path) -> None:
+    with attended(shared) as (refinery, tick):
+        tick()
+        git(shared, "update-ref", "-d", "refs/heads/main")
+        until(lambda: [tick(), refinery.halted][1])
+        assert refinery.halted == "the branch main is gone"
+        git(shared, "update-ref", "refs/heads/main", git(hub(shared), "rev-parse", "main"))
+        settings = (shared / "town.toml").read_text()
+        commit(shared, {"town.toml": settings.replace('"origin"', '"backup"')}, "Move")
+        git(shared, "remote", "add", "backup", "../backup.git")
+        git(shared.parent, "clone", "--bare", "--quiet", str(shared), "backup.git")
+        until(lambda: [tick(), outcomes(shared) == {"a": "landed"}][1])
+    assert git(shared, "rev-parse", "main") == git(shared.parent / "backup.git", "rev-parse", "main")
 
 
 def test_the_table_counts_as_it_is_on_main(shared: Path) -> None:

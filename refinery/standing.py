@@ -9,15 +9,17 @@ from typing import Literal
 
 from beads import graph, lineup
 from beads.model import Bead, Evidence
+from refinery.desk import opened_as
 from refinery.eta import landings
 from refinery.queue import outcomes
 from refinery.train import failure_rate
 from refinery.underway import NOTHING, Underway
 
 Stands = Literal["landing", "testing", "aside", "halted", "waiting", "queued"]
-"""``landing``: main is about to become it. ``testing``: a run of the gate is about it. ``aside``: the gate cannot judge
-it, and the others go on. ``halted``: nothing can land without a person. ``waiting``: for a request that it needs and
-that is not in the queue, or for what becomes of one that it conflicts with. ``queued``: none of these."""
+"""``landing``: main is about to become it. ``testing``: a run of the gate is about it. ``aside``: the gate cannot
+judge it, and the others go on. ``halted``: nothing can land without a person. ``waiting``: for a request that it
+needs and that is not in the queue, for what becomes of one that it conflicts with, or for the forge. ``queued``: none
+of these."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,8 @@ def _row(
         return replace(row, stands="waiting", why=f"needs {', '.join(missing)}, not in the queue yet")
     if bead.id in underway.waiting:
         return replace(row, stands="waiting", why=underway.waiting[bead.id])
+    if opened_as(bead):
+        return replace(row, stands="waiting", why=f"is open as {opened_as(bead)}: it lands when it is merged there")
     if bead.merge and bead.merge.landing:
         return replace(row, stands="landing", why=f"is to land as {bead.merge.landing[:12]}")
     return row

@@ -281,7 +281,8 @@ def _could_not(ledger: Ledger, bead: Bead, other: Bead, state: State) -> bool:
         first > when
         or _hurried(ledger, other)
         or any(need not in landed for need in _needs(ledger, merge.molecule))
-        or any(need == merge.molecule for need in _needs(ledger, _merge(other).molecule))
+        or merge.molecule in _needs(ledger, _merge(other).molecule)
+        or _merge(other).molecule in _needs(ledger, merge.molecule)
         or not ledger.merged(state.commit, merge.head)
         or not ledger.merged(state.parents[0], merge.head)
         or any(v.request == bead.id and v.evidence.verdict == "error" and v.place < when for v in ledger.verdicts)

@@ -16,6 +16,7 @@ from beads.liveness import Presence
 from beads.model import Bead, Evidence, MergeRequest
 from benchmarks.refinery import entropy
 from benchmarks.simulator import Trace, Train, simulate
+from refinery.desk import OPENED
 from refinery.eta import PLACES_MAX, RUNS_MIN, landings
 from refinery.gate import Verdict
 from refinery.metrics import metrics, per_landing, quantile
@@ -78,10 +79,11 @@ def test_each_request_stands_somewhere_and_says_why() -> None:
         queued("g", said(lineup.BUMP), minute=6, need="c"),
         queued("h", ran("fail"), minute=7, landing=HEAD),
         queued("i", said(lineup.AGAIN), minute=8),
+        queued("j", said(OPENED), minute=9),
         [open_],
         underway=underway,
     )
-    assert [row.place for row in found.values()] == list(range(1, 10))
+    assert [row.place for row in found.values()] == list(range(1, 11))
     assert {name.removesuffix(".m1"): (row.stands, row.why) for name, row in found.items()} == {
         "c": ("testing", "with a.m1"),
         "g": ("queued", "after c at place 1; put to the front by ada"),
@@ -92,6 +94,7 @@ def test_each_request_stands_somewhere_and_says_why() -> None:
         "f": ("queued", "after a at place 3"),
         "h": ("landing", f"is to land as {HEAD[:12]}"),
         "i": ("queued", "tried again for ada"),
+        "j": ("waiting", "is open as because: it lands when it is merged there"),
     }
     assert (found["a.m1"].beside, found["a.m1"].since) == (("c.m1",), since)
 

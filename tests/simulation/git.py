@@ -17,10 +17,10 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from beads.errors import Unreadable
-from refinery.git import ABSENT, Git, Output
+from refinery.git import ABSENT, Git, Output, Talk
 
 File = tuple[str, str]
 """Mode and object id, as a tree has them."""
@@ -59,11 +59,17 @@ class QuickGit(Git):
         self.asked: dict[str, int] = {}
         """How often the real Git was asked, by command."""
 
-    def at(self, directory: Path) -> QuickGit:
-        """The same Git, run in another directory."""
+    def at(self, directory: Path, extra: Mapping[str, str] | None = None) -> QuickGit:
+        """The same Git, run in another directory, and with these environment variables too."""
         found = type(self)(directory, self.environ, self._before)
+        found.environ |= extra or {}
         found.asked = self.asked
         return found
+
+    def talk(self, *args: str, errors: IO[bytes]) -> Talk:
+        """As :meth:`Git.talk`."""
+        del args, errors
+        return _Mute()
 
     def run(
         self,
@@ -75,8 +81,9 @@ class QuickGit(Git):
     ) -> Output:
         """As :meth:`Git.run`."""
         try:
-            place = place_of(self.directory, extra or {})
-            status, out, err = _Run(place, stdin, extra or {}, self._before).command(_plain(args))
+            given = {**self.environ, **(extra or {})}
+            place = place_of(self.directory, given)
+            status, out, err = _Run(place, stdin, given, self._before).command(_plain(args))
         except UnknownCommandError:
             self.asked[" ".join(args[:2])] = self.asked.get(" ".join(args[:2]), 0) + 1
             if set(_plain(args)[:1]) & _CHANGING:
@@ -85,6 +92,19 @@ class QuickGit(Git):
         if status not in ok:
             raise Unreadable(f"git {' '.join(args[:3])} failed in {self.directory} (exit {status}): {err}")
         return Output(status, out, err)
+
+
+class _Mute(Talk):
+    """A process that does not know how to merge many: whoever wants that merges one after the other."""
+
+    def __init__(self) -> None:
+        """Nothing is started."""
+
+    def say(self, text: str) -> None:
+        raise EOFError(text)
+
+    def close(self) -> int:
+        return 129
 
 
 class ComparedGit(QuickGit):
@@ -105,7 +125,11 @@ class ComparedGit(QuickGit):
         """
         ours = super().run(*args, stdin=stdin, ok=ok, extra=extra, timeout=timeout)
         if not set(_plain(args)[:1]) & {*_CHANGING, "add", "update-index"}:
-            real = Git(self.directory, self.environ).run(*args, stdin=stdin, ok=range(256), extra=extra)
+            real = (
+                Git(self.directory, {})
+                .at(self.directory, self.environ)
+                .run(*args, stdin=stdin, ok=range(256), extra=extra)
+            )
             assert (real.status, real.out) == (ours.status, ours.out), f"git {args} in {self.directory}, {extra}"
         return ours
 
@@ -553,18 +577,23 @@ class _Run:
         return (0, f"{bases[0]}\n", "") if bases else (1, "", "")
 
     def _log(self, args: list[str]) -> _Answer:
-        if "--grep=Merge-Request: " not in args or args[-1] != "--":
+        form = next((arg for arg in args if arg.startswith("--format=%H%x01%T%x01%P%x01%(trailers:")), "")
+        if "--grep=Merge-Request: " not in args or args[-1] != "--" or not form:
             raise UnknownCommandError
         since, dots, ref = args[-2].rpartition("..")
         tip = self._resolve(ref)
         assert tip is not None
         found = self.objects.history([tip], [since] if dots else [])
+        oids = [oid for oid in reversed(_order(found)) if len(found[oid].parents) == 2]
+        if "--first-parent" in args:
+            oids = [oid for oid in _line(self.objects, tip) if oid in found][::-1]
         lines = []
-        for oid in reversed(_order(found)):
-            commit = found[oid]
-            if len(commit.parents) == 2 and "Merge-Request: " in commit.message:
-                ids = re.findall(r"^Merge-Request: (\S+)$", commit.message.rstrip().rpartition("\n\n")[2], re.M)
-                lines.append(" ".join([oid, *commit.parents, " ".join(ids)]) + "\n")
+        for oid in oids:
+            tree, parents, _, message = found[oid]
+            if "Merge-Request: " in message:
+                last = message.rstrip().rpartition("\n\n")[2]
+                lists = [re.findall(rf"^{key}: (\S+)$", last, re.M) for key in re.findall(r"key=([\w-]+)", form)]
+                lines.append("\x01".join([oid, tree, *(" ".join(words) for words in (parents, *lists))]) + "\n")
         return 0, "".join(lines), ""
 
     def _rev_list(self, args: list[str]) -> _Answer:
@@ -850,6 +879,15 @@ def _matches(path: str, pathspecs: Sequence[str]) -> bool:
 def _renamed(base: Files, side: Files) -> bool:
     """Whether a side has lost a file and won another, which Git may take for a rename."""
     return bool(base.keys() - side.keys()) and bool(side.keys() - base.keys())
+
+
+def _line(objects: Objects, tip: str) -> Iterator[str]:
+    """A commit and what is behind it along first parents."""
+    here = tip
+    while here:
+        yield here
+        parents = objects.commit(here).parents
+        here = parents[0] if parents else ""
 
 
 def _order(found: Mapping[str, Commit]) -> list[str]:

@@ -27,11 +27,8 @@ from beads.recent import Recent
 _MAKING_SECONDS = 30.0
 """How long another process may stand still while it makes the index before others make their own, in memory."""
 
-_BATCH = 2_000
-"""How many changed beads are in memory at once."""
-
-_CACHE_KIB = 64 * 1024
-"""How much of the index is in memory while the whole of it is made; what does not fit has to be read again."""
+_BATCH, _CACHE_KIB = 2_000, 64 * 1024
+"""How many changed beads are in memory at once, and how much of the index while all of it is made, in KiB."""
 
 TABLES = f"""{spending.TABLE}
 CREATE TABLE meta (key TEXT PRIMARY KEY, value) WITHOUT ROWID;

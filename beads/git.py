@@ -23,8 +23,8 @@ from beads.objects import Oid as Oid
 from beads.recent import Recent
 from beads.trees import DIRECTORY, FILE, Entry, Tree
 
-_TREES_MAX = 512
-"""How many trees are kept at hand at least; a read of one bead goes through three that most others share."""
+_TREES_MAX = 300
+"""How many trees are kept at hand at least: all of a store that have trees in them, of which a read goes through three."""
 
 _IDENTITY = r"(.*?) ?<[^<>]*> (-?\d+) [+-]\d{4}$"
 

@@ -298,7 +298,8 @@ class Reader:
             return self.tree
         sql = "SELECT place, raw FROM json_each(?) CROSS JOIN trees ON place = value"
         there = {places[place]: raw for place, raw in self._stream(sql, (json.dumps(sorted(places)),))}
-        return lambda path: (there.get(path) if path else None) or self.tree(path)
+        # Each is asked for once, and would be in memory twice beside the one that takes its place.
+        return lambda path: (there.pop(path, None) if path else None) or self.tree(path)
 
     def blob(self, bead_id: str) -> Oid | None:
         """The id of the blob that a bead is in."""

@@ -24,7 +24,7 @@ from beads.recent import Recent
 from beads.trees import DIRECTORY, FILE, Entry, Tree
 
 _TREES_MAX = 300
-"""How many trees are kept at hand at least: all of a store that have trees in them, of which a read goes through three."""
+"""How many trees are kept at hand at least: all of a store that have trees in them; a read goes through three."""
 
 _IDENTITY = r"(.*?) ?<[^<>]*> (-?\d+) [+-]\d{4}$"
 

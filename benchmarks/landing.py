@@ -41,20 +41,24 @@ def measure(place: Path, options: Namespace) -> Iterator[Figure]:
     git(where, "checkout", "--quiet", *(["main"] if options.checked_out else ["--detach"]))
     store = Store.init(where, "bench")
     made = _refinery(where, store, place / "trees")
+    worked = _processor()
     by_hand = _by_hand(where, place / "hand", heads[: min(count, options.by_hand)])
+    hand_worked = (_processor() - worked) / len(by_hand)
     yield timed("a merge by hand", by_hand)
     for how, arrivals in (
         ("at once", [list(enumerate(heads[:count]))]),
         ("one by one", [[pair] for pair in enumerate(heads[count:], count)]),
     ):
-        inside, whole, gates = [], 0.0, 0.0
+        inside, whole, gates, worked = [], 0.0, 0.0, 0.0
         for some in arrivals:
             progress(f"{how}: {some[0][0]} of {2 * count}")
             main = git(where, "rev-parse", "main").strip()
             for number, head in some:
                 _submit(store, number, head, main)
+            worked -= _processor()
             with Watch() as watch:
                 inside.append(_drive(made))
+            worked += _processor()
             whole += watch.seconds
             gates += _gates(store, {f"bench-{number}.m1" for number, _ in some})
         landed = [bead for bead in store.snapshot() if bead.merge and bead.outcome == "landed"]
@@ -62,7 +66,8 @@ def measure(place: Path, options: Namespace) -> Iterator[Figure]:
         own = (whole - gates) / count
         floor = statistics.median(by_hand)
         yield Figure(f"a request to main ({count} {how})", own, floor=floor, floor_is=_FLOOR, at_most=1.0)
-        yield Figure(f"of that: in ticks, {how}", sum(inside) / count)
+        yield Figure(f"processor time, gate included, {how}", worked / count, floor=hand_worked, floor_is=_FLOOR)
+        yield Figure(f"in ticks, {how}", sum(inside) / count)
         yield Figure(f"beside it: the gate, {how}", gates / count)
     made.close()
 
@@ -120,10 +125,16 @@ def _drive(made: Refinery) -> float:
         inside += watch.seconds
         if made.busy:
             while not made.judged:
-                time.sleep(0.0005)
+                time.sleep(0.002)
         elif not happened:
             assert not made.halted, made.halted
             return inside
+
+
+def _processor() -> float:
+    """Seconds that a processor has worked for this process and for those that it has waited for."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
 
 
 def _gates(store: Store, requests: set[str]) -> float:

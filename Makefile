@@ -19,6 +19,9 @@ ARGS ?=
 # Where make test-agents installs them.
 AGENTS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/beadtown-agents
 
+# The tests start hundreds of processes of ours; without byte code each would compile what it imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 BIN := .venv/bin
 CANDIDATES = python3.13 python3.12 python3.11 python3 "$$($(or $(UV),false) python find '>=3.11' 2>/dev/null)"
 RECENT := import sys; sys.exit(sys.version_info < (3, 11))

@@ -17,9 +17,12 @@ from click.testing import CliRunner
 
 from beads import Snapshot, Store
 from cli.config import this_host
-from cli.main import town
+from cli.main import bead, town
 from refinery.containment import trials
 from tests.world import git, make_repository
+
+# What is a process of its own when it is run: what works, waits or is killed. All else only reads and writes the store.
+_PROCESSES = frozenset({"up", "polecat", "witness", "refinery", "mayor", "attach", "demo"})
 
 TOWN = [sys.executable, "-P", "-c", "from cli.main import town; town()"]
 BEAD = [sys.executable, "-P", "-c", "from cli.main import bead; bead()"]
@@ -81,17 +84,28 @@ def make_town(path: Path, settings: str = SETTINGS) -> Path:
 
 def prepare(repository: Path, *args: str) -> None:
     """Run ``town ARGS`` there in this process, which saves the start of one where that is not what is tested."""
-    done = CliRunner().invoke(town, ["-C", str(repository), *args])
-    assert done.exit_code == 0, f"{args} ended with {done.exit_code}:\n{done.stdout}\n{done.stderr}"
+    done = _here(repository, TOWN, args)
+    assert done.returncode == 0, f"{args} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
 
 
 def run(
     repository: Path, *args: str, ok: Sequence[int] = (0,), program: Sequence[str] = TOWN
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``town ARGS`` there and return what it said; fails when it ends otherwise than with ``ok``."""
-    done = subprocess.run([*program, *args], cwd=repository, capture_output=True, text=True, check=False)
+    """Run ``town ARGS`` there and return what it said; fails when it ends otherwise than with ``ok``.
+
+    What works or waits is a process of its own.
+    """
+    if args[0] in _PROCESSES or program not in (TOWN, BEAD):
+        done = subprocess.run([*program, *args], cwd=repository, capture_output=True, text=True, check=False)
+    else:
+        done = _here(repository, program, args)
     assert done.returncode in ok, f"{args} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
     return done
+
+
+def _here(repository: Path, program: Sequence[str], args: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    said = CliRunner().invoke(bead if program == BEAD else town, ["-C", str(repository), *args])
+    return subprocess.CompletedProcess([*program, *args], said.exit_code, said.stdout, said.stderr)
 
 
 def molecule(

@@ -108,7 +108,7 @@ def _write(store: Store, size: str) -> list[str]:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
     text = random.Random(0).randbytes(20_000).hex()
-    many: list[Operation] = [Update(id=f"bt-{number}", description=text[number:][:300]) for number in range(40)]
+    many: list[Operation] = [Update(id=f"bt-{number}", description=text[number:][:300]) for number in range(24)]
     operations: list[Operation] = [Update(id="bt-0", description=text)] if size == "big" else many
     try:
         store.commit("racer", operations)

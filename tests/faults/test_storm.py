@@ -105,7 +105,7 @@ TIDYING["one after the other"] = [task for how, tasks in TIDYING.items() if how 
 
 @pytest.mark.parametrize("how", TIDYING if LONG else ["one after the other"])
 def test_git_tidies_up_while_four_write(store: Store, repo: Path, begin: Callable[..., Writer], how: str) -> None:
-    writers = [begin(f"w{number}", 200 if LONG else 20) for number in range(4)]
+    writers = [begin(f"w{number}", 200 if LONG else 10) for number in range(4)]
     while any(writer.process.poll() is None for writer in writers):
         for task in TIDYING[how]:
             git(repo, *task.split())
@@ -135,9 +135,9 @@ def test_what_is_pruned_before_the_ref_names_it_is_not_lost(store: Store, repo: 
 def test_writers_that_are_killed_at_random(store: Store, begin: Callable[..., Writer]) -> None:
     seed = random.randrange(1 << 32)
     chance = random.Random(seed)
-    writers = [begin(f"w{number}") for number in range(8)]
+    writers = [begin(f"w{number}") for number in range(8 if LONG else 5)]
     living = list(writers)
-    for _ in range(200 if LONG else 12):
+    for _ in range(200 if LONG else 8):
         enough = _size(writers) + chance.randrange(200)
         _wait_for(lambda: _size(writers) > enough)  # noqa: B023 - It is asked before the next round.
         victim = living.pop(chance.randrange(len(living))).process

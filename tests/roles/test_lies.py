@@ -22,7 +22,7 @@ goal = "text.shout() shouts."
   attempts = 1
 
     [[molecules.steps.criteria]]
-    run = "{python} -m pytest -q -p no:cacheprovider tests"
+    run = "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 {python} -m pytest -q -p no:cacheprovider tests"
 
     [[molecules.steps.criteria]]
     diff = ["text.py"]

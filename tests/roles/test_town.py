@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+
+import pytest
 
 from beads.clock import SystemClock
 from roles.town import _Waker
@@ -184,11 +187,13 @@ def test_a_town_asked_to_stop_gives_everything_back(tmp_path: Path) -> None:
     assert list(tmp_path.glob("worktrees/[!.]*")) == []
 
 
-def test_ctrl_c_in_a_terminal_is_a_clean_stop(tmp_path: Path) -> None:
+@pytest.mark.parametrize("moments", [(0, 2), pytest.param((0, 1, 2, 3), marks=pytest.mark.slow)])
+def test_ctrl_c_in_a_terminal_is_a_clean_stop(tmp_path: Path, moments: Sequence[int]) -> None:
     """A terminal sends SIGINT to the whole foreground group, whatever is going on in it."""
     repository = make_town(tmp_path)
-    pour(repository, *(part(f"p{n}", seconds=0.1) for n in range(8)))
-    for number in range(4):
+    parts = 4 + len(moments)
+    pour(repository, *(part(f"p{n}", seconds=0.1) for n in range(parts)))
+    for number in moments:
         town = subprocess.Popen(
             [*TOWN, "up"],
             cwd=repository,
@@ -204,7 +209,7 @@ def test_ctrl_c_in_a_terminal_is_a_clean_stop(tmp_path: Path) -> None:
         assert town.returncode == 0, "".join(lines) + rest
         assert processes(repository) == []
     run(repository, "up", "--until-idle")
-    assert_settled(repository, landed=8)
+    assert_settled(repository, landed=parts)
 
 
 def test_a_broken_environment_does_not_spawn_for_ever(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ test: setup ## Run the tests.
 slow: setup ## Run the tests that take minutes each.
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m slow $(ARGS)
 faults: setup ## Kill and fail the store at every system call that writes, and longer storms; takes some minutes.
-	@FAULTS=all $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "" tests/faults tests/beads/test_races.py $(ARGS)
+	@FAULTS=all $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "" tests/faults tests/beads/test_races.py tests/refinery/test_workshop.py $(ARGS)
 
 test-agents: setup ## Drive real coding agents, which are installed first (3 GB), against a provider of our own.
 	@$(BIN)/python .ci/agents.py '$(AGENTS)'

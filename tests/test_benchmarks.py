@@ -67,7 +67,7 @@ def test_commands_are_measured(tmp_path: Path) -> None:
 
 
 def test_contention_is_measured(tmp_path: Path) -> None:
-    found = measured(contention, tmp_path, "--processes 3 --beads 6 --comments 2")
+    found = measured(contention, tmp_path, "--processes 2 --beads 4 --comments 2")
     tries = [figure.ours for name, figure in found.items() if name.endswith("tries a commit")]
     assert len(tries) == 2
     assert all(number >= 1 for number in tries)
@@ -113,7 +113,7 @@ def test_the_way_to_main_is_measured(tmp_path: Path) -> None:
     assert measured(town, tmp_path, "--molecules 1")["molecule to main (1, 2 polecats)"].ratio
 
 
-@pytest.mark.parametrize("how", ["", "--apart", "--group 8"])
+@pytest.mark.parametrize("how", ["--apart", *(pytest.param(how, marks=pytest.mark.slow) for how in ("", "--group 8"))])
 def test_the_tower_is_moved_under_fire(tmp_path: Path, how: str) -> None:
     found = measured(hanoi, tmp_path, f"--discs 5 --kills 2 {how}")
     assert found["workers started"].ours == found["killed"].ours + 1

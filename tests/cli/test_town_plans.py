@@ -138,6 +138,7 @@ check = { max_attempts = 2, check = { mode = "exec", path = "./done.sh" } }
 """
 
 
+@pytest.mark.slow
 def test_a_formula_of_gas_town_is_filled_in_poured_and_landed(tmp_path: Path) -> None:
     repository = make_town(tmp_path)
     done = "#!/bin/sh\ngrep -q Implement parts/implement\n"

@@ -110,6 +110,7 @@ def test_a_page_says_what_its_source_says(tmp_path: Path) -> None:
     assert pages("check", ok=False) == f"{page} is not what its source says\n"
 
 
+@pytest.mark.slow
 def test_the_first_phases_are_worked_off_in_a_clone(clone: Path) -> None:
     path = clone / "examples" / "tasks" / "tasks.md"
     path.write_text(path.read_text().partition("- [ ] T004")[0] + "\n**Checkpoint**: `" + PAGES + " check` passes\n")

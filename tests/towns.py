@@ -21,8 +21,9 @@ from cli.main import bead, town
 from refinery.containment import trials
 from tests.world import git, make_repository
 
-# What is a process of its own when it is run: what works, waits or is killed. All else only reads and writes the store.
-_PROCESSES = frozenset({"up", "polecat", "witness", "refinery", "mayor", "attach", "demo"})
+# What is a process of its own when it is run: what works, waits, or looks at the machine it is on. All else only reads
+# and writes the store.
+_PROCESSES = frozenset({"up", "polecat", "witness", "refinery", "mayor", "attach", "demo", "doctor"})
 
 TOWN = [sys.executable, "-P", "-c", "from cli.main import town; town()"]
 BEAD = [sys.executable, "-P", "-c", "from cli.main import bead; bead()"]
@@ -95,7 +96,7 @@ def run(
 
     What works or waits is a process of its own.
     """
-    if args[0] in _PROCESSES or program not in (TOWN, BEAD):
+    if not _PROCESSES.isdisjoint(args) or program not in (TOWN, BEAD):
         done = subprocess.run([*program, *args], cwd=repository, capture_output=True, text=True, check=False)
     else:
         done = _here(repository, program, args)

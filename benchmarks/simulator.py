@@ -321,29 +321,36 @@ class Batches:
     Attributes:
         size: the most changes in a batch; 1 is a queue that tests one after the other.
         careful: whether a failure has to be repeated before a change is sent back.
+        control: whether something has to pass after the first failure as well, main if nothing else does; as for us.
     """
 
     size: int = 1
     careful: bool = False
+    control: bool = False
     _waiting: list[list[int]] = field(default_factory=list)
     _testing: int | None = None
     _suspected: int | None = None
+    _controlling: bool = False
 
     def act(self, world: World) -> None:
         """Take up what the run said, and start the next one."""
         if world.running:
             return
-        if self._testing is not None:
-            self._settle(world, self._waiting.pop(0), world.verdict(self._testing) == "pass")
-            self._testing = None
+        if self._testing is not None and self._testing != world.main:
+            self._settle(world, self._waiting.pop(0), self._testing, world.verdict(self._testing) == "pass")
+        elif self._testing is not None:
+            world.reject(self._waiting.pop(0)[0])
+        self._testing = None
         if not self._waiting and world.queue:
             self._waiting.append(world.queue[: self.size])
         if self._waiting:
             # What is known of a tree does not count: bors asks again.
-            self._testing = world.tree(world.main, self._waiting[0])
-            world.test(self._testing, self._waiting[0])
+            changes = [] if self._controlling else self._waiting[0]
+            self._controlling = False
+            self._testing = world.tree(world.main, changes)
+            world.test(self._testing, changes)
 
-    def _settle(self, world: World, batch: list[int], passed: bool) -> None:
+    def _settle(self, world: World, batch: list[int], tree: int, passed: bool) -> None:
         half = len(batch) // 2
         if passed:
             world.land(batch)
@@ -351,6 +358,9 @@ class Batches:
             self._waiting[:0] = [batch[:half], batch[half:]]
         elif self.careful and self._suspected != batch[0]:
             self._suspected = batch[0]
+            self._waiting[:0] = [batch]
+        elif self.control and "pass" not in world.since(world.log[tree][-2].nth):
+            self._controlling = True
             self._waiting[:0] = [batch]
         else:
             world.reject(batch[0])
@@ -363,19 +373,24 @@ class Window:
     Attributes:
         slots: how many changes are in the window.
         careful: whether a failure has to be repeated before a change is sent back.
+        control: whether something has to pass after the first failure as well, main if nothing else does; as for us.
     """
 
     slots: int = 1
     careful: bool = False
+    control: bool = False
 
     def act(self, world: World) -> None:
         """Settle the head as long as its run has ended, then test the window."""
+        wanted: dict[int, list[int]] = {}
         while world.queue and (head := self._verdict(world, world.queue[:1])):
             if head == "pass":
                 world.land(world.queue[:1])
+            elif self.control and "pass" not in world.since(self._runs(world, world.queue[:1])[0].nth):
+                wanted[world.main] = []
+                break
             else:
                 world.reject(world.queue[0])
-        wanted: dict[int, list[int]] = {}
         ahead: list[int] = []
         for change in world.queue[: self.slots]:
             changes = [*ahead, change]
@@ -389,11 +404,13 @@ class Window:
             world.test(tree, wanted[tree])
 
     def _verdict(self, world: World, changes: list[int]) -> Verdict | None:
-        runs = world.log.get(world.tree(world.main, changes), [])
-        verdicts = [run.verdict for run in runs]
+        verdicts = [run.verdict for run in self._runs(world, changes)]
         if "pass" in verdicts:
             return "pass"
         return "fail" if len(verdicts) > self.careful else None
+
+    def _runs(self, world: World, changes: list[int]) -> list[Run]:
+        return world.log.get(world.tree(world.main, changes), [])
 
 
 @dataclass

@@ -50,6 +50,9 @@ FORGET = 1 - 1 / 500
 RATE_MIN, RATE_MAX = 0.001, 0.9
 """What failure rates are clamped to."""
 
+PATIENCE = 3
+"""How many in turn fail, after the one that is to be convicted, until main is run to see whether it is to blame."""
+
 MAIN_FAILS = "main itself fails the gate"
 MAIN_ERRS = "the gate cannot judge main itself"
 HEAD_ERRS = "the gate can judge main, but not the first request in the queue on top of it"
@@ -192,7 +195,7 @@ def horizon(slots: int, rate: float, later: int = 0) -> int:
     if later == 1:
         return batch_size(rate)
     q = 1 - _clamped(rate)
-    capacities = [_capacity(slots, later, spacing, q) for spacing in range(1, max(1, BATCH_MAX // slots) + 1)]
+    capacities = [_capacity(later, spacing, q) for spacing in range(1, max(1, BATCH_MAX // later) + 1)]
     return slots * next(n for n, found in enumerate(capacities, start=1) if found >= 0.97 * max(capacities))
 
 
@@ -250,11 +253,20 @@ def _try(line: Line, control: Verdict | None, slots: int, rate: float) -> Plan:
     then = _search(rest, slots - len(again), slots, rate)
     # A pass of the others is a control that brings the queue forward; but it says nothing about main, which one of
     # them may repair, and it is not to be had when none is to be tested or their first has failed as well.
-    missed = not then.tests() or 0 in line.running or (proven and (1 in line.controls or rest.stop == 1))
+    missed = not then.tests() or 0 in line.running or (proven and (1 in line.controls or _hopeless(rest)))
     if not green or (control is None and missed):
         again = [*again, 0][:slots]
         then = _search(rest, slots - len(again), slots, rate)
     return _beside(line, again, 1, then, slots, trial=1)
+
+
+def _hopeless(line: Line) -> bool:
+    """Whether the first of what is left has failed, and of those without it as well, for so long that main is asked."""
+    for _ in range(PATIENCE):
+        if line.stop != 1:
+            return False
+        line = line.less(1)
+    return True
 
 
 def _repair(line: Line, slots: int, main: Verdict) -> Plan:
@@ -331,12 +343,12 @@ def _cuts(low: int, high: int, parts: int, q: float) -> list[int]:
     return [low + cut for cut in cuts[1:]]
 
 
-def _capacity(slots: int, later: int, spacing: int, q: float) -> float:
+def _capacity(slots: int, spacing: int, q: float) -> float:
     """Requests resolved per round by a saturated train, its searches included."""
     reach = 1 - q ** (slots * spacing)
     rounds, parts = 0, 1
     while parts < spacing:
-        rounds, parts = rounds + 1, parts * (later + 1)
+        rounds, parts = rounds + 1, parts * (slots + 1)
     return reach / (1 - q) / (1 + reach * rounds)
 
 

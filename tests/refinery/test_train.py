@@ -270,6 +270,16 @@ def test_with_two_slots_run_and_control_are_repeated_together() -> None:
     assert plan(3, {1: ["fail"]}, {}, [2, 3], 3, 0.1) == Plan(test=(1, 0, 2), trial=1)
 
 
+@pytest.mark.parametrize("bad, asked", [(1, 0), (3, 0), (5, 1)])
+def test_main_is_asked_only_where_many_in_turn_have_failed(bad: int, asked: int) -> None:
+    """What passes of the others brings the queue forward, and says as much; but a broken gate passes nothing."""
+    world = World(lambda tree: "fail" if min(tree, default=9) <= bad else "pass", range(1, 9), slots=4, rate=0.5)
+    world.log[world.main], world.said = ["pass"], [(world.main, "pass")]
+    world.run()
+    assert (world.convicted, world.landed) == ([*range(1, bad + 1)], [*range(bad + 1, 9)])
+    assert world.started.count(frozenset()) == asked
+
+
 def test_a_flaky_failure_convicts_nobody_and_lands() -> None:
     decided = plan(1, {1: ["fail", "pass"]}, {}, [], 1, 0.1)
     assert decided == Plan(land=1)

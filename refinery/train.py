@@ -51,7 +51,7 @@ RATE_MIN, RATE_MAX = 0.001, 0.9
 """What failure rates are clamped to."""
 
 PATIENCE = 3
-"""How many in turn fail, after the one that is to be convicted, until main is run to see whether it is to blame."""
+"""How many more in turn fail in a long queue, until main is run to see whether it is to blame."""
 
 MAIN_FAILS = "main itself fails the gate"
 MAIN_ERRS = "the gate cannot judge main itself"
@@ -252,17 +252,19 @@ def _try(line: Line, control: Verdict | None, slots: int, rate: float) -> Plan:
     rest, again = line.less(1), [] if proven else [1]
     then = _search(rest, slots - len(again), slots, rate)
     # A pass of the others is a control that brings the queue forward; but it says nothing about main, which one of
-    # them may repair, and it is not to be had when none is to be tested or their first has failed as well.
-    missed = not then.tests() or 0 in line.running or (proven and (1 in line.controls or _hopeless(rest)))
+    # them may repair, and it is not to be had when none is to be tested or one after the other fails as well.
+    # While the queue is short, a run more costs nothing, and waiting does.
+    others = 1 if line.n <= 2 * slots else PATIENCE
+    missed = not then.tests() or 0 in line.running or (proven and (1 in line.controls or _hopeless(rest, others)))
     if not green or (control is None and missed):
         again = [*again, 0][:slots]
         then = _search(rest, slots - len(again), slots, rate)
     return _beside(line, again, 1, then, slots, trial=1)
 
 
-def _hopeless(line: Line) -> bool:
-    """Whether the first of what is left has failed, and of those without it as well, for so long that main is asked."""
-    for _ in range(PATIENCE):
+def _hopeless(line: Line, others: int) -> bool:
+    """Whether the first of what is left has failed, and of the line without it as well, so many in turn."""
+    for _ in range(others):
         if line.stop != 1:
             return False
         line = line.less(1)

@@ -14,6 +14,7 @@ from benchmarks import (
     contention,
     growth,
     hanoi,
+    hundred,
     million,
     pour,
     processes,
@@ -38,6 +39,7 @@ ALL: dict[str, ModuleType] = {
     "steps": steps,
     "worktrees": worktrees,
     "refinery": refinery,
+    "hundred": hundred,
     "million": million,
 }
 LONG = ("million",)

@@ -194,9 +194,8 @@ def horizon(slots: int, rate: float, later: int = 0) -> int:
     later = later or slots
     if later == 1:
         return batch_size(rate)
-    q = 1 - _clamped(rate)
-    capacities = [_capacity(later, spacing, q) for spacing in range(1, max(1, BATCH_MAX // later) + 1)]
-    return slots * next(n for n, found in enumerate(capacities, start=1) if found >= 0.97 * max(capacities))
+    # Who repeats a failure meanwhile has a slot less, which must not make a train of what is none.
+    return slots * (1 if _spacing(later, later, rate) == 1 else _spacing(slots, later, rate))
 
 
 def failure_rate(outcomes: Iterable[bool]) -> float:
@@ -345,12 +344,18 @@ def _cuts(low: int, high: int, parts: int, q: float) -> list[int]:
     return [low + cut for cut in cuts[1:]]
 
 
-def _capacity(slots: int, spacing: int, q: float) -> float:
+def _spacing(slots: int, later: int, rate: float) -> int:
+    q = 1 - _clamped(rate)
+    capacities = [_capacity(slots, later, spacing, q) for spacing in range(1, max(1, BATCH_MAX // slots) + 1)]
+    return next(n for n, found in enumerate(capacities, start=1) if found >= 0.97 * max(capacities))
+
+
+def _capacity(slots: int, later: int, spacing: int, q: float) -> float:
     """Requests resolved per round by a saturated train, its searches included."""
     reach = 1 - q ** (slots * spacing)
     rounds, parts = 0, 1
     while parts < spacing:
-        rounds, parts = rounds + 1, parts * (slots + 1)
+        rounds, parts = rounds + 1, parts * (later + 1)
     return reach / (1 - q) / (1 + reach * rounds)
 
 

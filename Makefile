@@ -9,12 +9,13 @@ SHELL := /bin/sh
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 .SUFFIXES:
-.PHONY: help setup demo test slow faults test-agents cover lint types docs check fix bench bench-million bench-hanoi clean
+.PHONY: help setup demo test slow faults sim test-agents cover lint types docs check fix bench bench-million bench-hanoi bench-replay clean
 
 UV ?= $(shell command -v uv 2>/dev/null)
 PYTHON ?=
 # Many tests wait for processes, so that there is room for more of them than there are cores.
 JOBS ?= 3
+SEEDS ?= 500
 ARGS ?=
 # Where make test-agents installs them.
 AGENTS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/beadtown-agents
@@ -53,8 +54,11 @@ test: setup ## Run the tests.
 
 slow: setup ## Run the tests that take minutes each.
 	@$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m slow $(ARGS)
-faults: setup ## Kill and fail the store at every system call that writes, and longer storms; takes some minutes.
-	@FAULTS=all $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "" tests/faults tests/beads/test_races.py tests/refinery/test_workshop.py $(ARGS)
+faults: setup ## Kill and fail the store and the Refinery at every step that writes, and longer storms; takes some minutes.
+	@FAULTS=all $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "" tests/faults tests/beads/test_races.py tests/refinery/test_workshop.py tests/refinery/test_kills.py $(ARGS)
+
+sim: setup ## Run whole towns under a seeded scheduler, with faults; SEEDS=20000 for many, ARGS="--show 7" for one, "--planted" for bugs.
+	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(ARGS)
 
 test-agents: setup ## Drive real coding agents, which are installed first (3 GB), against a provider of our own.
 	@$(BIN)/python .ci/agents.py '$(AGENTS)'
@@ -92,6 +96,9 @@ bench-million: setup ## Measure the store with a million beads, which takes long
 
 bench-hanoi: setup ## Work off a chain of a million beads under fire, which takes long; ARGS="--discs 14" a shorter one.
 	@$(BIN)/python -m benchmarks.hanoi --discs 20 --kills 10 --group 1000 $(ARGS)
+
+bench-replay: setup ## Make merges of a history again and compare with git merge; ARGS="--repository ../clone".
+	@$(BIN)/python -m benchmarks.replay $(ARGS)
 
 clean: ## Remove what was built and cached, but not .venv.
 	@rm -rf build dist *.egg-info .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
-from beads import graph, landing
+from beads import graph, landing, overrule
 from beads.change import closed, give_back, put
 from beads.draft import Draft
 from beads.errors import InvalidInput, LostRace, Refused
@@ -455,4 +455,7 @@ _HANDLERS: dict[str, Any] = {
     "intend": landing.intend,
     "land": landing.land,
     "send-back": landing.send_back,
+    "bump": overrule.bump,
+    "withdraw": overrule.withdraw,
+    "again": overrule.again,
 }

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from beads.model import Bead
-    from beads.ops import Intend, Judge, Land, Operation, Report, SendBack, Submit
+    from beads.ops import Again, Bump, Intend, Judge, Land, Operation, Report, SendBack, Submit, Withdraw
 
 
 def describe(operation: Operation, bead: Bead | None) -> str:
@@ -54,7 +54,9 @@ def _amount(report: Report) -> str:
     return f"{tokens}, {'cost unknown' if report.cost is None else f'${report.cost:.4f}'}"
 
 
-def _describe_request(operation: Submit | Judge | Intend | Land | SendBack, bead: Bead | None) -> str:
+def _describe_request(
+    operation: Submit | Judge | Intend | Land | SendBack | Bump | Withdraw | Again, bead: Bead | None
+) -> str:
     match operation.op:
         case "submit":
             return f"submit {operation.id}: {operation.head[:12]} as {bead.id if bead else '?'}"
@@ -66,3 +68,14 @@ def _describe_request(operation: Submit | Judge | Intend | Land | SendBack, bead
             return f"landed {', '.join(operation.ids)} as {operation.commit[:12]}"
         case "send-back":
             return f"send back {operation.id}: {operation.reason}"
+        case "bump":
+            return f"to the front: {operation.id}{_because(operation.reason)}"
+        case "withdraw":
+            return f"withdraw {operation.id}: {operation.reason}"
+        case "again":
+            anew = f" as {bead.id}" if bead and bead.id != operation.id else ""
+            return f"try {operation.id} again{anew}{_because(operation.reason)}"
+
+
+def _because(reason: str) -> str:
+    return f": {reason}" if reason else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from beads import graph, heartbeat
@@ -20,18 +20,25 @@ class Context(NamedTuple):
         now: when.
         site: the clone that is written in; empty when that is nobody's business, as in a test of one clone.
         renewed: says how much longer workers of other clones have asked for; asked only when it matters.
+        lives: whether the holder of a lease is a living process of this clone; likewise.
     """
 
     actor: str
     now: datetime
     site: str = ""
     renewed: Callable[[], heartbeat.Renewed] = dict
+    lives: Callable[[Lease], bool] = lambda _: False
 
 
 def until(bead_id: str, lease: Lease, context: Context) -> datetime:
-    """Until when a lease is good, by what it says and what its worker has said since."""
+    """Until when a lease is good, by what it says and what its worker has said since; for ever while that one lives.
+
+    A clock that was set, and a machine that slept, end no lease of a process that goes on.
+    """
     if lease.until > context.now:
         return lease.until
+    if context.lives(lease):
+        return datetime.max.replace(tzinfo=UTC)
     return heartbeat.until(bead_id, lease, context.renewed())
 
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from types import EllipsisType
 from typing import NamedTuple
 
 from beads.clock import Clock, SystemClock
@@ -21,10 +20,11 @@ from beads.errors import LostRace, Unreadable
 from beads.files import STALE_LOCK_SECONDS, Lock, break_stale, lock_of
 from beads.objects import Objects, Raw, raw
 from beads.objects import Oid as Oid
+from beads.recent import Recent
 from beads.trees import DIRECTORY, FILE, Entry, Tree
 
-_TREES_MAX = 4096
-"""How many trees are kept at hand; a read of one bead goes through three that most others share."""
+_TREES_MAX = 512
+"""How many trees are kept at hand at least; a read of one bead goes through three that most others share."""
 
 _IDENTITY = r"(.*?) ?<[^<>]*> (-?\d+) [+-]\d{4}$"
 
@@ -50,27 +50,36 @@ class Change(NamedTuple):
 
 
 class Replaced(NamedTuple):
-    """A tree or commit, the one that takes its place, and what is in that; None where there is none."""
+    """What is now in the tree of a directory, None where there is none any more; without a path, in the commit."""
 
-    old: Oid | None
-    new: Oid | None
+    path: str | None
     content: bytes | None
 
 
-class _File(NamedTuple):
-    """What is to be in a file, and what the writer takes it for: a blob's id, None for no file, or ... for anything."""
+class _Folder(NamedTuple):
+    """A directory in which something is to change: which files, by name and by path, and what is below it."""
 
-    data: bytes | None
-    was: str | EllipsisType | None
+    path: str
+    files: dict[str, str]
+    below: dict[str, _Folder]
+
+
+class _Job(NamedTuple):
+    """What is to be in the files, what the writer takes them for, and what is made on the way."""
+
+    files: Mapping[str, bytes | None]
+    was: Mapping[str, Oid | None] | None
+    new: list[Raw]
+    trees: list[Replaced]
 
 
 class Stale(LostRace):
     """A file is not what the writer took it for."""
 
 
-def _nothing(oid: Oid) -> None:
+def _nothing(path: str | None) -> None:
     """What somebody says who has nothing."""
-    del oid
+    del path
 
 
 def blob_id(data: bytes) -> Oid:
@@ -78,7 +87,26 @@ def blob_id(data: bytes) -> Oid:
     return raw(b"blob", data).oid
 
 
+_NO_TREE = Tree(b"")
 _EMPTY = raw(b"tree", b"").oid
+
+
+def _nested(paths: Iterable[str]) -> _Folder:
+    """The directories that these files are in, from the root down."""
+    root = _Folder("", {}, {})
+    folders = {"": root}
+
+    def folder(path: str) -> _Folder:
+        found = folders.get(path)
+        if found is None:
+            above, _, name = path.rpartition("/")
+            found = folders[path] = folder(above).below[name] = _Folder(path, {}, {})
+        return found
+
+    for path in paths:
+        above, _, name = path.rpartition("/")
+        folder(above).files[name] = path
+    return root
 
 
 class Repository:
@@ -102,8 +130,8 @@ class Repository:
         self.objects = Objects(self.common)
         self.ledger: int | None = None
         self.tell: Callable[[str], object] = str
-        self._trees: dict[Oid, Tree] = {}
-        self._near: Callable[[Oid], bytes | None] = _nothing
+        self._trees: Recent[Oid, Tree] = Recent(_TREES_MAX)
+        self._near: Callable[[str | None], bytes | None] = _nothing
 
     def head(self, ref: str) -> Oid | None:
         """The commit that ``ref`` is at, or None when it does not exist."""
@@ -178,7 +206,7 @@ class Repository:
         Raises:
             Unreadable: it is none, or damaged.
         """
-        found = self._found(b"commit", oid)
+        found = self._found(b"commit", oid, None)
         if found.kind != b"commit":
             raise Unreadable(f"{oid} is not a commit")
         try:
@@ -190,46 +218,45 @@ class Repository:
         """The commits whose ids start with ``prefix``: at least two hexadecimal digits."""
         return [found.oid for found in self.objects.starting(prefix) if found.kind == b"commit"]
 
-    def _found(self, kind: bytes, oid: Oid) -> Raw:
-        near = self._near(oid)
+    def _found(self, kind: bytes, oid: Oid, path: str | None) -> Raw:
+        near = self._near(path)
         found = raw(kind, near) if near is not None else None
         return self.objects.read(oid) if found is None or found.oid != oid else found
 
-    def _tree(self, oid: Oid | None) -> Tree:
+    def _tree(self, oid: Oid | None, path: str, *, keep: bool = True) -> Tree:
         if oid is None:
-            return Tree(b"")
+            return _NO_TREE
         tree = self._trees.get(oid)
         if tree is None:
-            found = self._found(b"tree", oid)
+            found = self._found(b"tree", oid, path)
             if found.kind != b"tree":
                 raise Unreadable(f"{oid} is not a tree")
             try:
                 tree = Tree(found.data)
             except ValueError as error:
                 raise Unreadable(f"object {oid} cannot be read: {error}", "Run `git fsck`.") from error
-            self._remember(oid, tree)
+            if keep:
+                self._trees.put(oid, tree)
         return tree
-
-    def _remember(self, oid: Oid, tree: Tree) -> None:
-        if len(self._trees) >= _TREES_MAX:
-            self._trees.clear()
-        self._trees[oid] = tree
 
     def find(self, tree: Oid, path: str) -> Oid | None:
         """The object at ``path`` below ``tree``, or None."""
         *folders, name = path.split("/")
-        here = tree
+        here, above = tree, ""
         for folder in folders:
-            entry = self._tree(here).get(os.fsencode(folder))
+            entry = self._tree(here, above).get(os.fsencode(folder))
             if entry is None or not entry.is_tree:
                 return None
-            here = Oid(entry.sha.hex())
-        entry = self._tree(here).get(os.fsencode(name))
+            here, above = Oid(entry.sha.hex()), f"{above}/{folder}".lstrip("/")
+        entry = self._tree(here, above).get(os.fsencode(name))
         return None if entry is None else Oid(entry.sha.hex())
 
     @contextlib.contextmanager
-    def helped(self, near: Callable[[Oid], bytes | None]) -> Iterator[None]:
-        """Ask somebody for trees and commits who may have them at hand; what is wrong with them does no harm."""
+    def helped(self, near: Callable[[str | None], bytes | None]) -> Iterator[None]:
+        """Ask somebody for trees by their paths who may have them at hand; what is wrong with them does no harm.
+
+        For None it is the newest commit that is asked for.
+        """
         self._near = near
         try:
             yield
@@ -245,11 +272,11 @@ class Repository:
             old: the one tree; None for an empty one.
             new: the other one.
             prefix: what to put before the paths.
-            trees: gets the trees that differ, each with the one in its place.
+            trees: gets the trees that differ, as they are in ``new``.
         """
         if trees is not None:
-            trees.append(Replaced(old, new, self._tree(new).raw if new else None))
-        before, after = (dict(self._tree(side).items()) for side in (old, new))
+            trees.append(Replaced(prefix.rstrip("/"), self._tree(new, prefix.rstrip("/")).raw if new else None))
+        before, after = (dict(self._tree(side, prefix.rstrip("/")).items()) for side in (old, new))
         for name in sorted(before.keys() | after.keys()):
             was, now = before.get(name), after.get(name)
             if was == now:
@@ -292,57 +319,55 @@ class Repository:
             when: the time of the commit, kept to the second.
             message: the whole message.
             was: path → what the writer takes the file for in ``base``: its id, or None for no file.
-            trees: gets the trees that are new and the commit, each with the one whose place it takes.
+            trees: gets the trees that are new, and the commit.
 
         Raises:
             Stale: a file is not that.
             Unreadable: it cannot be written.
         """
-        new: list[Raw] = []
-        made: list[Replaced] = [] if trees is None else trees
-        wanted = {tuple(path.split("/")): _File(data, was[path] if was else ...) for path, data in files.items()}
-        tree = self._graft(base, wanted, new, made)
+        job = _Job(files, was, [], [] if trees is None else trees)
+        tree = self._graft(base, _nested(files), job)
         stamp = f"{author} {max(0, int(when.timestamp()))} +0000"
         lines = [f"tree {tree}", *(f"parent {parent}" for parent in parents)]
         lines += [f"author {stamp}", f"committer {stamp}", "", message]
         commit = raw(b"commit", "\n".join(lines).encode())
-        self.objects.add([*new, commit])
-        made.append(Replaced(parents[0] if parents else None, commit.oid, commit.data))
+        self.objects.add([*job.new, commit])
+        job.trees.append(Replaced(None, commit.data))
         return commit.oid
 
-    def _graft(
-        self, base: Oid | None, files: Mapping[tuple[str, ...], _File], new: list[Raw], trees: list[Replaced]
-    ) -> Oid:
-        """The tree ``base`` with ``files`` put in; every object made on the way is appended to ``new``."""
-        tree = self._tree(base)
+    def _graft(self, base: Oid | None, folder: _Folder, job: _Job) -> Oid:
+        """The tree ``base`` with what is to change in it; every object made on the way is put into the job."""
+        # Another one is about to take its place.
+        tree = self._tree(base, folder.path, keep=False)
         entries: dict[bytes, Entry | None] = {}
-        below: dict[str, dict[tuple[str, ...], _File]] = {}
-        for (name, *rest), file in files.items():
-            if rest:
-                below.setdefault(name, {})[tuple(rest)] = file
-                continue
-            there = tree.get(os.fsencode(name))
-            if file.was is not ... and (there and there.sha.hex()) != file.was:
-                raise Stale(f"{name} is not what it was taken for")
-            entries[os.fsencode(name)] = None
-            if file.data is not None:
-                new.append(raw(b"blob", file.data))
-                entries[os.fsencode(name)] = Entry(FILE, bytes.fromhex(new[-1].oid))
-        for name, inner in below.items():
-            there = tree.get(os.fsencode(name))
-            subtree = Oid(there.sha.hex()) if there is not None and there.is_tree else None
-            inside = self._graft(subtree, inner, new, trees)
-            entries[os.fsencode(name)] = Entry(DIRECTORY, bytes.fromhex(inside))
+        for name, path in folder.files.items():
+            key, data = os.fsencode(name), job.files[path]
+            if job.was is not None:
+                there = tree.get(key)
+                if (there and there.sha.hex()) != job.was[path]:
+                    raise Stale(f"{path} is not what it was taken for")
+            entries[key] = None
+            if data is not None:
+                job.new.append(raw(b"blob", data))
+                entries[key] = Entry(FILE, bytes.fromhex(job.new[-1].oid))
+        for name, inner in folder.below.items():
+            key = os.fsencode(name)
+            there = tree.get(key)
+            inside = self._graft(Oid(there.sha.hex()) if there and there.is_tree else None, inner, job)
+            entries[key] = Entry(DIRECTORY, bytes.fromhex(inside))
             if inside == _EMPTY:
                 # Git has no empty directories.
-                entries[os.fsencode(name)] = None
-                new.pop()
-                trees[-1] = Replaced(subtree, None, None)
+                entries[key] = None
+                job.new.pop()
+                job.trees[-1] = Replaced(inner.path, None)
         grafted = tree.put(entries)
-        new.append(raw(b"tree", grafted.raw))
-        self._remember(new[-1].oid, grafted)
-        trees.append(Replaced(base, new[-1].oid, grafted.raw))
-        return new[-1].oid
+        made = raw(b"tree", grafted.raw)
+        job.new.append(made)
+        job.trees.append(Replaced(folder.path, made.data))
+        if folder.below:
+            # Of the many that only have files in them hardly one is needed again soon.
+            self._trees.put(made.oid, grafted)
+        return made.oid
 
     def sweep(self) -> None:
         """Remove what writers of ours left that were killed; call it while no other writes."""

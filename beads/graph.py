@@ -9,18 +9,22 @@ there; and a lease that ran out no longer holds anything.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from itertools import takewhile
-from typing import Protocol
 
-from beads import speech
+from beads import lineup, speech
 from beads.ids import natural as natural
-from beads.model import BLOCKING, Attempt, Bead, Dependency
+from beads.lineup import PATIENCE as PATIENCE
+from beads.lineup import queue as queue
+from beads.model import BLOCKING, Attempt, Bead
 from beads.order import after
 from beads.proof import asked
 from beads.state import Kind as Kind
 from beads.state import State as State
+from beads.view import View as View
+from beads.waits import awaited as awaited
+from beads.waits import blockers as blockers
 
 REWORKS_MAX = 5
 """How often a molecule is sent back by the Refinery before a person is asked."""
@@ -42,45 +46,6 @@ PARTS = frozenset({"step", "merge-request"})
 
 UNLISTED = frozenset({*PARTS, *speech.SPEECH, "epic"})
 """The types of what nobody takes up as work."""
-
-_DONE = frozenset({"landed", "done", "superseded"})
-_FAILED = frozenset({"rejected", "cancelled"})
-
-
-class View(Protocol):
-    """The beads at one moment, as the pure functions need them."""
-
-    def get(self, bead_id: str) -> Bead | None:
-        """The bead of that id, or None."""
-        ...
-
-    def children(self, bead_id: str) -> Sequence[Bead]:
-        """The beads whose parent it is, in the order of their ids."""
-        ...
-
-    def steps(self, bead_id: str, *, unclosed: bool = False) -> Iterable[Bead]:
-        """Those of the children that are steps, in the order of their ids; only the first ones need be taken."""
-        ...
-
-    def merges(self, bead_id: str) -> Sequence[Bead]:
-        """Those of the children that are merge requests, in the order of their ids."""
-        ...
-
-    def dependents(self, bead_id: str) -> Sequence[Bead]:
-        """The beads that depend on it in any other way, in the order of their ids."""
-        ...
-
-    def unclosed(self) -> Iterable[Bead]:
-        """Every bead that is not closed."""
-        ...
-
-    def requests(self) -> Iterable[Bead]:
-        """The merge requests that are not closed."""
-        ...
-
-    def ready(self, now: datetime) -> Iterable[Bead]:
-        """What :func:`ready` says of this view; where it can be known without looking at every bead, it is."""
-        ...
 
 
 def steps(view: View, molecule: Bead) -> list[Bead]:
@@ -136,32 +101,6 @@ def merge_requests(view: View, molecule: Bead) -> list[Bead]:
 def reworks(view: View, molecule: Bead) -> int:
     """How often the Refinery has sent this molecule back."""
     return sum(request.outcome == "rejected" for request in merge_requests(view, molecule))
-
-
-PATIENCE = timedelta(days=1)
-"""How much later than another a merge request may have come, for each level of priority, and still go before it."""
-
-
-def queue(view: View) -> list[Bead]:
-    """The open merge requests in the order they are to land.
-
-    By age, where a level of priority counts as much as a day of waiting: nobody is ever overtaken by what came more
-    than four days later. One whose molecule needs another's comes after it.
-    """
-    found = sorted(view.requests(), key=lambda r: (_due(r), r.priority, natural(r.id)))
-    owners = {request.merge.molecule: request.id for request in found if request.merge}
-    needs = {r.id: {owners[need] for need in awaited(view, r) if owners.get(need, r.id) != r.id} for r in found}
-    return after({request.id: request for request in found}, needs)
-
-
-def _due(request: Bead) -> float:
-    return request.created_at.timestamp() + request.priority * PATIENCE.total_seconds()
-
-
-def awaited(view: View, request: Bead) -> list[str]:
-    """The ids of what has to land before a merge request's molecule may."""
-    molecule = view.get(request.merge.molecule) if request.merge else None
-    return [needed.id for needed in blockers(view, molecule)] if molecule is not None else []
 
 
 def failed(step: Bead) -> list[Attempt]:
@@ -238,47 +177,6 @@ def used_up(step: Bead) -> str:
     return ""
 
 
-def blockers(view: View, bead: Bead) -> list[Bead]:
-    """The beads that ``bead`` still waits for; a missing target does not block.
-
-    What a bead's parent waits for, it waits for as well.
-    """
-    found: dict[str, Bead] = {}
-    seen: set[str] = set()
-    here: Bead | None = bead
-    while here is not None and here.id not in seen:
-        seen.add(here.id)
-        for dependency in here.dependencies:
-            found.update((target.id, target) for target in _awaited(view, dependency))
-        here = view.get(here.parent) if here.parent else None
-    return list(found.values())
-
-
-def _awaited(view: View, dependency: Dependency) -> Iterable[Bead]:
-    """What one dependency still waits for."""
-    match dependency.type:
-        case "blocks":
-            target = view.get(dependency.on)
-            return [target] if target is not None and not _frees(target) else []
-        case "conditional-blocks":
-            target = view.get(dependency.on)
-            return [target] if target is not None and not (target.deleted or target.outcome in _FAILED) else []
-        case "waits-for":
-            parts = view.children(dependency.on)
-            if dependency.gate == "any-children" and any(part.closed for part in parts):
-                return []
-            return [part for part in parts if not part.closed]
-        case _:
-            return []
-
-
-def _frees(target: Bead) -> bool:
-    """Whether what waits for ``target`` may go on. A molecule frees when it landed, other beads when closed."""
-    if not target.closed or target.deleted:
-        return target.deleted
-    return target.outcome in _DONE or not (target.issue_type == "molecule" or bool(target.criteria))
-
-
 def state(view: View, bead: Bead, now: datetime) -> State:
     """Where ``bead`` stands at ``now``: total, exactly one answer for every bead (I7)."""
     found = _state(view, bead, now)
@@ -331,8 +229,17 @@ def _open_request(view: View, molecule: Bead) -> Bead | None:
 def _request_state(view: View, request: Bead) -> State:
     if request.merge is None:
         return State("needs_person", "this merge request does not say what to merge; close it")
-    place = next((n for n, r in enumerate(queue(view), start=1) if r.id == request.id), 0)
-    return State("queued", f"place {place} in the merge queue" if place else "about to join the merge queue")
+    waiting = queue(view)
+    place = next((n for n, r in enumerate(waiting, start=1) if r.id == request.id), 0)
+    aside, held, stands = lineup.aside(request), awaited(view, request), lineup.standstill(view, waiting)
+    said = [
+        f"place {place} in the merge queue" if place else "about to join the merge queue",
+        f"is to land as {request.merge.landing[:12]}" if request.merge.landing else "",
+        f"set aside: {aside.detail}" if aside else "",
+        f"after {', '.join(held)}" if held else "",
+        f"nothing can land: {stands[1].detail}" if stands else "",
+    ]
+    return State("queued", "; ".join(filter(None, said)))
 
 
 def _step_state(view: View, step: Bead, now: datetime) -> State:
@@ -378,9 +285,14 @@ def _waits_for_itself(view: View, bead: Bead) -> bool:
 
 
 def _work_state(view: View, bead: Bead) -> State:
-    if reworks(view, bead) > REWORKS_MAX:
-        return State("needs_person", f"sent back by the Refinery {reworks(view, bead)} times")
+    requests = merge_requests(view, bead)
+    back = sum(request.outcome == "rejected" for request in requests)
+    if back > REWORKS_MAX:
+        return State("needs_person", f"sent back by the Refinery {back} times")
     step = next_step(view, bead)
+    gone = lineup.withdrawn(requests)
+    if gone is not None and (step is None or step.id == bead.id):
+        return State("needs_person", f"{gone.by} took it out of the merge queue: {gone.detail}")
     changed = next((b.id for b in (bead, step) if b and b.seal and b.seal != b.digest()), None)
     if changed:
         return State("needs_person", f"the goal or criteria of {changed} were changed after they were sealed")

@@ -12,6 +12,7 @@ from beads.errors import InvalidInput
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
 _ID_LENGTH_MAX = 128
 _DIGITS = re.compile(r"\d+")
+_TREE = re.compile(r"beads(?:/([0-9a-f]{2})(?:/([0-9a-f]{2}))?)?")
 
 
 @lru_cache(100_000)
@@ -35,6 +36,17 @@ def path_of(bead_id: str) -> str:
     """Where a bead's file is in the store's tree: two levels of the SHA-1 of its id keep every tree small."""
     digest = hashlib.sha1(check_id(bead_id).encode(), usedforsecurity=False).hexdigest()
     return f"beads/{digest[:2]}/{digest[2:4]}/{bead_id}.toml"
+
+
+def place_of(path: str | None) -> int | None:
+    """The number of one of the trees that beads are in; 0 for the commit, and None for a tree that has no bead."""
+    if not path:
+        return 0 if path is None else 1
+    found = _TREE.fullmatch(path)
+    if found is None:
+        return None
+    first, second = found.groups()
+    return 2 if first is None else int(first, 16) + 0x100 if second is None else int(first + second, 16) + 0x10000
 
 
 def derived_id(prefix: str, *parts: str, length: int = 6) -> str:

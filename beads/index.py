@@ -12,7 +12,7 @@ import heapq
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from beads.choice import KIND, MAY_STAND_SO, PART_STANDS_SO, conditions, match
 from beads.choice import Choice as Choice
 from beads.errors import Unreadable
-from beads.ids import natural, path_of
+from beads.ids import natural, path_of, place_of
 from beads.objects import raw
 from beads.recent import Recent
 
@@ -29,11 +29,14 @@ if TYPE_CHECKING:
     from beads.git import Oid
     from beads.model import Bead
 
-VERSION = 6
+VERSION = 7
 """The version of the tables; a file of another one is made anew."""
 
 BUSY_SECONDS = 3.0
 """How long another process's write to the index is waited for."""
+
+_SEVERAL = 10
+"""How many trees are asked for at once, and not one by one."""
 
 _ROWS_MAX = 8
 _IDLE_MAX = 4
@@ -99,6 +102,7 @@ class Reader:
         self._known = known
         self._answers: Recent[tuple[str, tuple[object, ...]], list[Any]] = Recent()
         self._here: Recent[str, tuple[bytes, Bead] | tuple[None, None]] = Recent()
+        self._alone: Recent[str, bool] = Recent()
         self.mend: Callable[[], sqlite3.Connection] | None = None
 
     def get(self, bead_id: str) -> Bead | None:
@@ -125,14 +129,19 @@ class Reader:
 
     def _parts(self, bead_id: str, which: str = "") -> Iterator[Bead]:
         # To say where a bead stands takes several looks at its parts, and most have none.
-        if not self._all("SELECT 1 FROM beads WHERE parent = ? LIMIT 1", (bead_id,)):
+        alone = self._alone.get(bead_id)
+        if alone is None:
+            alone = not list(self._stream("SELECT 1 FROM beads WHERE parent = ? LIMIT 1", (bead_id,)))
+            self._alone.put(bead_id, alone)
+        if alone:
             return iter(())
         return self._beads(f"SELECT id, oid, data FROM beads WHERE parent = ? {which} ORDER BY place", (bead_id,))
 
     def dependents(self, bead_id: str) -> list[Bead]:
         """The beads that depend on it in any other way, in the order of their ids."""
-        sql = "SELECT id, oid, data FROM edges JOIN beads ON id = source WHERE target = ? ORDER BY place"
-        return [self._bead(*row) for row in self._all(sql, (bead_id,))]
+        # Most have one or none, for which SQLite need not make ready to sort.
+        found = self._all("SELECT id, oid, data FROM edges JOIN beads ON id = source WHERE target = ?", (bead_id,))
+        return [self._bead(*row) for row in sorted(found, key=lambda row: natural(row[0]))]
 
     def unclosed(self) -> Iterator[Bead]:
         """Every bead that is not closed, in the order of the ids."""
@@ -153,6 +162,11 @@ class Reader:
     def submitted(self) -> Iterator[Bead]:
         """Every merge request, closed ones too."""
         return self._beads("SELECT id, oid, data FROM beads WHERE merge ORDER BY place")
+
+    def ended(self, since: datetime | None = None, limit: int = -1) -> Iterator[Bead]:
+        """The merge requests that were closed, the last one first; with ``since`` only those closed from then on."""
+        sql = "SELECT id, oid, data FROM beads WHERE merge AND ended > 0 AND ended >= ? ORDER BY ended DESC LIMIT ?"
+        return self._beads(sql, (micros(since), limit))
 
     def ready(self, now: datetime) -> Iterator[Bead]:
         """The beads a worker or a person may take at ``now``, best first."""
@@ -269,10 +283,22 @@ class Reader:
         found = self._all(f"{_ROW} FROM beads WHERE id = :id", {"id": bead_id, "now": micros(now)})
         return Row._make(found[0]) if found else None
 
-    def tree(self, oid: Oid) -> bytes | None:
-        """The content of one of the store's trees, or of its newest commit. It is as its id says, or worthless."""
-        found = self._all("SELECT raw FROM trees WHERE oid = ?", (bytes.fromhex(oid),))
+    def tree(self, path: str | None) -> bytes | None:
+        """The content of one of the store's trees, or without a path of its newest commit.
+
+        Whether it is what was written is for the caller to find out, who knows its id.
+        """
+        found = list(self._stream("SELECT raw FROM trees WHERE place = ?", (place_of(path),)))
         return cast("bytes", found[0][0]) if found else None
+
+    def near(self, paths: Iterable[str]) -> Callable[[str | None], bytes | None]:
+        """:meth:`tree`, for one who goes to these files and asks for all that is on the way there."""
+        places = {place: above for above in {path.rpartition("/")[0] for path in paths} if (place := place_of(above))}
+        if len(places) < _SEVERAL:
+            return self.tree
+        sql = "SELECT place, raw FROM json_each(?) CROSS JOIN trees ON place = value"
+        there = {places[place]: raw for place, raw in self._stream(sql, (json.dumps(sorted(places)),))}
+        return lambda path: (there.get(path) if path else None) or self.tree(path)
 
     def blob(self, bead_id: str) -> Oid | None:
         """The id of the blob that a bead is in."""
@@ -329,6 +355,7 @@ class Reader:
         self._connection = mend()
         self._answers.clear()
         self._here.clear()
+        self._alone.clear()
 
     def _bead(self, bead_id: str, oid: bytes, data: Any) -> Bead:
         bead = self._known.get(oid)

@@ -7,9 +7,10 @@ in bringing it up; a process that cannot write it has one of its own in memory.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from beads.draft import Draft, related
 from beads.errors import InvalidInput, NotFound, TownError
 from beads.files import turn
 from beads.git import Oid, Replaced, Repository
-from beads.ids import natural, path_of
+from beads.ids import natural, path_of, place_of
 from beads.index import VERSION, Reader, connect, micros
 from beads.model import Bead, read_bead
 from beads.recent import Recent
@@ -40,14 +41,14 @@ CREATE TABLE beads (
     place TEXT NOT NULL,
     oid BLOB NOT NULL,
     status TEXT, outcome TEXT, type TEXT, priority INTEGER, assignee TEXT, parent TEXT, created INTEGER,
-    merge INTEGER, work INTEGER,
+    merge INTEGER, ended INTEGER, work INTEGER,
     kind TEXT, held INTEGER NOT NULL DEFAULT 0, deferred INTEGER NOT NULL DEFAULT 0, reason TEXT, waits TEXT,
     link TEXT,
     data BLOB NOT NULL
 );
 CREATE TABLE edges (target TEXT, source TEXT, PRIMARY KEY (target, source)) WITHOUT ROWID;
 CREATE TABLE labels (label TEXT, at TEXT, n INTEGER, PRIMARY KEY (label, at, n)) WITHOUT ROWID;
-CREATE TABLE trees (oid BLOB NOT NULL UNIQUE, raw BLOB NOT NULL);
+CREATE TABLE trees (place INTEGER PRIMARY KEY, raw BLOB NOT NULL);
 CREATE VIRTUAL TABLE words USING fts5 (title, body, content = '', detail = full);
 CREATE TABLE counts (
     status TEXT, state TEXT, type TEXT, outcome TEXT, number INTEGER, PRIMARY KEY (status, state, type, outcome)
@@ -67,50 +68,41 @@ CREATE INDEX steps ON beads (parent, place) WHERE type = 'step';
 CREATE INDEX steps_left ON beads (parent, place) WHERE type = 'step' AND status <> 'closed';
 CREATE INDEX merges ON beads (parent, place) WHERE merge;
 CREATE INDEX queue ON beads (place) WHERE merge AND status <> 'closed';
+CREATE INDEX ended ON beads (ended) WHERE merge AND ended > 0;
 CREATE INDEX assigned ON beads (assignee, place) WHERE assignee <> '' AND status <> 'closed';
 """
 
 # How many beads there are of a kind, but for those whose state changes with the time.
-_UNCOUNT = """UPDATE counts SET number = number - 1 WHERE old.held <= 0 AND old.deferred <= 0
-AND (status, state, type, outcome) = (old.status, ifnull(old.kind, ''), ifnull(old.type, ''), ifnull(old.outcome, ''));
-"""
-_COUNT = """INSERT INTO counts
-SELECT new.status, ifnull(new.kind, ''), ifnull(new.type, ''), ifnull(new.outcome, ''), 1
-WHERE new.held <= 0 AND new.deferred <= 0 ON CONFLICT DO UPDATE SET number = number + 1;
-"""
-
-COUNTS = f"""
-INSERT INTO counts SELECT status, ifnull(kind, ''), ifnull(type, ''), ifnull(outcome, ''), count(*) FROM beads
-WHERE held <= 0 AND deferred <= 0 GROUP BY 1, 2, 3, 4;
-CREATE TRIGGER added AFTER INSERT ON beads BEGIN {_COUNT} END;
-CREATE TRIGGER removed AFTER DELETE ON beads BEGIN {_UNCOUNT} END;
-CREATE TRIGGER changed AFTER UPDATE OF status, kind, type, outcome, held, deferred ON beads
-BEGIN {_UNCOUNT} {_COUNT} END;
-"""
+_COUNTED = """SELECT status, ifnull(kind, ''), ifnull(beads.type, ''), ifnull(outcome, ''), {} FROM {}
+WHERE held <= 0 AND deferred <= 0 GROUP BY 1, 2, 3, 4"""
+COUNTS = f"INSERT INTO counts {_COUNTED.format('count(*)', 'beads')};"
+_COUNT = f"""INSERT INTO counts {_COUNTED.format("? * count(*)", "json_each(?) CROSS JOIN beads ON beads.id = value")}
+ON CONFLICT DO UPDATE SET number = number + excluded.number"""
 
 SCHEMA = TABLES + INDEXES + COUNTS
 
-_UPSERT = """INSERT INTO beads (id, place, oid, status, outcome, type, priority, assignee, parent, created, merge, work,
-kind, deferred, reason, waits, held, link, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+_UPSERT = """INSERT INTO beads (id, place, oid, status, outcome, type, priority, assignee, parent, created, merge,
+ended, work, kind, deferred, reason, waits, held, link, data)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET oid = excluded.oid, status = excluded.status, outcome = excluded.outcome,
 type = excluded.type, priority = excluded.priority, assignee = excluded.assignee, parent = excluded.parent,
-created = excluded.created, merge = excluded.merge, work = excluded.work, kind = excluded.kind,
-deferred = excluded.deferred, reason = excluded.reason, waits = excluded.waits, held = excluded.held,
-link = excluded.link, data = excluded.data"""
+created = excluded.created, merge = excluded.merge, ended = excluded.ended, work = excluded.work,
+kind = excluded.kind, deferred = excluded.deferred, reason = excluded.reason, waits = excluded.waits,
+held = excluded.held, link = excluded.link, data = excluded.data"""
 
-_N = "n FROM beads WHERE id = ?"
 _FOUND_BY = (
     ("DELETE FROM edges WHERE target = ? AND source = ?", "INSERT OR IGNORE INTO edges VALUES (?, ?)"),
+    ("DELETE FROM labels WHERE label = ? AND at = ? AND n = ?", "INSERT OR IGNORE INTO labels VALUES (?, ?, ?)"),
     (
-        f"DELETE FROM labels WHERE label = ? AND (at, n) = (SELECT place, {_N})",
-        f"INSERT OR IGNORE INTO labels SELECT ?, place, {_N}",
-    ),
-    (
-        f"INSERT INTO words (words, title, body, rowid) SELECT 'delete', ?, ?, {_N}",
-        f"INSERT INTO words (title, body, rowid) SELECT ?, ?, {_N}",
+        "INSERT INTO words (words, title, body, rowid) VALUES ('delete', ?, ?, ?)",
+        "INSERT INTO words (title, body, rowid) VALUES (?, ?, ?)",
     ),
 )
-"""How to remove and how to add a row of what beads are found by: relations, labels, words."""
+"""How to remove and how to add a row of what beads are found by: relations, labels, words.
+
+None of them looks for the number of a bead itself: before a statement that reads one table and writes another one,
+SQLite has everything written that was said before about words, and that takes ten times as long as to take them in.
+"""
 
 _STANDING = "UPDATE beads SET kind = ?, deferred = ?, reason = ?, waits = ? WHERE id = ?"
 
@@ -163,33 +155,45 @@ def put(
         commit: what all that leads to.
         known: beads that were read before.
     """
-    _write(connection, updates, stands)
+    ids = {update.id for update in updates}
+    with _counted(connection, stands.keys() | ids):
+        _write(connection, updates, stands)
+        _stand(connection, {bead_id: stands[bead_id] for bead_id in stands.keys() - ids})
     _keep(connection, trees)
     for update in updates:
         if update.new is not None and update.oid is not None:
             known.put(bytes.fromhex(update.oid), update.new)
-    _stand(connection, {bead_id: stands[bead_id] for bead_id in stands.keys() - {update.id for update in updates}})
     connection.execute("INSERT OR REPLACE INTO meta VALUES ('commit', ?)", (commit,))
+
+
+@contextlib.contextmanager
+def _counted(connection: sqlite3.Connection, ids: Collection[str]) -> Iterator[None]:
+    """Keep the counts right while the rows of these beads change."""
+    there = json.dumps([*ids])
+    connection.execute(_COUNT, (-1, there))
+    yield
+    connection.execute(_COUNT, (1, there))
 
 
 def _keep(connection: sqlite3.Connection, trees: Sequence[Replaced]) -> None:
     """Keep trees and the newest commit at hand: reading them from packs would cost more than what a command writes."""
-    for tree in trees:
-        old, new = (bytes.fromhex(oid) if oid is not None else None for oid in (tree.old, tree.new))
-        if new is None:
-            connection.execute("DELETE FROM trees WHERE oid = ?", (old,))
-            continue
-        # In place: of a large tree, in which little changes, SQLite writes only what does.
-        sql = "UPDATE OR REPLACE trees SET oid = ?, raw = ? WHERE oid = ?"
-        if not connection.execute(sql, (new, tree.content, old)).rowcount:
-            connection.execute("INSERT OR REPLACE INTO trees VALUES (?, ?)", (new, tree.content))
+    found = {place: tree.content for tree in trees if (place := place_of(tree.path)) is not None}
+    there = ((place, content) for place, content in sorted(found.items()) if content is not None)
+    # In place: of a large tree, in which little changes, SQLite writes only what does.
+    connection.executemany("INSERT INTO trees VALUES (?, ?) ON CONFLICT DO UPDATE SET raw = excluded.raw", there)
+    gone = ((place,) for place, content in found.items() if content is None)
+    connection.executemany("DELETE FROM trees WHERE place = ?", gone)
 
 
 def _write(connection: sqlite3.Connection, updates: Sequence[Update], stands: Standings) -> None:
     """Put the rows in, and what is found by way of them."""
     rows = (_row(update, stands.get(update.id, _NOWHERE)) for update in updates if update.oid is not None)
     connection.executemany(_UPSERT, rows)
-    changes = [(_found_by(u.old), _found_by(u.new)) for u in updates if _text_of(u.old) != _text_of(u.new)]
+    changed = [update for update in updates if _text_of(update.old) != _text_of(update.new)]
+    sql = "SELECT beads.id, n FROM json_each(?) CROSS JOIN beads ON beads.id = value"
+    numbers = dict(connection.execute(sql, (json.dumps([update.id for update in changed]),)))
+    # One that is to go may never have come.
+    changes = [(_found_by(u.old, n), _found_by(u.new, n)) for u in changed if (n := numbers.get(u.id)) is not None]
     for kind, (leave, enter) in enumerate(_FOUND_BY):
         connection.executemany(leave, (row for old, new in changes for row in old[kind] - new[kind]))
         connection.executemany(enter, (row for old, new in changes for row in new[kind] - old[kind]))
@@ -201,7 +205,7 @@ def _row(update: Update, stands: Standing) -> tuple[object, ...]:
     bead, oid = update.new, bytes.fromhex(update.oid or "")
     if bead is None:
         # A file that is no bead has a place, so that whoever reads it is told.
-        blank = (None,) * 8
+        blank = (None,) * 9
         return (update.id, natural(update.id), oid, "open", *blank, *_NOWHERE, 0, None, update.data)
     if bead.closed:
         stands = ("closed" if graph.is_unit(bead) else None, 0, f"closed: {bead.outcome or 'done'}", None)
@@ -217,6 +221,7 @@ def _row(update: Update, stands: Standing) -> tuple[object, ...]:
         bead.parent,
         micros(bead.created_at),
         bead.merge is not None,
+        micros(bead.closed_at),
         graph.is_unit(bead) and bead.issue_type not in graph.UNLISTED,
         *stands,
         micros(bead.lease.until if bead.lease else None),
@@ -238,15 +243,15 @@ def _text_of(bead: Bead | None) -> object:
     )
 
 
-def _found_by(bead: Bead | None) -> tuple[set[tuple[str, ...]], ...]:
+def _found_by(bead: Bead | None, number: int) -> tuple[set[tuple[object, ...]], ...]:
     """What a bead is found by: the rows for its relations, its labels, and its words, as :data:`_FOUND_BY` has them."""
     if bead is None:
         return set(), set(), set()
-    edges: set[tuple[str, ...]] = {(on, bead.id) for child, on in related(bead) if not child}
+    edges: set[tuple[object, ...]] = {(on, bead.id) for child, on in related(bead) if not child}
     # The title and the id count for more than everything else that somebody wrote.
     said = [bead.description, bead.run, *bead.labels, *(comment.text for comment in bead.comments), bead.close_reason]
-    words = (f"{bead.title}\n{bead.id}", "\n".join(filter(None, said)), bead.id)
-    return edges, {(label, bead.id) for label in bead.labels}, {words}
+    words = (f"{bead.title}\n{bead.id}", "\n".join(filter(None, said)), number)
+    return edges, {(label, natural(bead.id), number) for label in bead.labels}, {words}
 
 
 def _standings(view: graph.View, beads: Iterable[Bead]) -> Standings:
@@ -282,7 +287,7 @@ def advance(connection: sqlite3.Connection, repository: Repository, commit: Oid,
         return
     view = Reader(connection, known)
     before, after = (repository.commit(oid) for oid in (old, commit))
-    trees = [Replaced(before.oid, after.oid, after.raw)]
+    trees = [Replaced(None, after.raw)]
     for batch in _batches(_changed(repository, before.tree, after.tree, trees, view)):
         advance_by(connection, batch, trees, commit, known)
         trees.clear()
@@ -298,7 +303,9 @@ def advance_by(
 ) -> None:
     """As :func:`put`, for changes that nobody has said yet where they leave the beads."""
     # What is no more, or no bead, has to be out of the way before anybody looks.
-    _write(connection, [update for update in updates if update.new is None], {})
+    gone = [update for update in updates if update.new is None]
+    with _counted(connection, {update.id for update in gone}):
+        _write(connection, gone, {})
     view = Draft(Reader(connection, known))
     for update in updates:
         if update.new is not None:
@@ -313,7 +320,7 @@ def make(connection: sqlite3.Connection, repository: Repository, commit: Oid) ->
     connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
     connection.executescript(f"{TABLES} BEGIN")
     head = repository.commit(commit)
-    trees = [Replaced(None, head.oid, head.raw)]
+    trees = [Replaced(None, head.raw)]
     count = 0
     for batch in _batches(_changed(repository, None, head.tree, trees)):
         _write(connection, batch, {})

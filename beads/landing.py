@@ -53,7 +53,12 @@ def submit(op: Submit, draft: Draft, context: Context) -> Bead:
     return put(draft, context, None, request)
 
 
-def _request(draft: Draft, bead_id: str) -> tuple[Bead, MergeRequest]:
+def request_of(draft: Draft, bead_id: str) -> tuple[Bead, MergeRequest]:
+    """A merge request and what it asks for.
+
+    Raises:
+        InvalidInput: that bead is none.
+    """
     bead = draft.need(bead_id)
     if bead.merge is None:
         raise InvalidInput(f"{bead_id} is not a merge request")
@@ -62,7 +67,7 @@ def _request(draft: Draft, bead_id: str) -> tuple[Bead, MergeRequest]:
 
 def judge(op: Judge, draft: Draft, context: Context) -> Bead:
     """Store a verdict of the gate."""
-    bead, _ = _request(draft, op.id)
+    bead, _ = request_of(draft, op.id)
     return put(draft, context, bead, bead.evolve(evidence=united(bead.evidence, (op.evidence,))))
 
 
@@ -70,7 +75,7 @@ def intend(op: Intend, draft: Draft, context: Context) -> Bead | None:
     """Store what main is about to become."""
     last: Bead | None = None
     for bead_id in op.ids:
-        bead, merge = _request(draft, bead_id)
+        bead, merge = request_of(draft, bead_id)
         if bead.closed:
             raise LostRace(f"merge request {bead_id} is closed already: {bead.outcome}")
         meant = merge.model_copy(update={"landing": op.commit})
@@ -82,7 +87,7 @@ def land(op: Land, draft: Draft, context: Context) -> Bead | None:
     """Close merge requests and their molecules as landed."""
     last: Bead | None = None
     for bead_id in op.ids:
-        bead, merge = _request(draft, bead_id)
+        bead, merge = request_of(draft, bead_id)
         if bead.outcome != "landed":
             done = merge.model_copy(update={"landed": op.commit})
             reason = f"landed as {op.commit[:12]}"
@@ -95,7 +100,7 @@ def land(op: Land, draft: Draft, context: Context) -> Bead | None:
 
 def send_back(op: SendBack, draft: Draft, context: Context) -> Bead:
     """Close a merge request as rejected, and give its molecule a step more."""
-    bead, _ = _request(draft, op.id)
+    bead, _ = request_of(draft, op.id)
     if bead.closed:
         return bead
     if draft.get(op.step.id) is None:

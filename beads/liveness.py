@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from beads.errors import LostRace, Unreadable
-from beads.model import check_id
+from beads.model import Lease, check_id
+
+WORKERS = "workers"
+"""The directory, beside the index of the store, that has the files of a clone's workers."""
+
+
+BEAT_SECONDS = 1.0
+"""How long a worker says nothing again after it has said that it goes on."""
 
 
 class Presence:
@@ -38,8 +46,20 @@ class Presence:
             self._handle = _own(self.path)
         except OSError as error:
             raise Unreadable(f"{self.path} cannot be written: {error}") from error
+        self._note = f"{note or os.getpid()}\n".encode()
+        self._beaten = -math.inf
         os.ftruncate(self._handle, 0)
-        os.pwrite(self._handle, f"{note or os.getpid()}\n".encode(), 0)
+        os.pwrite(self._handle, self._note, 0)
+
+    def beat(self, moment: float) -> None:
+        """Say that this process goes on; see :func:`silence`. One that is stopped, or hangs, lives and says nothing.
+
+        Args:
+            moment: what the machine's monotonic clock says, which is the same for all its processes.
+        """
+        if moment - self._beaten >= BEAT_SECONDS:
+            self._beaten = moment
+            os.pwrite(self._handle, b"%d\n" % moment, len(self._note))
 
     def close(self) -> None:
         """Be gone. The file goes first, while the lock still keeps its name from being taken."""
@@ -68,12 +88,34 @@ def alive(directory: Path, name: str) -> bool:
     return False
 
 
+def lives(directory: Path, site: str, lease: Lease) -> bool:
+    """Whether the holder of a lease is a living process of the clone ``site``, whose workers are in ``directory``."""
+    return lease.site == site and alive(directory, lease.worker)
+
+
 def note(directory: Path, name: str) -> str:
     """What the worker wrote into its file; empty when there is none."""
+    return _lines(directory, name)[0]
+
+
+def silence(directory: Path, name: str, moment: float) -> float:
+    """For how many seconds a worker has not said that it goes on; 0 when it never has.
+
+    Args:
+        directory: where the workers of this clone have their files.
+        name: the worker's name.
+        moment: what the machine's monotonic clock says. It stands still while the machine sleeps.
+    """
+    said = _lines(directory, name)[1]
+    return max(0.0, moment - int(said)) if said.isdigit() else 0.0
+
+
+def _lines(directory: Path, name: str) -> tuple[str, str]:
     try:
-        return (directory / check_id(name)).read_text().strip()
+        first, _, rest = (directory / check_id(name)).read_text().partition("\n")
     except FileNotFoundError:
-        return ""
+        return "", ""
+    return first.strip(), rest.partition("\n")[0]
 
 
 def names(directory: Path) -> list[str]:

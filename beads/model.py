@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from beads import plain
 from beads.clock import milliseconds as milliseconds
 from beads.criteria import TIMEOUT, in_words
 from beads.errors import InvalidInput, Unreadable
@@ -427,7 +428,7 @@ class Bead(BaseModel):
 
 def write_bead(bead: Bead) -> bytes:
     """The bytes of a bead: keys in a fixed order, empty values left out; equal beads give equal bytes."""
-    return dumps(facts(bead))
+    return plain.written(bead) or dumps(facts(bead))
 
 
 def read_bead(data: bytes, source: str) -> Bead:
@@ -439,7 +440,7 @@ def read_bead(data: bytes, source: str) -> Bead:
     from pydantic import ValidationError
 
     try:
-        return Bead.model_validate(loads(data, source))
+        return Bead.model_validate(plain.read(data) or loads(data, source))
     except InvalidInput as error:
         raise Unreadable(error.message, "Run `bead doctor` to see what is damaged.") from error
     except ValidationError as error:

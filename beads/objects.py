@@ -58,8 +58,7 @@ class Raw(NamedTuple):
 
 def raw(kind: bytes, data: bytes) -> Raw:
     """The object of that kind with that content."""
-    digest = hashlib.sha1(b"%b %d\0" % (kind, len(data)), usedforsecurity=False)
-    digest.update(data)
+    digest = hashlib.sha1(b"%b %d\0%b" % (kind, len(data), data), usedforsecurity=False)
     return Raw(kind, data, Oid(digest.hexdigest()))
 
 
@@ -68,14 +67,16 @@ class Objects:
 
     Args:
         common: its common Git directory.
+        flush: whether loose objects are brought to the disk one by one, as far as the configuration wants that.
 
     Attributes:
         own: the packs that we wrote.
         held: the path of a file whose lock we have, and nobody else gets; None when there is none.
     """
 
-    def __init__(self, common: Path) -> None:
+    def __init__(self, common: Path, *, flush: bool = True) -> None:
         self._common = common
+        self._flush = flush
         self._folder = common / "objects"
         self._root = str(self._folder)
         self._packs: dict[str, Pack] = {}
@@ -194,7 +195,8 @@ class Objects:
     @cached_property
     def settings(self) -> Settings:
         """What the repository's configuration says of writing objects; checked to be of a kind that we can handle."""
-        return _settings(self._common)
+        said = _settings(self._common)
+        return said if self._flush else said._replace(sync_loose=None)
 
     def add(self, objects: Sequence[Raw]) -> None:
         """Write objects; when this returns they are on the disk, as far as the configuration wants that.
@@ -369,12 +371,12 @@ def _settings(common: Path) -> Settings:
     try:
         said = place.read_bytes() if place.exists() else b""
         if re.fullmatch(_PLAIN, said) and not re.search(_TELLING, said):
-            return Settings(1, 1, os.fsync, os.fsync, os.fsync, None)
+            return Settings(packs.FASTEST, packs.FASTEST, os.fsync, os.fsync, os.fsync, None)
         from dulwich.config import ConfigFile
 
         config = ConfigFile.from_path(place, expand_includes=False)
         _check_format(common, config)
-        level = _number(config, "core", "compression", 1)
+        level = _number(config, "core", "compression", packs.FASTEST)
         return Settings(
             _number(config, "core", "looseCompression", level),
             _number(config, "pack", "compression", level),

@@ -292,6 +292,42 @@ class SendBack(Fact):
     step: Bead
 
 
+class Bump(Fact):
+    """Put a merge request to the front of the queue, behind what was put there before and what it needs.
+
+    Those in the queue that it needs come along.
+    """
+
+    op: Literal["bump"] = "bump"
+    id: BeadId
+    reason: str = ""
+
+
+class Withdraw(Fact):
+    """Take a merge request out of the queue; what becomes of its molecule is for a person to say.
+
+    One that is about to land is let be. ``void`` is an intent of which the caller knows that it cannot come true,
+    because main has moved since.
+    """
+
+    op: Literal["withdraw"] = "withdraw"
+    id: BeadId
+    reason: str = Field(min_length=1)
+    void: str = ""
+
+
+class Again(Fact):
+    """Have a merge request tried again: forget nothing, but let what was said against it before no longer count.
+
+    One that is over, but has not landed, is asked for once more, with the same head, as a new request. The step that
+    it was sent back with is then given up.
+    """
+
+    op: Literal["again"] = "again"
+    id: BeadId
+    reason: str = ""
+
+
 Operation = Annotated[
     Create
     | Import
@@ -314,6 +350,9 @@ Operation = Annotated[
     | Judge
     | Intend
     | Land
-    | SendBack,
+    | SendBack
+    | Bump
+    | Withdraw
+    | Again,
     Field(discriminator="op"),
 ]

@@ -105,9 +105,9 @@ def pack(repository: Repository, head: Oid, *, show: bool = False) -> Packed:
         if lock is None:
             return Packed(0, 0)
         before = _finish(repository)
-        # Git finds better deltas than it has by now. Chains may be long, because the newest version of a tree is at
-        # their beginning, and few read the others.
-        options = ("--no-reuse-delta", "--depth=250", "--progress" if show else "--quiet")
+        # Git finds better deltas than it has by now, and compresses what was written in haste. Chains may be long,
+        # because the newest version of a tree is at their beginning, and few read the others.
+        options = ("--no-reuse-object", "--depth=250", "--progress" if show else "--quiet")
         reached = _reached(repository, head, show=show)
         _wait(repository, _start(repository, lock, repository.objects.own.settled(), reached, *options))
         packs = before + _finish(repository)

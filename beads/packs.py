@@ -14,6 +14,7 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import accumulate, count
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -24,6 +25,19 @@ _FAR = 1 << 31
 _HEADS = len(_INDEX) + 4 * 256
 _TAIL = 2 * 20
 _ROW = 20 + 4 + 4
+
+FASTEST = 1
+"""The level at which zlib compresses fastest."""
+
+_LARGE = 1_000
+"""From this many objects on a pack has its trees as they are, where compressing was to be fast.
+
+Nearly all trees are new then. Two thirds of them are ids, which nothing compresses, and to try that takes longer than
+anything else that is done with them; the packer will make deltas of them soon.
+"""
+
+_BLOCK = struct.Struct("<HH")
+_BLOCK_MAX = 0xFFFF
 
 _SEARCHED = 20
 """To look for an id takes as long as to go through so many."""
@@ -57,8 +71,10 @@ def write(file: BinaryIO, objects: Sequence[tuple[bytes, bytes, bytes]], level: 
     record = b"PACK\0\0\0\2" + len(objects).to_bytes(4, "big")
     digest.update(record)
     at = file.write(record)
+    as_it_is = b"tree" if level == FASTEST and len(objects) >= _LARGE else b""
     for kind, data, sha in objects:
-        record = _head(_NUMBERS[kind], len(data)) + deflate(data, level)
+        body = _stored(data) if kind == as_it_is and len(data) <= _BLOCK_MAX else deflate(data, level)
+        record = _head(_NUMBERS[kind], len(data)) + body
         entries.append(Entry(sha, at, zlib.crc32(record)))
         digest.update(record)
         at += file.write(record)
@@ -77,6 +93,13 @@ def deflate(data: bytes, level: int) -> bytes:
     return packer.compress(data) + packer.flush()
 
 
+def _stored(data: bytes) -> bytes:
+    """What zlib makes of a block of data at level 0, which it takes twenty times as long for."""
+    size = len(data)
+    return b"\x78\1\1" + _BLOCK.pack(size, size ^ _BLOCK_MAX) + data + zlib.adler32(data).to_bytes(4, "big")
+
+
+@lru_cache(4096)
 def _head(kind: int, size: int) -> bytes:
     """The kind and size of a record: four bits of the size, then seven in each byte that follows."""
     head = bytearray([kind << 4 | size & 15])

@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import Generic, TypeVar
 
 MOST = 10_000
-"""How many things are kept at least, once there were so many."""
+"""How many things are kept at least, once there were so many, where nobody says otherwise."""
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 
 class Recent(Generic[K, V]):
-    """What was put there lately: the last :data:`MOST` things at least, and never more than twice as many."""
+    """What was put there lately: the last ``most`` things at least, and never more than twice as many."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int | None = None) -> None:
+        self._most = most
         self._young: dict[K, V] = {}
         self._old: dict[K, V] = {}
 
@@ -25,7 +26,7 @@ class Recent(Generic[K, V]):
 
     def put(self, key: K, value: V) -> None:
         """Keep it, and forget what is too old."""
-        if len(self._young) >= MOST:
+        if len(self._young) >= (self._most or MOST):
             self._old, self._young = self._young, {}
         self._young[key] = value
 

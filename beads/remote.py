@@ -29,7 +29,7 @@ NETWORK_SECONDS = 300.0
 
 _BUSY_MAX = 20
 
-_REDIRECTIONS = frozenset(
+REDIRECTIONS = frozenset(
     {
         "GIT_ALTERNATE_OBJECT_DIRECTORIES",
         "GIT_COMMON_DIR",
@@ -98,7 +98,7 @@ class Remote:
         self.ref = check_ref(ref)
         self._interactive = interactive
         self._timeout = timeout
-        kept = {key: value for key, value in environ.items() if key not in _REDIRECTIONS}
+        kept = {key: value for key, value in environ.items() if key not in REDIRECTIONS}
         asking = {} if interactive else {"GIT_TERMINAL_PROMPT": "0"}
         self._environ = {**kept, **asking, "LC_ALL": "C", "GIT_PAGER": "cat"}
         simple = re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", name)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from beads.draft import Draft
     from beads.heartbeat import Renewed
     from beads.indexing import Standings, Update
-    from beads.model import Bead
+    from beads.model import Bead, Lease
     from beads.ops import Operation
     from beads.packing import Packed
 
@@ -160,7 +160,7 @@ class Store:
 
     Attributes:
         site: what this clone is called in leases; empty when there is only one.
-        renewed: says how much longer workers of other clones have asked for.
+        renewed, lives: see :class:`beads.fencing.Context`.
     """
 
     def __init__(self, repository: Repository, clock: Clock, ref: str = REF) -> None:
@@ -175,6 +175,7 @@ class Store:
         self._past: Snapshot | None = None
         self.site = ""
         self.renewed: Callable[[], Renewed] = dict
+        self.lives: Callable[[Lease], bool] = lambda _: False
 
     @classmethod
     def open(cls, start: Path, clock: Clock | None = None, ref: str = REF) -> Store:
@@ -350,7 +351,7 @@ class Store:
 
         snapshot = self.snapshot()
         decided = operations(snapshot) if callable(operations) else operations
-        context = Context(actor, milliseconds(self.clock.now()), self.site, self.renewed)
+        context = Context(actor, milliseconds(self.clock.now()), self.site, self.renewed, self.lives)
         new = [operation.bead.id for operation in decided if operation.op == "create"]
         # Of one or two it is not worth a question of its own.
         draft = Draft(snapshot, snapshot.strangers(new) if len(new) >= _MANY else ())
@@ -377,7 +378,7 @@ class Store:
         paths = {bead_id: path_of(bead_id) for bead_id in files}
         trees: list[Replaced] = []
         try:
-            with self.repository.helped(snapshot.tree):
+            with self.repository.helped(snapshot.near(paths.values())):
                 commit = self.repository.write(
                     self.repository.commit(snapshot.commit).tree,
                     {paths[bead_id]: data for bead_id, data in files.items()},

@@ -6,6 +6,7 @@ entry, only to write the same bytes again, would cost more than everything else 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ FILE = b"100644"
 DIRECTORY = b"40000"
 
 _SHA = 20
+_ENTRY = re.compile(rb"([^ \0]+ ([^\0]+)\0.{20})", re.DOTALL)
 
 
 class Entry(NamedTuple):
@@ -32,68 +34,55 @@ class Tree:
 
     Attributes:
         raw: the bytes.
-        at: where in them the object id of each name begins, in the order of the tree.
-    """
-
-    __slots__ = ("at", "raw")
-
-    def __init__(self, raw: bytes, at: Mapping[bytes, int] | None = None) -> None:
-        self.raw = raw
-        self.at = _offsets(raw) if at is None else at
-
-    def get(self, name: bytes) -> Entry | None:
-        """The entry of that name."""
-        place = self.at.get(name)
-        if place is None:
-            return None
-        end = place - len(name) - 2
-        # Of all modes only that of a directory has these five digits at its end.
-        mode = self.raw[end - 5 : end]
-        return Entry(mode if mode == DIRECTORY else self.raw[end - 6 : end], self.raw[place : place + _SHA])
-
-    def items(self) -> Iterator[tuple[bytes, Entry]]:
-        """Every name with its entry, in the order of the tree."""
-        start = 0
-        for name, place in self.at.items():
-            yield name, Entry(self.raw[start : place - len(name) - 2], self.raw[place : place + _SHA])
-            start = place + _SHA
-
-    def put(self, changes: Mapping[bytes, Entry | None]) -> Tree:
-        """The tree with these entries added or replaced; where there is None for one, without it."""
-        raw = bytearray(self.raw)
-        for name, entry in changes.items():
-            place = self.at.get(name)
-            if place is None or entry is None:
-                return self._merged(changes)
-            if raw[place - len(name) - 2 - len(entry.mode) : place - len(name) - 2] != entry.mode:
-                return self._merged(changes)
-            raw[place : place + _SHA] = entry.sha
-        return Tree(bytes(raw), self.at)
-
-    def _merged(self, changes: Mapping[bytes, Entry | None]) -> Tree:
-        both = {**dict(self.items()), **changes}
-        entries = {name: entry for name, entry in both.items() if entry is not None}
-        # Git sorts a directory as if its name ended in a slash.
-        order = sorted(entries, key=lambda name: name + b"/" if entries[name].is_tree else name)
-        at, end = dict[bytes, int](), 0
-        for name in order:
-            at[name] = end + len(entries[name].mode) + len(name) + 2
-            end = at[name] + _SHA
-        return Tree(b"".join(b"%b %b\0%b" % (entries[name].mode, name, entries[name].sha) for name in order), at)
-
-
-def _offsets(raw: bytes) -> dict[bytes, int]:
-    """Where the id of each name begins.
 
     Raises:
         ValueError: these bytes are no tree.
     """
-    found: dict[bytes, int] = {}
-    start = 0
-    while start < len(raw):
-        end = raw.index(b"\0", start)
-        found[raw[raw.index(b" ", start, end) + 1 : end]] = end + 1
-        start = end + 1 + _SHA
-    if start != len(raw):
-        raise ValueError("the last entry is cut off")
-    return found
+
+    __slots__ = ("_there", "raw")
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+        found = _ENTRY.findall(raw)
+        if sum([len(written) for written, _ in found]) != len(raw):
+            raise ValueError("an entry is cut off")
+        # The bytes of each entry, in the order of the tree.
+        self._there: dict[bytes, bytes] = {name: written for written, name in found}
+
+    def get(self, name: bytes) -> Entry | None:
+        """The entry of that name."""
+        written = self._there.get(name)
+        return None if written is None else _entry(name, written)
+
+    def items(self) -> Iterator[tuple[bytes, Entry]]:
+        """Every name with its entry, in the order of the tree."""
+        return ((name, _entry(name, written)) for name, written in self._there.items())
+
+    def put(self, changes: Mapping[bytes, Entry | None]) -> Tree:
+        """The tree with these entries added or replaced; where there is None for one, without it."""
+        there, moved = self._there.copy(), False
+        for name, entry in changes.items():
+            before = there.pop(name, None) if entry is None else there.get(name)
+            if entry is not None:
+                there[name] = b"%b %b\0%b" % (entry.mode, name, entry.sha)
+                moved = moved or before is None or _is_tree(before) != entry.is_tree
+        if moved:
+            there = {name: there[name] for name in _ordered(there)}
+        made = Tree.__new__(Tree)
+        made.raw, made._there = b"".join(there.values()), there
+        return made
+
+
+def _entry(name: bytes, written: bytes) -> Entry:
+    return Entry(written[: -len(name) - _SHA - 2], written[-_SHA:])
+
+
+def _ordered(there: Mapping[bytes, bytes]) -> list[bytes]:
+    """The names in the order of a tree: Git sorts a directory as if its name ended in a slash."""
+    if not any(map(_is_tree, there.values())):
+        return sorted(there)
+    return sorted(there, key=lambda name: name + b"/" if _is_tree(there[name]) else name)
+
+
+def _is_tree(written: bytes) -> bool:
+    return written.startswith(b"40000 ")

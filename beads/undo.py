@@ -28,11 +28,14 @@ FINAL: Mapping[str, tuple[str, str]] = {
     "spend": ("what an attempt has come to is a fact", "`bead comment` can say what is wrong with it."),
     "finish": ("what an attempt found is a fact", "`bead comment` can say what is wrong with it."),
     "answer": ("what a person said is a fact", "`town approve`, `reject` and `answer` can say otherwise."),
-    "submit": ("the work is in the merge queue", "`bead close --outcome cancelled` takes it out."),
+    "submit": ("the work is in the merge queue", "`town queue drop` takes it out."),
     "judge": ("a verdict of the gate is a fact", "The gate judges again when the candidate changes."),
     "intend": ("main may have moved already", "`town queue` shows where it stands."),
     "land": ("it is on main", "Create a new bead for what is wrong with it."),
     "send-back": ("the Refinery has seen the work fail", "Mend it, and it is submitted again."),
+    "bump": ("what a person said is a fact", "`town queue bump` puts another one to the front, behind it."),
+    "withdraw": ("the request is over", "`town queue retry` asks for the same once more."),
+    "again": ("it may have been tried again already", "`town queue drop` takes it out of the queue."),
 }
 """The operations that are not taken back: why not, and what can be done instead."""
 

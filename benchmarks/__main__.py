@@ -15,6 +15,7 @@ from benchmarks import (
     growth,
     hanoi,
     hundred,
+    landing,
     million,
     pour,
     processes,
@@ -40,6 +41,7 @@ ALL: dict[str, ModuleType] = {
     "worktrees": worktrees,
     "refinery": refinery,
     "hundred": hundred,
+    "landing": landing,
     "million": million,
 }
 LONG = ("million",)

@@ -6,8 +6,10 @@ import hashlib
 import os
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
+from beads import liveness
 from beads.clock import SystemClock
 from beads.errors import NotFound, Refused, TownError, Unreadable
 from beads.remote import REMOTE_REF, Remote
@@ -40,6 +42,7 @@ def open_site(directory: Path) -> Site:
     common = store.repository.common
     key = hashlib.sha256(str(common).encode()).hexdigest()[:8]
     store.site = name = clone_name(store.directory)
+    store.lives = partial(liveness.lives, store.directory / liveness.WORKERS, name)
     root = (
         git.directory / settings.worktree.root if settings.worktree.root else _state() / f"{git.directory.name}-{key}"
     )

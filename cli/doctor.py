@@ -85,7 +85,8 @@ def _gate(site: Site) -> Iterator[tuple[bool, str]]:
     except TownError as error:
         yield False, f"gate: {error.message}. {error.hint}".strip()
         return
-    yield True, f"gate: {'; '.join(gate.commands)}"
+    yield True, f"gate: {'; '.join(gate.commands)}{', at once' if gate.parallel else ''}"
+    yield True, f"no branch changes {', '.join(gate.protected)} without an approval"
 
 
 def _agents(site: Site) -> Iterator[tuple[bool, str]]:

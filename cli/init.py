@@ -112,6 +112,7 @@ agent = "command"   # who does a step that names nobody: one of [agents], or "co
 # What must pass before a commit may become {branch}. Run in a clean work tree of exactly that commit.
 [gate]
 {commands}timeout = 1800
+# protected = ["tests/**", ".github/**"]   # a branch that changes one of these, or this file, needs your approval
 
 # [worktree]
 # setup = "make deps"   # run once in each new work tree

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from beads.clock import Clock
     from beads.errors import NotFound
-    from beads.model import Bead
+    from beads.model import Bead, Lease
     from beads.ops import Operation
     from beads.store import Decision, Snapshot, Store, Written
 
@@ -82,6 +82,7 @@ class Session:
 
         store = Store.open(self.start, self.clock)
         store.site = known_name(store.directory)
+        store.lives = functools.partial(_lives, store)
         if sys.stderr.isatty() and not self.json:
             store.repository.tell = tell
         return store
@@ -339,6 +340,13 @@ def _git_identity(start: Path) -> str:
         return ""
     found = re.match(r"(.*<.*>) \d+ [+-]\d{4}$", done.stdout.decode(errors="replace").strip())
     return found.group(1) if found and done.returncode == 0 else ""
+
+
+def _lives(store: Store, lease: Lease) -> bool:
+    """Whether the holder of a lease is a living process here; asked only of one that has run out."""
+    from beads import liveness
+
+    return liveness.lives(store.directory / liveness.WORKERS, store.site, lease)
 
 
 def _user() -> str:

@@ -235,50 +235,6 @@ def status(session: Session) -> None:
         click.echo(in_short(item))
 
 
-@command("queue")
-@click.pass_obj
-def queue(session: Session) -> None:
-    """The merge queue: what asks to go onto main, in the order it will, with the gate's verdicts so far.
-
-    \b
-    Example:
-      town queue
-    """
-    from beads import graph
-    from cli.render import echo_json, table
-
-    requests = graph.queue(session.store.snapshot())
-    if session.json:
-        echo_json(
-            [
-                {
-                    "id": request.id,
-                    "molecule": request.merge and request.merge.molecule,
-                    "title": request.title,
-                    "head": request.merge and request.merge.head,
-                    "verdicts": [e.model_dump(mode="json") for e in request.evidence if e.gate],
-                }
-                for request in requests
-            ]
-        )
-        return
-    lines = [
-        [
-            str(place),
-            request.id,
-            request.merge.head[:10] if request.merge else "",
-            " ".join(e.verdict for e in request.evidence if e.gate) or "untested",
-            request.title,
-        ]
-        for place, request in enumerate(requests, start=1)
-    ]
-    click.echo(table(lines, ["PLACE", "ID", "HEAD", "GATE", "TITLE"]) if lines else "the queue is empty")
-    for request in requests:
-        for evidence in [e for e in request.evidence if e.gate][-1:]:
-            if evidence.verdict != "pass":
-                click.echo(f"\n{request.id}: {evidence.subject}: {evidence.detail}\n{evidence.output}")
-
-
 @command("demo")
 @click.option("--into", "where", type=click.Path(file_okay=False, path_type=Path), help="Keep it there.")
 @click.pass_obj

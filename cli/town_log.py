@@ -104,7 +104,7 @@ def _goes_on(session: Session, step_id: str, attempt: Attempt) -> bool:
     from beads import liveness
 
     now = _now(session, step_id, attempt)
-    return now.end is None and liveness.alive(session.store.directory / "workers", attempt.worker)
+    return now.end is None and liveness.alive(session.store.directory / liveness.WORKERS, attempt.worker)
 
 
 def _now(session: Session, step_id: str, attempt: Attempt) -> Attempt:

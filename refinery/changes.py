@@ -64,8 +64,11 @@ def _count(lines: str) -> int:
 
 
 def inside(patterns: Iterable[str]) -> list[str]:
-    """The pathspecs of what matches any of these patterns; a directory stands for all that is in it."""
-    return [f":(glob){pattern}" for pattern in patterns]
+    """The pathspecs of what matches any of these patterns; a directory stands for all that is in it.
+
+    However it is spelt: where the file system does not tell ``Tests`` from ``tests``, one would lie over the other.
+    """
+    return [f":(glob,icase){pattern}" for pattern in patterns]
 
 
 def outside(patterns: Iterable[str]) -> list[str]:

@@ -1,8 +1,8 @@
 """The gate: what must pass before a tree may become main, and what one run of it says.
 
 The definition always comes from main's ``town.toml``, never from the candidate, so that no branch can change how
-it is judged. Every doubtful case fails closed: no gate, a command that cannot run, a time-out, a death by signal
-and zero tests collected, or none that passed, are errors, which land nothing and convict nobody.
+it is judged. Every doubtful case fails closed: no gate, a command that cannot run, a time-out, a death by signal, a
+full disk and zero tests collected, or none that passed, are errors, which land nothing and convict nobody.
 """
 
 from __future__ import annotations
@@ -12,25 +12,27 @@ import json
 import platform
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator
 
-from beads.clock import Clock
-from beads.errors import NotFound
-from beads.model import Evidence, Fact, milliseconds
+from beads.errors import InvalidInput, NotFound
+from beads.model import Fact
 from beads.toml import loads, validate
-from refinery.containment import Kind, Reach, Sandbox
+from refinery.containment import Kind
 from refinery.git import Git
-from refinery.processes import JOB, MARKER, THIS_MACHINE, Exit, Job, Machine, shell
-from refinery.redaction import NO_SECRETS, Secrets
+from refinery.processes import JOB, MARKER, Exit
+from refinery.sandbox import environment as allowed
 
 Verdict = Literal["pass", "fail", "error"]
 
 SETTINGS_FILE = "town.toml"
+
+SLOT = "BEADTOWN_SLOT"
+"""The variable with a number that no other command of a gate has at the same moment in this clone; for ports."""
+
+OWN = frozenset({"TMPDIR", SLOT})
+"""The variables that differ from slot to slot, and say nothing about the surroundings a verdict holds in."""
 
 
 class Gate(Fact):
@@ -38,6 +40,7 @@ class Gate(Fact):
 
     Attributes:
         commands: shell lines, run one after the other in a clean work tree; all must exit with 0.
+        parallel: whether they run at once instead, each in a clean work tree of its own.
         timeout: seconds for each of them.
         slots: how many candidates are tested at the same time.
         keep: paths that survive the cleaning between runs, such as caches.
@@ -48,6 +51,7 @@ class Gate(Fact):
     """
 
     commands: tuple[str, ...] = Field(min_length=1)
+    parallel: bool = False
     timeout: float = Field(default=1800.0, gt=0, le=86_400)
     slots: int = Field(default=1, ge=1, le=64)
     keep: tuple[str, ...] = ()
@@ -75,9 +79,29 @@ class Gate(Fact):
             raise ValueError("a gate command is blank")
         return commands
 
+    @field_validator("environment")
+    @classmethod
+    def _names(cls, environment: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            allowed({}, environment, {})
+        except InvalidInput as error:
+            raise ValueError(error.message) from error
+        return environment
+
+    @property
+    def places(self) -> int:
+        """How many work trees one run needs."""
+        return len(self.commands) if self.parallel else 1
+
     def digest(self) -> str:
-        """Names this definition: a verdict under another one, or with another network, says nothing."""
-        return _digest([self.commands, self.timeout, self.network])
+        """Names this definition: a verdict under another one says nothing.
+
+        All counts that a run can see. Whether commands run at once does: they then do not see what the others leave
+        behind. So does what is kept from one run to the next. How many candidates are tested at once does not, since
+        each has its own place; nor does what is protected, which is looked at before anything is tested; nor do the
+        names of variables, whose values are in :func:`environment_digest`.
+        """
+        return digest_of([self.commands, self.timeout, self.network, self.parallel, sorted(set(self.keep))])
 
 
 def gate_of(git: Git, commit: str) -> Gate:
@@ -87,12 +111,12 @@ def gate_of(git: Git, commit: str) -> Gate:
         NotFound: the commit has no such file, or the file has no ``[gate]``.
         InvalidDocument: the table is wrong; names line and key.
     """
-    found = git.run("show", f"{commit}:{SETTINGS_FILE}", ok=(0, 128))
-    if found.status:
+    found = git.file(commit, SETTINGS_FILE)
+    if found is None:
         raise NotFound(
             f"main has no {SETTINGS_FILE}, so there is no gate", "Run `town init`, or commit the file to main."
         )
-    text = found.out.encode("utf-8", "surrogateescape")
+    text = found.encode("utf-8", "surrogateescape")
     table = loads(text, SETTINGS_FILE).get("gate")
     if not isinstance(table, dict):
         raise NotFound(f"main's {SETTINGS_FILE} has no [gate]", 'Add one: [gate] commands = ["make test"].')
@@ -100,12 +124,17 @@ def gate_of(git: Git, commit: str) -> Gate:
 
 
 def environment_digest(environ: Mapping[str, str], sandbox: Kind) -> str:
-    """Names the surroundings a verdict holds in: the machine's kind, the sandbox's, every variable the commands see."""
-    seen = sorted((name, value) for name, value in environ.items() if name not in (MARKER, JOB))
-    return _digest([platform.system(), platform.machine(), platform.release(), sandbox, seen])
+    """Names the surroundings a verdict holds in: the machine's kind, the sandbox's, every variable the commands see.
+
+    Not those that differ from run to run, or from slot to slot. Nor the versions of tools, because no list of them
+    would be whole: who has them in a variable, such as the name of an image, names it in ``[gate] environment``.
+    """
+    seen = sorted((name, value) for name, value in environ.items() if name not in (MARKER, JOB, *OWN))
+    return digest_of([platform.system(), platform.machine(), platform.release(), sandbox, seen])
 
 
-def _digest(value: object) -> str:
+def digest_of(value: object) -> str:
+    """Names a value that JSON can say."""
     return "sha256:" + hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -117,6 +146,8 @@ _NO_TESTS = re.compile(
     r"|^ok\s+\S+\s+\S+\s+\[no tests to run\]"
     r"|^running 0 tests$"  # cargo
     r"|^No tests found"  # jest
+    r"|^No test files found"  # vitest
+    r"|^\s+0 passing\b"  # mocha
     r"|^[#\u2139] tests 0$"  # node
 )
 _SOME_TESTS = re.compile(
@@ -126,6 +157,7 @@ _SOME_TESTS = re.compile(
     r"|^(?:ok|FAIL|---)\s+\S+(?!.*\[no tests to run\])"
     r"|^running [1-9]\d* tests?$"
     r"|^Tests:\s+.*[1-9]\d* total"
+    r"|^\s+[1-9]\d* (?:passing|failing)\b"
     r"|^[#\u2139] tests [1-9]"
 )
 
@@ -142,6 +174,8 @@ _RUNNERS = (
     _runner(r"go\s+test", r"^ok\s+\S+\s(?!.*\[no tests to run\])"),
     _runner(r"cargo\s+test", r"^test result: ok\. [1-9]\d* passed\b"),
     _runner(r"jest", r"^Tests:.*\b[1-9]\d* passed\b"),
+    _runner(r"vitest", r"^\s*Tests\s.*\b[1-9]\d* passed\b"),
+    _runner(r"mocha", r"^\s+[1-9]\d* passing\b"),
     _runner(r"node\s+--test", r"^(?:#|\u2139) pass [1-9]"),
 )
 
@@ -149,7 +183,7 @@ _RUNNERS = (
 def collected_nothing(output: str) -> bool:
     """Whether a test runner says that it found no tests at all; silence is not a claim.
 
-    Knows pytest, unittest, go test, cargo test, jest and node's runner.
+    Knows pytest, unittest, go test, cargo test, jest, vitest, mocha and node's runner.
     """
     return bool(_NO_TESTS.search(output)) and not _SOME_TESTS.search(output)
 
@@ -160,6 +194,27 @@ def tells_of_no_test(command: str, output: str) -> bool:
     Of a command that hides its test runner, such as a script, nobody can tell.
     """
     return any(name.search(command) and not passed.search(output) for name, passed in _RUNNERS)
+
+
+_NO_ROOM = re.compile(r"(?i)no space left on device|disk quota exceeded")
+_NO_PROCESS = re.compile(r"(?m)\bfork: .*Resource temporarily unavailable|\bCannot fork\b")
+_TIMES_OUT = re.compile(r"(?:^|[\s;&|(/])timeout\s")
+
+
+def _trouble(exit: Exit, command: str) -> str:
+    """Why a command that failed may have failed for nobody's fault, in words; empty when nothing says so."""
+    if exit.code is not None and 128 < exit.code <= 128 + _SIGNALS_MAX:
+        # So a shell says it of what it ran, and so is it of what was run without one.
+        return f"killed by signal {exit.code - 128}"
+    if exit.code == _TIMED_OUT and _TIMES_OUT.search(command):
+        return "timed out"
+    if _NO_ROOM.search(exit.output):
+        return "there was no room on the disk"
+    return "no more processes could be started" if _NO_PROCESS.search(exit.output) else ""
+
+
+_SIGNALS_MAX = 31
+_TIMED_OUT = 124
 
 
 def judge(exit: Exit, command: str, expected: int = 0) -> tuple[Verdict, str]:
@@ -178,89 +233,7 @@ def judge(exit: Exit, command: str, expected: int = 0) -> tuple[Verdict, str]:
         return "error", "ended without a word of a test that passed"
     if exit.code == expected:
         return "pass", f"exit {exit.code}"
+    trouble = _trouble(exit, command)
+    if trouble:
+        return "error", f"{trouble} (exit {exit.code})"
     return "fail", f"exit {exit.code}, expected {expected}" if expected else f"exit {exit.code}"
-
-
-@dataclass
-class GateRun:
-    """One run of the gate on one candidate, going on in a process of its own; :meth:`poll` moves it along.
-
-    Attributes:
-        commit: what is tested.
-        tree: its tree, which is what the verdict is about.
-        directory: the clean work tree it is checked out in.
-        secrets: what must not be in its log, nor in the evidence.
-        machine: where its commands run.
-    """
-
-    gate: Gate
-    commit: str
-    tree: str
-    directory: Path
-    environ: Mapping[str, str]
-    sandbox: Sandbox
-    log: Path
-    marker: str
-    clock: Clock
-    by: str
-    secrets: Secrets = NO_SECRETS
-    machine: Machine = THIS_MACHINE
-    _job: Job | None = None
-    _verdict: Evidence | None = None
-    _next: int = 0
-    _seconds: float = 0.0
-
-    def poll(self) -> Evidence | None:
-        """Start the next command when the last one passed; the verdict once there is one. Never blocks."""
-        while self._verdict is None:
-            if self._job is None:
-                self._job = self._start(self.gate.commands[self._next])
-            exit = self._job.poll()
-            if exit is None:
-                return None
-            self._seconds += exit.seconds
-            verdict, detail = judge(exit, self.gate.commands[self._next])
-            self._next += 1
-            if verdict != "pass" or self._next == len(self.gate.commands):
-                self._verdict = self._evidence(verdict, detail, exit)
-            self._job = None
-        return self._verdict
-
-    def cancel(self) -> None:
-        """Kill what runs; no verdict."""
-        if self._job is not None:
-            self._job.cancel(grace=0.5)
-
-    def _start(self, command: str) -> Job:
-        log = self.log.with_name(f"{self.log.name}-{self._next + 1}.log")
-        return self.machine.start(
-            shell(command),
-            cwd=self.directory,
-            environ=self.environ,
-            log=log,
-            timeout=self.gate.timeout,
-            marker=self.marker,
-            clock=self.clock,
-            within=self.sandbox.around(Reach((self.directory,), network=self.gate.network), self.directory),
-            secrets=self.secrets,
-        )
-
-    def _evidence(self, verdict: Verdict, detail: str, exit: Exit) -> Evidence:
-        at: datetime = milliseconds(self.clock.now())
-        command = self.gate.commands[self._next - 1]
-        return Evidence(
-            id=_digest([self.commit, self.marker, at.isoformat(), self._next])[7:19],
-            subject=f"gate: {command}",
-            verdict=verdict,
-            detail=detail,
-            tree=self.tree,
-            commit=self.commit,
-            gate=self.gate.digest(),
-            environment=environment_digest(self.environ, self.sandbox.kind),
-            exit=exit.code,
-            seconds=round(self._seconds, 3),
-            output=exit.output if verdict != "pass" else "",
-            digest=exit.digest,
-            by=self.by,
-            at=at,
-        )

@@ -9,38 +9,33 @@ first-parent commit, whose tree is the tested one, however many requests it land
       │   └ head of bt-a
 
 A train of one needs no stack: L merges its head directly. Only L has ``Merge-Request:`` trailers, one for each
-member, so that each occurs once on main and on a state that was tested.
-
-What Git takes from where: merge drivers come from the configuration, attributes from ``info/attributes`` and from
-the ``.gitattributes`` of the *base* commit. A candidate's own ``.gitattributes`` take effect once they are on main.
-Left to itself, ``git merge-tree`` reads the files of whatever is checked out where it runs, edits and all, and in
-a bare repository none; therefore it runs here in a directory that has the base's and nothing else.
+member, so that each occurs once on main and on a state that was tested. With another style than merges
+(``refinery/styles.py``) the stack is one of plain commits, and a request that is one commit lands as just that: L has
+no second parent then, and nothing that main gets on its first parents was not tested.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import NamedTuple
 
 from beads.errors import InvalidInput, Unreadable
 from beads.model import check_id
+from refinery.commits import Commits
+from refinery.content import Merged, Merger, merger
 from refinery.git import Git, Identity
-
-SCRATCH = "merge-"
-"""How the directories begin that merging uses in ``beads`` below the Git directory; the process id follows."""
+from refinery.styles import Draft, Style, Styled
 
 CANDIDATES = "refs/beads/candidate/"
 """Where :func:`publish` names candidates, by the id of their last member."""
 
+MAKING = "Its generated files are being made."
+"""Why a request waits whose place in the stack is not known yet."""
+
 _OBJECT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-_UNREAD = re.compile(r"^error: Could not read [0-9a-f]{40}", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -81,12 +76,17 @@ class Candidate:
         base: the commit of main it is built on, and the only one it may replace.
         commit: what main would be; its first parent is ``base``.
         tree: what is tested; verdicts are about this.
+        chain: the commits of ours that hang on its second parent, each on the one before, the first one on ``base``;
+            none where it is a request's only commit.
+        drafts: the commits that its last member adds.
     """
 
     base: str
     members: tuple[Request, ...]
     commit: str
     tree: str
+    chain: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    drafts: tuple[Draft, ...] = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,8 @@ class Stack:
             when they have landed or are gone.
         contained: merging them would change nothing, main has it all.
         missing: their commit is not in this repository, or not yet.
+        tree: the tree of ``base``.
+        attributes: names the attributes that it was merged with.
     """
 
     base: str
@@ -124,16 +126,27 @@ class Stack:
     waiting: tuple[Conflict, ...] = ()
     contained: tuple[Request, ...] = ()
     missing: tuple[Request, ...] = ()
+    tree: str = field(default="", compare=False, repr=False)
+    attributes: str = field(default="", compare=False, repr=False)
 
 
-def stack(git: Git, base: str, requests: Sequence[Request], who: Identity, when: datetime) -> Stack:
+def stack(
+    git: Git,
+    base: str,
+    requests: Sequence[Request],
+    who: Identity,
+    when: datetime,
+    style: Style = "merge",
+    landed: Stack | None = None,
+    again: Callable[[str, Merged], Merged | None] | None = None,
+) -> Stack:
     """Merge requests onto ``base``, each on top of those before it, without touching refs or work trees.
 
     One that does not merge is left out, and those after it are stacked without it. Conflicts are judged against
     main itself: one with a request that is merely pending sends nobody back, because that may never land.
 
-    The same arguments give the same commits. A merge takes about six milliseconds, so call this when main or the
-    queue has changed; ``when`` should follow from the requests rather than from the clock.
+    The same arguments give the same commits. A merge takes milliseconds, so call this when main or the queue has
+    changed; ``when`` should follow from the requests rather than from the clock.
 
     Args:
         git: Git, in any directory of the repository.
@@ -141,47 +154,63 @@ def stack(git: Git, base: str, requests: Sequence[Request], who: Identity, when:
         requests: in the order in which they shall land.
         who: author and committer.
         when: the date of all commits, aware; in whole seconds.
+        style: which commits lead to the merged trees.
+        landed: the stack of which one candidate is what main now has; those after it are not merged again.
+        again: looks at a merge onto a commit that conflicts once more; with None it says that it does not know yet.
 
     Raises:
         Unreadable: Git failed for another reason than a conflict.
     """
-    write = _writer(git, who, when)
-    trunk = tip = _Tip(base, git.line("rev-parse", "--verify", f"{base}^{{tree}}"))
-    present = _commits(git, requests)
+    tree, present = _present(git, base, requests)
+    trunk = tip = _Tip(base, tree)
     candidates: list[Candidate] = []
     outside = _Outside([], [], [])
     members: tuple[Request, ...] = ()
-    with _merger(git, base) as merge:
+    chain: tuple[str, ...] = ()
+    with merger(git, base) as merge:
+        styled = Styled(git, style, merge, Commits(git, who, when))
+        ahead = _ahead(landed, trunk.tree, merge.attributes)
         for request in (request for request in requests if request.head in present):
             missed = set(request.needs) - {member.id for member in members}
             if missed:
                 outside.waiting.append(Conflict(request, (), f"It needs {', '.join(sorted(missed))}."))
                 continue
-            tree = _place(request, trunk, tip, merge, outside)
+            known = ahead.pop() if ahead and ahead[-1].members[-1] == request else None
+            tree = known.tree if known else _place(request, trunk, tip, merge, outside, again)
             if not tree:
                 continue
+            # Behind one that was not there before, nothing is as it was.
+            ahead = ahead if known else []
+            drafts = known.drafts if known else styled.drafts(tip.commit, tip.tree, request, tree)
             members = (*members, request)
-            tip = _Tip(write(tree, (tip.commit, request.head), _merge_message(request)), tree)
-            second = request.head if len(members) == 1 else tip.commit
-            candidates.append(Candidate(base, members, write(tree, (base, second), _landing_message(members)), tree))
+            commit, put = styled.top(base, tip.commit, members, drafts)
+            chain, tip = (*chain, *put), _Tip(put[-1], tree)
+            hung = chain if len(chain) > 1 else ()
+            candidates.append(Candidate(base, members, commit, tree, hung, drafts))
     missing = tuple(request for request in requests if request.head not in present)
-    conflicts, waiting, contained = outside
-    return Stack(base, tuple(candidates), tuple(conflicts), tuple(waiting), tuple(contained), missing)
+    conflicts, waiting, contained = tuple(outside.conflicts), tuple(outside.waiting), tuple(outside.contained)
+    return Stack(base, tuple(candidates), conflicts, waiting, contained, missing, trunk.tree, merge.attributes)
 
 
-def publish(git: Git, candidates: Iterable[Candidate]) -> None:
+def publish(git: Git, candidates: Iterable[Candidate], known: Iterable[Candidate] | None = None) -> None:
     """Make the refs under :data:`CANDIDATES` exactly these candidates, each by the id of its last member.
 
     A ref keeps the candidate's objects from being pruned and lets a person look at what is being tested. Nothing
-    depends on it: :func:`stack` makes the same commits again. Without candidates, all the refs are removed.
+    depends on it: :func:`stack` makes the same commits again. Without candidates, all the refs are removed. When it is
+    given what is ``known`` to be there, it does not look.
     """
-    wanted = {f"{CANDIDATES}{candidate.members[-1].id}": candidate.commit for candidate in candidates}
-    listed = git.run("for-each-ref", "--format=%(refname) %(objectname)", CANDIDATES).out.split("\n")[:-1]
-    there = dict(line.split(" ") for line in listed)
+    wanted, there = _refs(candidates), _refs(known or ())
+    if known is None:
+        listed = git.run("for-each-ref", "--format=%(refname) %(objectname)", CANDIDATES).out.split("\n")[:-1]
+        there = dict(line.split(" ") for line in listed)
     orders = [f"delete {ref}" for ref in there if ref not in wanted]
     orders += [f"update {ref} {commit}" for ref, commit in wanted.items() if there.get(ref) != commit]
     if orders:
         git.run("update-ref", "--stdin", stdin="\n".join([*orders, ""]))
+
+
+def _refs(candidates: Iterable[Candidate]) -> dict[str, str]:
+    return {f"{CANDIDATES}{candidate.members[-1].id}": candidate.commit for candidate in candidates}
 
 
 def land(git: Git, branch: str, candidate: Candidate) -> bool:
@@ -203,50 +232,6 @@ def land(git: Git, branch: str, candidate: Candidate) -> bool:
     return answer.status == 0 or now == candidate.commit
 
 
-def landed(git: Git, branch: str, requests: Iterable[Request], since: str = "") -> dict[str, str]:
-    """Which of these requests ``branch`` has, by what its history says alone: id of the request → commit.
-
-    The commit is the one that main moved to. It counts when it names the request in a ``Merge-Request:`` trailer
-    *and* merges the request's head, directly or in the stack that is its second parent: a commit message on
-    somebody's branch proves nothing.
-
-    Args:
-        git: Git, in any directory of the repository.
-        branch: such as ``main``.
-        requests: those to look for.
-        since: a commit; its history is not searched. Empty: all of history is.
-    """
-    heads = {request.id: request.head for request in requests}
-    span = f"{since}..refs/heads/{branch}" if since else f"refs/heads/{branch}"
-    found: dict[str, str] = {}
-    for line in git.run("-c", "trailer.separators=:", "log", *_LOG, span, "--").out.split("\n")[:-1]:
-        commit, first, second, *ids = line.split(" ")
-        named = [i for i in ids if i in heads and i not in found]
-        merged = _merged_heads(git, first, second) if named else set()
-        found.update({i: commit for i in named if heads[i] in merged})
-    return found
-
-
-_LOG = (
-    "--no-show-signature",
-    "--no-color",
-    "--encoding=UTF-8",
-    "--topo-order",
-    "--reverse",
-    "--min-parents=2",
-    "--max-parents=2",
-    "--fixed-strings",
-    "--grep=Merge-Request: ",
-    "--format=%H %P %(trailers:key=Merge-Request,valueonly,unfold,separator=%x20)",
-)
-
-
-def _merged_heads(git: Git, first: str, second: str) -> set[str]:
-    """What a commit with these parents merges: the second, or if that is a stack on the first, its members."""
-    members = git.run("rev-list", "--first-parent", "--parents", "--min-parents=2", f"{first}..{second}").out
-    return {second, *(line.split(" ")[2] for line in members.splitlines())}
-
-
 class _Tip(NamedTuple):
     """A commit and its tree."""
 
@@ -254,16 +239,16 @@ class _Tip(NamedTuple):
     tree: str
 
 
-class _Merged(NamedTuple):
-    """What a merge gave; a tree with conflicts in it is no candidate for anything."""
+def _ahead(landed: Stack | None, tree: str, attributes: str) -> list[Candidate]:
+    """The candidates that are on top of what main now has, the next one last.
 
-    clean: bool
-    tree: str
-    paths: tuple[str, ...]
-    messages: str
-
-
-_Merge = Callable[[str, str], _Merged]
+    What main got has the same tree and the same history below it as the stack had, so that the same merges give the
+    same trees; if the attributes are the same.
+    """
+    if landed is None or landed.attributes != attributes:
+        return []
+    at = next((k for k, candidate in enumerate(landed.candidates, start=1) if candidate.tree == tree), None)
+    return [] if at is None else list(reversed(landed.candidates[at:]))
 
 
 class _Outside(NamedTuple):
@@ -274,13 +259,30 @@ class _Outside(NamedTuple):
     contained: list[Request]
 
 
-def _place(request: Request, trunk: _Tip, tip: _Tip, merge: _Merge, outside: _Outside) -> str:
+def _place(
+    request: Request,
+    trunk: _Tip,
+    tip: _Tip,
+    merge: Merger,
+    outside: _Outside,
+    again: Callable[[str, Merged], Merged | None] | None,
+) -> str:
     """The tree of ``tip`` with the request merged; empty when it has no place there, and is put ``outside``."""
-    merged = merge(tip.commit, request.head)
+
+    def merged_onto(onto: _Tip) -> Merged | None:
+        found = merge(onto.commit, request.head)
+        return found if found.clean or again is None else again(onto.commit, found)
+
+    merged = merged_onto(tip)
+    if merged is None:
+        outside.waiting.append(Conflict(request, (), MAKING))
+        return ""
     if merged.clean and merged.tree != tip.tree:
         return merged.tree
-    alone = merged if tip == trunk else merge(trunk.commit, request.head)
-    if not alone.clean:
+    alone = merged if tip == trunk else merged_onto(trunk)
+    if alone is None:
+        outside.waiting.append(Conflict(request, merged.paths, merged.messages))
+    elif not alone.clean:
         outside.conflicts.append(Conflict(request, alone.paths, alone.messages))
     elif alone.tree == trunk.tree:
         outside.contained.append(request)
@@ -289,103 +291,11 @@ def _place(request: Request, trunk: _Tip, tip: _Tip, merge: _Merge, outside: _Ou
     return ""
 
 
-def _commits(git: Git, requests: Sequence[Request]) -> set[str]:
-    """Those of the heads that are commits in this repository."""
-    asked = "".join(f"{request.head}\n" for request in requests)
+def _present(git: Git, base: str, requests: Sequence[Request]) -> tuple[str, set[str]]:
+    """The tree of ``base``, and those of the heads that are commits in this repository."""
+    asked = "".join(f"{name}\n" for name in (f"{base}^{{tree}}", *(request.head for request in requests)))
     answers = git.run("cat-file", "--batch-check=%(objectname) %(objecttype)", stdin=asked).out.splitlines()
-    return {answer.split(" ")[0] for answer in answers if answer.endswith(" commit")}
-
-
-@contextmanager
-def _merger(git: Git, base: str) -> Iterator[_Merge]:
-    """Merges two commits with the attributes that ``base`` has."""
-    common = git.line("rev-parse", "--path-format=absolute", "--git-common-dir")
-    scratch = Path(common) / "beads"
-    scratch.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f"{SCRATCH}{os.getpid()}-", dir=scratch) as place:
-        _write_attributes(git, base, Path(place))
-        extra = {"GIT_DIR": common, "GIT_WORK_TREE": place, "GIT_INDEX_FILE": f"{place}/index"}
-
-        def merge(ours: str, theirs: str) -> _Merged:
-            args = ("merge-tree", "--write-tree", "-z", "--name-only", "--messages", ours, theirs)
-            answer = git.at(Path(place)).run(*args, ok=(0, 1, 128), extra=extra)
-            tree, *fields = answer.out.split("\0")
-            # Git 2.39 takes a tree that is damaged or gone for an empty one, says so, and calls the merge clean.
-            if _OBJECT.fullmatch(tree) and not _UNREAD.search(answer.err):
-                return _Merged(answer.status == 0, tree, *_conflicts(fields))
-            # It also ends with 1 when it could not even begin.
-            if git.run("merge-base", ours, theirs, ok=(0, 1)).status == 1:
-                return _Merged(False, "", (), "It shares no history with main.")
-            raise Unreadable(f"git merge-tree {ours} {theirs} failed (exit {answer.status}): {answer.err.strip()}")
-
-        yield merge
-
-
-def _conflicts(fields: list[str]) -> tuple[tuple[str, ...], str]:
-    """Read paths and messages: paths up to an empty field, then count, that many paths, kind, text, again and again."""
-    end = fields.index("")
-    paths, rest, messages = tuple(fields[:end]), fields[end + 1 :], []
-    while len(rest) > 2:
-        count = int(rest[0])
-        kind, text = rest[count + 1 : count + 3]
-        messages += [text] if kind.startswith("CONFLICT") else []
-        rest = rest[count + 3 :]
-    return paths, "".join(messages)
-
-
-def _write_attributes(git: Git, commit: str, place: Path) -> None:
-    """Write the commit's ``.gitattributes`` files below ``place``, where Git will look for them."""
-    for line in git.run("ls-tree", "-r", "-z", "--full-tree", commit).out.split("\0"):
-        facts, _, name = line.partition("\t")
-        parts = name.split("/")
-        # Git does not follow a link here either, and no tree that it checks out has a path that leads outside.
-        if parts[-1] == ".gitattributes" and facts.startswith("100") and ".." not in parts and parts[0]:
-            text = git.run("cat-file", "blob", facts.split(" ")[2]).out
-            (place / name).parent.mkdir(parents=True, exist_ok=True)
-            (place / name).write_bytes(text.encode("utf-8", "surrogateescape"))
-
-
-def _writer(git: Git, who: Identity, when: datetime) -> Callable[[str, tuple[str, ...], str], str]:
-    """A function that makes a commit of a tree, its parents and a message, and returns its id."""
-    date = f"@{int(when.timestamp())} +0000"
-    extra = {
-        f"GIT_{role}_{what}": value
-        for role in ("AUTHOR", "COMMITTER")
-        for what, value in (("NAME", who.name), ("EMAIL", who.email), ("DATE", date))
-    }
-
-    def write(tree: str, parents: tuple[str, ...], message: str) -> str:
-        args = [part for parent in parents for part in ("-p", parent)]
-        config = ("-c", "i18n.commitEncoding=UTF-8")
-        return git.line(*config, "commit-tree", *args, "-F", "-", tree, stdin=message, extra=extra)
-
-    return write
-
-
-def _merge_message(request: Request) -> str:
-    return f"{_subject(request)}\n\nBead: {request.molecule}\n"
-
-
-def _landing_message(members: tuple[Request, ...]) -> str:
-    """Says what main gets, with one pair of trailers for each member."""
-    trailers = "".join(f"Merge-Request: {member.id}\nBead: {member.molecule}\n" for member in members)
-    if len(members) == 1:
-        return f"{_subject(members[0])}\n\n{trailers}"
-    more = f" and {len(members) - _NAMED_MAX} more" if len(members) > _NAMED_MAX else ""
-    named = ", ".join(member.id for member in members[:_NAMED_MAX])
-    body = "".join(f"- {member.id}: {_line(member.title)}\n" for member in members)
-    return f"Land {len(members)} merge requests: {named}{more}\n\n{body}\n{trailers}"
-
-
-_NAMED_MAX = 8
-"""How many members a subject names; the body has them all."""
-
-
-def _subject(request: Request) -> str:
-    title = _line(request.title)
-    return f"Merge {request.id}: {title}" if title else f"Merge {request.id}"
-
-
-def _line(text: str) -> str:
-    """One line of what can be printed, so that no title passes for a trailer or hides what it says."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    tree, kind = answers[0].split(" ", 1)
+    if kind != "tree":
+        raise Unreadable(f"{base} has no tree here: {answers[0]}")
+    return tree, {answer.split(" ")[0] for answer in answers[1:] if answer.endswith(" commit")}

@@ -59,6 +59,7 @@ class PinnedGit(Git):
 
     def __init__(self, git: Git, path: Path, admin: Path) -> None:
         super().__init__(path, git.environ)
+        self._there = git.at(path)
         self.admin = admin
         self._trees: dict[str, str] = {}
         # Some commands fail on a broken index that they do not need: let none meet the worker's.
@@ -74,7 +75,7 @@ class PinnedGit(Git):
         timeout: float | None = None,
     ) -> Output:
         """As :meth:`Git.run`."""
-        return super().run(*args, stdin=stdin, ok=ok, extra={**self._pins, **(extra or {})}, timeout=timeout)
+        return self._there.run(*args, stdin=stdin, ok=ok, extra={**self._pins, **(extra or {})}, timeout=timeout)
 
     def commit_of(self, revision: str) -> str:
         """The commit that a revision names.

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
-from datetime import datetime
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 
-from beads import graph
+from beads import graph, lineup
+from beads.index import Reader
+from beads.lineup import STANDS as STANDS
+from beads.lineup import standstill as standstill
 from beads.model import Bead, Criterion, Dependency, Evidence
-from beads.proof import following
+from refinery.failures import trimmed
 from refinery.gate import Gate, Verdict
 from refinery.merge import Candidate, Request
 from refinery.train import Line
+from refinery.verdicts import counting
 
 REWORK = "rework"
 """The label of a step that the Refinery added because the molecule did not land."""
 
-STANDS = "the queue"
-"""The subject of the evidence that nothing can land without a person, or that something can again."""
+RECENT = 2000
+"""Of how many of the requests that ended last the verdicts are looked at, so that a tick costs the same for ever."""
 
-_OUTPUT_TAIL = 4000
+_OUTPUT_MAX = 4000
+_MERGED = "Main has moved on; it is merged into this branch."
+_EVER = datetime.min.replace(tzinfo=UTC)
 
 
 def requests(view: graph.View, begun: Sequence[str] = ()) -> list[Request]:
@@ -31,10 +36,10 @@ def requests(view: graph.View, begun: Sequence[str] = ()) -> list[Request]:
 
     Args:
         view: the beads.
-        begun: the ids of those that are being tested, in their order. Only what has priority 0 comes between them: a
-            test that is given up is a test for nothing.
+        begun: the ids of those that are being tested, in their order. Only what has priority 0, or was put to the
+            front, comes between them: a test that is given up is a test for nothing.
     """
-    beads = graph.queue(view)
+    beads, bumped = graph.queue(view), lineup.bumped(view)
     owners = {bead.merge.molecule: bead.id for bead in beads if bead.merge is not None}
     found: dict[str, Request] = {}
     urgent: list[str] = []
@@ -45,7 +50,8 @@ def requests(view: graph.View, begun: Sequence[str] = ()) -> list[Request]:
         needs = tuple(owners[need] for need in awaited)
         merge = bead.merge
         found[bead.id] = Request(id=bead.id, title=bead.title, head=merge.head, molecule=merge.molecule, needs=needs)
-        if bead.priority == 0 and bead.id not in begun and set(needs) <= set(urgent):
+        hurried = bead.priority == 0 or bead.id in bumped
+        if hurried and bead.id not in begun and set(needs) <= set(urgent):
             urgent.append(bead.id)
     places = {request: place for place, request in enumerate(found)}
     tested = [request for request in begun if request in found]
@@ -72,7 +78,9 @@ def said(main: str, beads: Iterable[Bead], gate: str, environment: str, since: d
     """The verdicts that count; I4 rests on this key.
 
     A verdict counts only for the same tree, gate and environment. That a gate could not be run, or that main failed
-    it, counts only from ``since`` on: starting the Refinery again is how a person says that it was mended.
+    it, counts only from ``since`` on: starting the Refinery again is how a person says that it was mended. So does
+    having a request tried again (`town queue retry`), after which failures of that head do not count either. A failure
+    at other tests than before does not confirm that; see :func:`refinery.verdicts.counting`.
 
     Args:
         main: the tree that main has.
@@ -81,10 +89,28 @@ def said(main: str, beads: Iterable[Bead], gate: str, environment: str, since: d
         environment: names the surroundings.
         since: see above.
     """
-    found = [e for b in beads for e in b.evidence if (e.gate, e.environment) == (gate, environment)]
-    found = [e for e in found if e.at >= since or e.verdict == "pass" or (e.verdict == "fail" and e.tree != main)]
+    known = list(beads)
+    again: dict[str, datetime] = {}
+    for bead in known:
+        retried = lineup.last(bead, lineup.AGAIN)
+        if bead.merge and retried:
+            again[bead.merge.head] = max(retried.at, again.get(bead.merge.head, retried.at))
+    since = max([since, *again.values()])
+    found = [
+        e
+        for bead in known
+        for e in bead.evidence
+        if (e.gate, e.environment) == (gate, environment)
+        and (e.verdict == "pass" or e.at >= (since if e.verdict != "fail" or e.tree == main else _anew(bead, again)))
+    ]
     found.sort(key=lambda e: e.at)
-    return [(e.tree, e.verdict) for e in found if e.verdict != "asked" and e.verdict != "answered"]
+    about = {main, *(e.tree for b in known if not b.closed for e in b.evidence)}
+    return [(e.tree, e.verdict) for e in counting(found, about) if e.verdict != "asked" and e.verdict != "answered"]
+
+
+def _anew(request: Bead, again: Mapping[str, datetime]) -> datetime:
+    """From when on failures of a request count."""
+    return again.get(request.merge.head if request.merge else "", _EVER)
 
 
 def line(
@@ -118,29 +144,17 @@ def line(
     )
 
 
-def standstill(view: graph.View) -> tuple[Bead, Evidence] | None:
-    """Why nothing can land without a person, as far as a Refinery has said so, and the request that it was said of.
-
-    It stands until that request is closed, or until the Refinery says that something can land again.
-    """
-    said = [(bead, e) for bead in graph.queue(view) for e in bead.evidence if e.subject == STANDS]
-    last = max(said, key=lambda pair: pair[1].at, default=None)
-    return last if last is not None and last[1].verdict == "error" else None
-
-
 def stand(bead: Bead, reason: str, remedy: str, by: str, now: datetime) -> Evidence:
     """The evidence that the queue stands still, and why, or without a reason that it moves again."""
-    key = f"{bead.id}\0{reason}\0{now.isoformat()}"
-    found = Evidence(
-        id=hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:12],
-        subject=STANDS,
-        verdict="error" if reason else "pass",
-        detail=reason or "moves again",
-        output=remedy,
-        by=by,
-        at=now,
-    )
-    return following(bead, (found,))[0]
+    return lineup.mark(bead, STANDS, "error" if reason else "pass", reason or "moves again", by, now, remedy)
+
+
+def recent(snapshot: Reader) -> list[Bead]:
+    """The merge requests whose verdicts matter: those that wait, and the last :data:`RECENT` that ended.
+
+    What was said long ago is of trees that nobody builds any more. Where somebody does, it is tested once more.
+    """
+    return [*snapshot.requests(), *snapshot.ended(limit=RECENT)]
 
 
 def outcomes(beads: Iterable[Bead]) -> list[bool]:
@@ -185,7 +199,7 @@ def rework(
     number = 1 + sum(child.issue_type == "step" for child in view.children(molecule.id))
     promised = [c for step in steps for c in step.criteria]
     gates = [Criterion(run=command, timeout=gate.timeout) for command in gate.commands]
-    merged = [Criterion(run=_no_markers(conflicts))] if conflicts else []
+    merged = [Criterion(run=no_markers(conflicts))] if conflicts else []
     asking = [Criterion(approval=approval)] if approval else []
     again = "\n".join(dict.fromkeys(step.run for step in steps if step.run and REWORK not in step.labels))
     return Bead(
@@ -193,7 +207,7 @@ def rework(
         title=f"Rework after {request.id}: {reason}"[:200],
         issue_type="step",
         priority=molecule.priority,
-        description=f"{reason}\n\nMain has moved on; it is merged into this branch.\n\n{log[-_OUTPUT_TAIL:]}".rstrip(),
+        description="\n\n".join([reason, _MERGED, trimmed(log, _OUTPUT_MAX)]).rstrip(),
         run=molecule.rework or again,
         agent=molecule.agent,
         labels=(REWORK,),
@@ -206,7 +220,7 @@ def rework(
     ).sealed()
 
 
-def _no_markers(paths: Sequence[str]) -> str:
+def no_markers(paths: Sequence[str]) -> str:
     """A shell line that holds when no conflict marker is left in these files."""
     quoted = " ".join(shlex.quote(path) for path in paths)
     return f"! git grep --no-index -nE '^(<<<<<<<|>>>>>>>) ' -- {quoted}"

@@ -7,26 +7,37 @@ the effect. Killed anywhere, the next tick finds out from main itself what has l
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from beads import graph
+from beads import graph, lineup
 from beads.clock import Clock
-from beads.errors import InvalidInput, NotFound
+from beads.errors import InvalidInput, LostRace, NotFound, Refused, TownError
 from beads.model import Evidence, milliseconds
 from beads.ops import Close, Intend, Judge, Land, SendBack
 from beads.proof import approvals
 from beads.store import Snapshot, Store
-from refinery import queue
+from refinery import aside, queue
+from refinery.building import Builder, settled
 from refinery.changes import named, unapproved
-from refinery.checkouts import checkouts, follow, obstacle
+from refinery.checkouts import Checkout, checkouts, follow, obstacle
 from refinery.containment import Sandbox
-from refinery.gate import Gate, GateRun, environment_digest, gate_of
+from refinery.desk import Desk
+from refinery.gate import Gate, environment_digest
+from refinery.gaterun import GateRun
 from refinery.git import Git, Identity
-from refinery.merge import Candidate, Conflict, Request, Stack, land, landed, publish, stack
+from refinery.landed import Lookout
+from refinery.landing import Trunk
+from refinery.merge import Candidate, Conflict, Request, Stack, land, publish
+from refinery.overlap import other_side
+from refinery.prefixes import Prefix, prefix
 from refinery.processes import THIS_MACHINE, Machine
+from refinery.proposals import Proposals
+from refinery.regenerate import Room
 from refinery.sandbox import environment, secrets
+from refinery.slots import Slots, clear
 from refinery.train import HEAD_ERRS, Line, Plan, failure_rate, plan
+from refinery.underway import Run, Telling
 from refinery.workshop import Workshop
 
 REFINERY = "refinery"
@@ -47,35 +58,7 @@ class _Run:
     request: str
     what: str
     run: GateRun
-
-
-@dataclass(frozen=True)
-class _Prefix:
-    """What a gate run can be of.
-
-    Attributes:
-        commit: what is checked out.
-        tree: its tree.
-        members: what is merged there.
-        request: the merge request its verdict is stored on.
-        what: it in words.
-    """
-
-    commit: str
-    tree: str
-    members: tuple[Request, ...]
-    request: str = ""
-    what: str = ""
-
-
-def _prefix(main: _Prefix, candidates: Sequence[Candidate], k: int, trial: int) -> _Prefix:
-    """Prefix ``k``; the verdict of a control, which is of main, is kept with the request whose trial it belongs to."""
-    tip = candidates[(k or trial or 1) - 1]
-    request = tip.members[-1].id
-    if not k:
-        return replace(main, request=request, what=f"{main.what}, the control of {request}")
-    others = f" and the {k - 1} before it" if k > 1 else ""
-    return _Prefix(tip.commit, tip.tree, tip.members, request, f"{request}{others}")
+    told: Run
 
 
 @dataclass
@@ -110,25 +93,32 @@ class Refinery:
     halted: str = ""
     remedy: str = ""
     _runs: list[_Run] = field(default_factory=list)
-    _stacks: dict[tuple[str, tuple[Request, ...]], Stack] = field(default_factory=dict)
-    _shown: Stack | None = None
     _begun: tuple[str, ...] = ()
-    _aside: set[str] = field(default_factory=set)
+    _here: set[str] = field(default_factory=set)
     _sought: dict[str, float] = field(default_factory=dict)
+    _compared: tuple[str, tuple[Request, ...]] = ("", ())
     _harmless: set[tuple[str, tuple[str, ...]]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        self._lookout = Lookout(self.git, self.branch)
+        self._builder = Builder(self.git, _WHO, self.clock)
         self._started = milliseconds(self.clock.now())
+        self._telling = Telling(self.store.directory, self.marker.rpartition("/")[2])
+        how = self.machine, self.clock, self.marker, self._logs, self.environ
+        self._trunk = Trunk(self.git, self.branch, *how)
+        self._desk = Desk(self.git, *how)
+        self._proposals = Proposals(self.store, self.git, self.ref, self.clock, REFINERY, self._desk)
 
     @property
     def busy(self) -> bool:
-        """Whether a gate is running."""
-        return bool(self._runs)
+        """Whether a gate is running, or an exchange with the remote that has main or with the forge."""
+        return bool(self._runs) or any(other.busy for other in (self._trunk, self._desk, self._builder.made))
 
     @property
     def judged(self) -> bool:
-        """Whether a gate that was running has a verdict, which the next tick will see."""
-        return any(running.run.poll() is not None for running in self._runs)
+        """Whether a gate that was running has a verdict, or an exchange an end, which the next tick will see."""
+        ended = any(other.ended for other in (self._trunk, self._desk, self._builder.made))
+        return ended or any(running.run.poll() is not None for running in self._runs)
 
     @property
     def ref(self) -> str:
@@ -140,28 +130,81 @@ class Refinery:
         judged, settled = self._collect(), self._settle()
         if self.halted or settled:
             self._tell_of_standstill()
+        waiting = self._builder.shown.waiting if self._builder.shown else ()
+        self._telling.tell((running.told for running in self._runs), waiting)
         return judged + settled
 
     def _settle(self) -> list[str]:
         """Decide and act on what is known."""
-        lines = self._recover(self.store.snapshot())
+        self.halted = self.remedy = ""
+        try:
+            lines = self._trunk.tick(wanted=bool(graph.queue(self.store.snapshot())))
+        except InvalidInput as error:
+            self._halt(error.message, error.hint)
+            return []
+        self.halted, self.remedy = self._trunk.trouble
+        # As long as it is not known what has landed, nothing is withdrawn.
+        if not self._trunk.ready:
+            return lines
+        head = self.git.resolve(self.ref)
+        lines += self._recover(self.store.snapshot(), head)
         lines += self._withdraw(self.store.snapshot())
         snapshot = self.store.snapshot()
         requests = queue.requests(snapshot, self._begun)
-        self.halted = self.remedy = ""
-        if not requests:
-            self.cancel()
-            return lines
+        if self._trunk.table.mode == "request":
+            return lines + self._propose(requests)
+        return lines + self._bring(snapshot, requests)
+
+    def _propose(self, requests: list[Request]) -> list[str]:
+        """Bring those forward that the forge has not got yet, and have it see to the others."""
+        lines = self._proposals.take(requests)
+        snapshot = self.store.snapshot()
+        requests = [request for request in requests if not snapshot.need(request.id).closed]
+        opened = self._proposals.opened(snapshot, requests)
+        lines += self._part(snapshot, opened)
+        lines += self._bring(snapshot, [request for request in requests if request not in opened])
+        lines += self._proposals.tick(self._trunk.table, self._trunk.base, queue.requests(self.store.snapshot()))
+        lines += self._proposals.take(queue.requests(self.store.snapshot()))
+        standing = self._proposals.standing(snapshot, requests)
+        if self._desk.trouble.reason:
+            self._halt(*self._desk.trouble)
+        elif standing is not None and not lines and not self.busy and not self.halted:
+            self._halt(*standing)
+        return lines
+
+    def _part(self, snapshot: Snapshot, opened: list[Request]) -> list[str]:
+        """Send back what was opened on the forge and no longer merges with main."""
+        head = self.git.resolve(self.ref) or ""
+        key = head, tuple(opened)
+        if key == self._compared or not opened or not head:
+            return []
+        try:
+            gate = self._builder.gate(head)
+        except (NotFound, InvalidInput):
+            # Whoever wants to land is told of that.
+            return []
+        self._compared = key
+        conflicts = self._stack(snapshot, head, opened).conflicts
+        return [self._send_conflict(snapshot, head, conflict, gate) for conflict in conflicts]
+
+    def _bring(self, snapshot: Snapshot, requests: list[Request]) -> list[str]:
+        """Decide and act on the requests that are to land."""
+        lines: list[str] = []
         head = self.git.resolve(self.ref)
+        if not requests:
+            self._drop(self._runs[:])
+            return lines
         try:
             if head is None:
                 raise NotFound(f"the branch {self.branch} is gone")
-            gate = gate_of(self.git, head)
-        except (NotFound, InvalidInput) as error:
+            gate = self._builder.gate(head)
+            self.sandbox.need()
+        except (NotFound, InvalidInput, Refused) as error:
             self._halt(error.message, error.hint)
             return lines
         here = [request for request in requests if self._has(request)]
-        here = [request for request in here if request.id not in self._aside] or here
+        later = aside.those(self.store, REFINERY, snapshot, self._started)
+        here = [request for request in here if request.id not in later] or here
         if not here:
             self._halt(f"the head of {requests[0].id}, {requests[0].head[:12]}, is not in this repository", "Fetch it.")
             return lines
@@ -170,7 +213,8 @@ class Refinery:
 
     def _has(self, request: Request) -> bool:
         """Whether a request's head is in this repository, if need be after a look where it may have been worked on."""
-        if self.git.has(request.head):
+        if request.head in self._here or self.git.has(request.head):
+            self._here.add(request.head)
             return True
         now = self.clock.monotonic()
         if now < self._sought.get(request.head, 0.0):
@@ -180,22 +224,22 @@ class Refinery:
         return self.git.has(request.head)
 
     def cancel(self) -> None:
-        """Kill running gates; their verdicts are simply not known."""
-        for running in self._runs:
-            running.run.cancel()
-        self._runs.clear()
+        """Kill running gates, whose verdicts are simply not known, and an exchange with the remote."""
+        self._drop(self._runs[:])
+        self._trunk.cancel()
+        self._desk.cancel()
+        self._builder.made.cancel()
 
     def close(self) -> None:
         """Stop, and remove what is only of use while running: candidates' refs, and the work trees gates ran in."""
         self.cancel()
+        self._telling.tell((), ())
         publish(self.git, ())
-        for worktree in self.workshop.all():
-            if worktree.path.name.startswith("gate-"):
-                worktree.remove(discard=True)
+        clear(self.workshop)
         self.workshop.prune()
 
     def _halt(self, reason: str, remedy: str) -> None:
-        self.halted, self.remedy = reason, remedy
+        self.halted, self.remedy = reason, remedy or f"Mend that on {self.branch}; landing goes on by itself."
 
     def _tell_of_standstill(self) -> None:
         """Store that nothing can land, or that something could again, where that is news: for people on any clone."""
@@ -223,18 +267,13 @@ class Refinery:
             lines.append(f"gate {evidence.verdict} ({took}) on {running.what}")
         return lines
 
-    def _recover(self, snapshot: Snapshot) -> list[str]:
+    def _recover(self, snapshot: Snapshot, head: str | None) -> list[str]:
         """Close what main already contains: landed before a kill, or by somebody else."""
-        waiting = queue.requests(snapshot)
-        if not waiting or self.git.resolve(self.ref) is None:
+        if head is None:
             return []
-        bases = {bead.merge.base for bead in graph.queue(snapshot) if bead.merge}
-        # Nothing when a base shares no history with main; then all of main is looked through.
-        since = self.git.run("merge-base", "--octopus", self.ref, *bases, ok=(0, 1)).out.strip()
-        by_commit: dict[str, list[str]] = {}
-        for request, commit in landed(self.git, self.branch, waiting, since).items():
-            by_commit.setdefault(commit, []).append(request)
-        return [self._landed(ids, commit) for commit, ids in by_commit.items()]
+        bases = {bead.id: bead.merge.base for bead in graph.queue(snapshot) if bead.merge}
+        found = self._lookout.found(head, queue.requests(snapshot), bases)
+        return [self._landed(ids, commit, checkouts(self.git, self.branch)) for commit, ids in found.items()]
 
     def _withdraw(self, snapshot: Snapshot) -> list[str]:
         """Close the requests of molecules that a person has closed meanwhile."""
@@ -244,27 +283,32 @@ class Refinery:
         self.store.commit(REFINERY, [Close(id=i, outcome="cancelled", reason=reason) for i in gone])
         return [f"withdrew {request}: {reason}" for request in gone]
 
-    def _landed(self, ids: list[str], commit: str) -> str:
+    def _landed(self, ids: list[str], commit: str, there: Sequence[Checkout]) -> str:
         """Bring checkouts along, then record that these landed as ``commit``."""
-        old = self.git.line("rev-parse", f"{commit}^1")
-        behind = [c for c in checkouts(self.git, self.branch) if not follow(self.git, c, old, commit)]
+        # A main that follows a remote's has brought them along already.
+        there = [] if self._trunk.remote else there
+        old = self.git.line("rev-parse", f"{commit}^1") if there else ""
+        behind = [c for c in there if not follow(self.git, c, old, commit)]
         self.store.commit(REFINERY, [Land(ids=tuple(ids), commit=commit)])
         stays = f"; {behind[0].path} stays as it is" if behind else ""
         return f"landed {', '.join(ids)} as {commit[:12]}{stays}"
 
     def _advance(self, snapshot: Snapshot, head: str, gate: Gate, requests: list[Request]) -> list[str]:
-        stacked = self._stack(snapshot, head, requests)
-        if stacked is not self._shown:
-            publish(self.git, stacked.candidates)
-            self._shown = stacked
-        settled = [self._send_conflict(snapshot, conflict, gate) for conflict in stacked.conflicts]
-        settled += [self._close_contained(request) for request in stacked.contained]
-        if settled:
-            return settled
         environ = environment(self.environ, gate.environment, {})
-        main = _Prefix(head, self.git.line("rev-parse", f"{head}^{{tree}}"), (), what=self.branch)
+        hidden = secrets(self.environ, gate.environment)
+        where = self.workshop, self.sandbox, self.machine, environ, hidden, self._logs, self.marker, self.clock
+        self._builder.made.look(self.workshop)
+        stacked = self._stack(snapshot, head, requests)
+        self._builder.made.start(Room(*where, self.ref))
+        self._builder.show(stacked)
+        ended = [self._send_conflict(snapshot, head, conflict, gate) for conflict in stacked.conflicts]
+        ended += [self._close_contained(request) for request in stacked.contained]
+        if ended:
+            return ended
+        main = Prefix(head, stacked.tree, (), what=self.branch)
         keys = gate.digest(), environment_digest(environ, self.sandbox.kind)
-        said = queue.said(main.tree, snapshot.submitted(), *keys, self._started)
+        recent = queue.recent(snapshot)
+        said = queue.said(main.tree, recent, *keys, self._started)
         stacks: dict[tuple[int, ...], Stack] = {}
 
         def line(without: tuple[int, ...], left: Sequence[Request]) -> Line:
@@ -277,26 +321,24 @@ class Refinery:
             return line((*without, k), [request for request in left if request != gone])
 
         whole = line((), requests)
-        decided = plan(whole, gate.slots, failure_rate(queue.outcomes(snapshot.submitted())))
-        tests = [_prefix(main, stacks[without].candidates, k, decided.trial) for without, k in decided.tests()]
-        self._stacks = {key: made for key, made in self._stacks.items() if made in stacks.values()}
+        decided = plan(whole, gate.slots, failure_rate(queue.outcomes(recent)))
+        tests = [prefix(main, stacks[without].candidates, k, decided.trial) for without, k in decided.tests()]
+        self._builder.keep(stacks.values())
         tested = [test.members for test in tests]
         tested += [candidate.members for candidate in stacked.candidates[: max(whole.runs, default=0)]]
-        self._begun = queue.begun(requests, tested)
+        self._begun = queue.begun(settled(stacked, requests), tested)
         return self._act(snapshot, decided, stacked.candidates, tests, gate, environ)
 
     def _stack(self, snapshot: Snapshot, head: str, requests: Sequence[Request]) -> Stack:
         """The candidates on ``head``; the same ones as long as neither main nor these requests change."""
-        key = head, tuple(requests)
-        if key not in self._stacks:
-            newest = max(bead.created_at for bead in graph.queue(snapshot))
-            self._stacks[key] = stack(self.git, head, requests, _WHO, newest)
-        return self._stacks[key]
+        newest = max(bead.created_at for bead in graph.queue(snapshot))
+        return self._builder.stack(head, requests, newest)
 
-    def _send_conflict(self, snapshot: Snapshot, conflict: Conflict, gate: Gate) -> str:
+    def _send_conflict(self, snapshot: Snapshot, head: str, conflict: Conflict, gate: Gate) -> str:
         where = f" in {', '.join(conflict.paths)}" if conflict.paths else ""
         reason = f"it conflicts with {self.branch}{where}"
-        return self._send_back(snapshot, conflict.request, reason, gate, conflict.paths, conflict.messages)
+        said = other_side(snapshot, self.git, head, conflict)
+        return self._send_back(snapshot, conflict.request, reason, gate, conflict.paths, said)
 
     def _unapproved(self, snapshot: Snapshot, head: str, gate: Gate, requests: Sequence[Request]) -> list[str]:
         """Send back what changes protected paths without a person's approval of just that."""
@@ -331,12 +373,14 @@ class Refinery:
         snapshot: Snapshot,
         decided: Plan,
         candidates: Sequence[Candidate],
-        tests: Sequence[_Prefix],
+        tests: Sequence[Prefix],
         gate: Gate,
         environ: Mapping[str, str],
     ) -> list[str]:
-        if decided.halt == HEAD_ERRS and len(candidates) > 1 and candidates[0].members[0].id not in self._aside:
-            return self._set_aside(candidates[0].members[0].id)
+        if decided.halt == HEAD_ERRS and len(candidates) > 1:
+            head = snapshot.need(candidates[0].members[0].id)
+            if lineup.aside(head) is None:
+                return [aside.put(self.store, REFINERY, head, self.branch)]
         if decided.halt:
             self._halt(decided.halt, "`town queue` shows the log; mend it and run `town up` again.")
         if decided.land:
@@ -350,11 +394,6 @@ class Refinery:
                 self._start(test, gate, environ)
         return []
 
-    def _set_aside(self, request: str) -> list[str]:
-        """Let the others go on; it is tried again when they have landed, and then a person is asked."""
-        self._aside.add(request)
-        return [f"set {request} aside: the gate can judge {self.branch}, but not with it"]
-
     @property
     def _testing(self) -> set[str]:
         """The trees being tested. A run goes on when its tree is wanted under another commit: verdicts are of trees."""
@@ -365,26 +404,36 @@ class Refinery:
             running.run.cancel()
             self._runs.remove(running)
 
-    def _start(self, test: _Prefix, gate: Gate, environ: Mapping[str, str]) -> None:
+    def _start(self, test: Prefix, gate: Gate, environ: Mapping[str, str]) -> None:
         """Check the commit out in a free slot and start the gate there."""
         slot = min(set(range(gate.slots)) - {running.slot for running in self._runs})
-        worktree = self.workshop.open_detached(f"gate-{slot}")
-        worktree.checkout(test.commit, keep=gate.keep)
+        rooms = Slots(self.workshop, self.sandbox, self.machine, self.marker)
+        try:
+            places, refused = rooms.prepare(slot, gate.places, test.commit, gate.keep, self.ref)
+            logs = self._logs
+        except (TownError, OSError) as error:
+            # What others find out in their places may bring the queue forward; and this is tried again at each tick.
+            if not self._runs:
+                self._halt("the gate has no place to run in", f"{error}. Mend that; landing goes on by itself.")
+            return
         run = GateRun(
             gate=gate,
             commit=test.commit,
             tree=test.tree,
-            directory=worktree.path,
+            places=places,
             environ=environ,
             sandbox=self.sandbox,
-            log=self._logs / f"{test.commit[:16]}-{self.clock.monotonic():.3f}",
+            log=logs / f"{test.commit[:16]}-{self.clock.monotonic():.3f}",
             marker=self.marker,
             clock=self.clock,
             by=REFINERY,
             secrets=secrets(self.environ, gate.environment),
             machine=self.machine,
+            refused=refused,
         )
-        self._runs.append(_Run(slot, test.request, test.what, run))
+        members = tuple(member.id for member in test.members)
+        told = Run(what=test.what, members=members, since=milliseconds(self.clock.now()))
+        self._runs.append(_Run(slot, test.request, test.what, run, told))
         run.poll()
 
     @property
@@ -394,18 +443,37 @@ class Refinery:
         return directory
 
     def _land(self, candidate: Candidate) -> list[str]:
-        """Intent, then main by compare-and-swap, then the record."""
-        for checkout in checkouts(self.git, self.branch):
+        """Intent, then main by compare-and-swap, then the record; on a remote, the record comes with the next look."""
+        if not self._trunk.may_land:
+            return []
+        if self._trunk.table.mode == "request":
+            self._proposals.asking = candidate.members
+            return []
+        there = checkouts(self.git, self.branch)
+        for checkout in there:
             reason = obstacle(self.git, checkout, candidate.base, candidate.commit)
             if reason:
                 what = f"{self.branch} is checked out in {checkout.path} and cannot follow: {reason}"
                 self._halt(what, f"Commit, stash or remove that in {checkout.path}; landing goes on by itself.")
                 return []
+        try:
+            candidate = self._builder.sign(candidate)
+        except Refused as error:
+            self._halt(error.message, error.hint)
+            return []
         ids = [member.id for member in candidate.members]
-        self.store.commit(REFINERY, [Intend(ids=tuple(ids), commit=candidate.commit)])
+        try:
+            self.store.commit(REFINERY, [Intend(ids=tuple(ids), commit=candidate.commit)])
+        except LostRace as error:
+            # A person has closed one meanwhile, or another Refinery of this clone has landed it.
+            return [f"not landing {', '.join(ids)}: {error.message}"]
+        self._builder.top = candidate.commit
+        if self._trunk.remote:
+            self._trunk.push(candidate)
+            return []
         if not land(self.git, self.branch, candidate):
             return [f"{self.branch} moved while {', '.join(ids)} was about to land; trying again on the new one"]
-        return [self._landed(ids, candidate.commit)]
+        return [self._landed(ids, candidate.commit, there)]
 
     def _convict(self, snapshot: Snapshot, candidate: Candidate, gate: Gate) -> str:
         red = queue.last_red(snapshot, candidate, gate.digest())

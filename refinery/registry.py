@@ -32,17 +32,12 @@ class Record(NamedTuple):
 
 def common_directory(git: Git) -> Path:
     """The Git directory that all work trees of the repository share."""
-    return Path(git.line("rev-parse", "--path-format=absolute", "--git-common-dir"))
+    return git.common
 
 
 def own_work_tree(git: Git, common: Path) -> Record | None:
     """The repository's own work tree; None when it is bare."""
-    at = git.at(common)
-    if at.line("rev-parse", "--is-bare-repository") == "true":
-        return None
-    # A submodule's Git directory is not in its work tree, and says where that is.
-    place = at.run("config", "--get", "core.worktree", ok=(0, 1)).out.rstrip("\n") or ".."
-    return Record(Path(os.path.normpath(common / place)), common, _branch(common), None)
+    return Record(git.own, common, _branch(common), None) if git.own else None
 
 
 def linked_work_trees(common: Path) -> Iterator[Record]:

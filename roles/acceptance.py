@@ -14,6 +14,7 @@ from beads.clock import Clock
 from beads.model import Bead, Criterion, Evidence, milliseconds
 from beads.proof import answer
 from refinery.changes import changed, lines_of, named, outside, sizes, unapproved
+from refinery.failures import trimmed
 from refinery.gate import judge
 from refinery.git import Git
 from refinery.processes import THIS_MACHINE, Exit, Job, Machine, shell
@@ -21,7 +22,7 @@ from refinery.redaction import NO_SECRETS, Redacted, Secrets
 from roles.logs import keep
 
 _READ_MAX = 1 << 20
-_TAIL = 2000
+_OUTPUT_MAX = 2000
 _PATHS_MAX = 200
 
 
@@ -117,8 +118,10 @@ def holds(criteria: Sequence[Criterion], evidence: Sequence[Evidence]) -> bool:
 
 
 def feedback(evidence: Sequence[Evidence]) -> str:
-    """What did not hold and how, as text for the next attempt; empty when all held."""
-    parts = [f"{e.subject}\n{e.detail}\n{e.output[-_TAIL:]}".rstrip() for e in evidence if e.verdict != "pass"]
+    """What did not hold and how, as text for the next attempt: of test runs what failed; empty when all held."""
+    parts = [
+        f"{e.subject}\n{e.detail}\n{trimmed(e.output, _OUTPUT_MAX)}".rstrip() for e in evidence if e.verdict != "pass"
+    ]
     return "\n\n".join(parts)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from beads.errors import Fenced
 from beads.model import Bead
 from beads.ops import Begin, Close, Finish, Release, Renew, Reopen, Spend, Submit
 from beads.store import Decision, Store
@@ -40,6 +41,16 @@ class Hold:
         bead = self.store.commit(self.actor, [kind.model_validate(fields)]).beads[-1]
         assert bead is not None, "only a claim may find nothing"
         return bead
+
+    def check(self) -> None:
+        """See that it still is ours, before something is touched that would be a successor's.
+
+        Raises:
+            Fenced: it is somebody else's by now.
+        """
+        lease = self.store.snapshot().need(self.molecule.id).lease
+        if lease is None or (lease.worker, lease.epoch) != (self.worker, self.molecule.epoch):
+            raise Fenced(f"{self.worker} no longer holds {self.molecule.id} under epoch {self.molecule.epoch}")
 
     def decide(self, decision: Decision) -> None:
         """Do what follows from the newest state, decided and stored in one."""

@@ -128,9 +128,8 @@ def _standstill(snapshot: Reader) -> Iterator[Item]:
         ways=(
             Way("", said.output or "Mend that; landing goes on by itself."),
             Way("town queue", "shows what waits, and the whole log"),
-            Way(
-                f"bead close {request.parent or request.id} --outcome cancelled --reason WHY", "takes the first one out"
-            ),
+            Way(f"town queue retry {request.id}", "has it tried again, once that is mended"),
+            Way(f"town queue drop {request.id} --reason WHY", "takes the first one out"),
         ),
         mark=said.detail,
     )

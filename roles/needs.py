@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
-from beads import graph
+from beads import graph, lineup
 from beads.model import Attempt, Bead, Dependency, Evidence
 from beads.proof import asked
 from beads.speech import PROPOSAL, SPEECH
@@ -31,6 +31,7 @@ Kind = Literal[
     "dependency",
     "cycle",
     "queue",
+    "withdrawn",
     "disk",
     "question",
     "proposal",
@@ -41,8 +42,9 @@ Kind = Literal[
 itself, or such a change that nobody can say yes to. ``poison``: what went wrong too often. ``setup``: a work tree that
 cannot be made ready. ``budget``: what has cost all that it may. ``agent``: nobody is there who can do it, or may.
 ``seal``: a goal that was changed behind its seal. ``dependency``: waiting for what will never come. ``cycle``: beads
-that wait for each other. ``queue``: nothing can land. ``disk``: there is no room for another work tree. ``question``
-and ``proposal``: what the Mayor asks, and a plan of the Mayor's.
+that wait for each other. ``queue``: nothing can land. ``withdrawn``: somebody took finished work out of the queue.
+``disk``: there is no room for another work tree. ``question`` and ``proposal``: what the Mayor asks, and a plan of the
+Mayor's.
 """
 
 TAIL_LINES = 10
@@ -119,6 +121,9 @@ def need(view: graph.View, bead: Bead, reason: str, branch: str = "main") -> Ite
     if graph.reworks(view, bead) > graph.REWORKS_MAX:
         return _sent_back(view, bead, reason)
     step = graph.next_step(view, bead)
+    dropped = lineup.withdrawn(graph.merge_requests(view, bead))
+    if dropped is not None and (step is None or step.id == bead.id):
+        return _withdrawn(view, bead, dropped, reason)
     changed = next((one for one in (bead, step) if one and one.seal and one.seal != one.digest()), None)
     if changed is not None:
         return _unsealed(bead, changed, reason)
@@ -213,6 +218,14 @@ def _sent_back(view: graph.View, bead: Bead, reason: str) -> Item:
     said = [Exhibit(f"{one.id}: {one.close_reason}", _printed(one.evidence), one.closed_at) for one in back]
     since = max((one.closed_at for one in back if one.closed_at), default=None)
     return _item("poison", bead, reason, since, f"{len(back)} back", said, _take(bead), _give_up(bead))
+
+
+def _withdrawn(view: graph.View, bead: Bead, dropped: Evidence, reason: str) -> Item:
+    request = graph.merge_requests(view, bead)[-1]
+    said = Exhibit(f"{request.id} was taken out of the merge queue by {dropped.by}", dropped.detail, dropped.at)
+    again = Way(f"town queue retry {request.id}", "asks for the same once more")
+    mark = f"{request.id} {dropped.at.isoformat()}"
+    return _item("withdrawn", bead, reason, dropped.at, mark, (said,), again, _take(bead), _give_up(bead))
 
 
 def _printed(evidence: Sequence[Evidence]) -> str:

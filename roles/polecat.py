@@ -77,6 +77,7 @@ class Polecat:
     name: str
     stopping: Callable[[], bool]
     tell: Callable[[Event], None] = nobody
+    _presence: Presence = field(init=False)
     _hold: Hold = field(init=False)
     _station: Station = field(init=False)
     _renew_at: float = 0.0
@@ -88,7 +89,7 @@ class Polecat:
             LostRace: somebody else holds it.
             Refused: it cannot be claimed now.
         """
-        with Presence(self.site.workers, self.name):
+        with Presence(self.site.workers, self.name) as self._presence:
             taken = self._claim(bead_id) if bead_id else self._take()
             if taken is None or isinstance(taken, Result):
                 return taken or Result("", "idle", "nothing is ready")
@@ -162,6 +163,7 @@ class Polecat:
     def _leave(self, worktree: Worktree | None, end: End, reason: str, until: datetime | None = None) -> Result:
         """Save everything, give the molecule back, and leave no work tree behind."""
         molecule, reason = self._molecule, self.site.secrets.text(reason)
+        self._hold.check()
         if worktree:
             # Before the molecule is anybody else's: two must never be at work in one directory.
             saved = self.site.salvage(worktree, molecule, molecule.epoch, reason)
@@ -274,6 +276,7 @@ class Polecat:
 
     def _renew(self) -> None:
         now = self.site.clock.monotonic()
+        self._presence.beat(now)
         self._renew_at = self._renew_at or now + LEASE_SECONDS / 4
         if now >= self._renew_at:
             renewed = self._hold.write(Renew, self._molecule)
@@ -294,6 +297,7 @@ class Polecat:
 
     def _save(self, step: Bead, worktree: Worktree) -> str:
         """Commit what is on disk as the work on a step; the branch's head afterwards."""
+        self._hold.check()
         number = len(step.attempts) + (0 if step.attempts else 1)
         message = f"{step.title}\n\nBead: {step.id}\nAttempt: {number}\n"
         head = worktree.commit(message, self._author, TOWN, self.site.clock.now())
@@ -327,6 +331,7 @@ class Polecat:
 
     def _submit(self, worktree: Worktree) -> Result:
         """Pin the head, ask for it to be merged, and leave."""
+        self._hold.check()
         molecule, git, head = self._molecule, self.site.git, worktree.head()
         base = self._station.base(head)
         git.swap(f"{REQUESTS}{molecule.id}/{head[:16]}", head, ABSENT, "submitted")

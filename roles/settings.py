@@ -16,7 +16,9 @@ from beads.model import Fact, Terms
 from beads.toml import loads, validate
 from refinery.containment import Bounds, Choice
 from refinery.gate import SETTINGS_FILE, Gate
+from refinery.landing import LandingTable
 from refinery.space import size_of
+from refinery.styles import Merging
 
 
 class TownTable(Fact):
@@ -24,6 +26,8 @@ class TownTable(Fact):
 
     ``budget_day`` is in US dollars, for all agents and reviews together; a day is one in UTC. ``notify`` is a program
     and its arguments, never a shell line, that is run when something new needs a person; it counts as it is on main.
+    ``stall`` is for how many seconds a polecat may not move at all, as when it is stopped or hangs, before it is killed
+    and another one takes over; how long agents may say nothing is theirs (``silence``).
     """
 
     polecats: int = Field(default=2, ge=1, le=256)
@@ -31,6 +35,7 @@ class TownTable(Fact):
     agent: str = "command"
     budget_day: float | None = Field(None, gt=0)
     notify: tuple[str, ...] = ()
+    stall: float = Field(default=600.0, ge=5, le=86_400)
 
     @field_validator("notify")
     @classmethod
@@ -371,6 +376,8 @@ class Settings(Fact):
     mayor: MayorTable = MayorTable()
     sandbox: SandboxTable = SandboxTable()
     gate: Gate | None = None
+    landing: LandingTable = LandingTable()
+    merge: Merging = Merging()
 
     def agent(self, name: str) -> Agent:
         """The agent of that name; ``command`` is always there.

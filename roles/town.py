@@ -191,7 +191,9 @@ class Town:
 
     def _candidates(self, snapshot: Snapshot) -> list[Bead]:
         ready = graph.ready(snapshot, self.site.clock.now())
-        return [bead for bead in ready if graph.workable(snapshot, bead)]
+        # A lease that has run out is good as long as its holder lives: the machine may have slept.
+        free = (bead for bead in ready if not (bead.lease and self.site.lives(bead.lease)))
+        return [bead for bead in free if graph.workable(snapshot, bead)]
 
     def _schedule(self, snapshot: Snapshot) -> None:
         """Spawn polecats for the best ready molecules that somebody may work on, up to the cap."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -20,8 +21,8 @@ from beads.model import Bead
 from beads.ops import Release, Spend
 from beads.store import Snapshot
 from refinery import removal
+from refinery.content import SCRATCH
 from refinery.git import ABSENT
-from refinery.merge import SCRATCH
 from refinery.refinery import GATE_LOGS
 from roles import room
 from roles.logs import attempt_label, told, trim
@@ -68,6 +69,8 @@ class Signs:
         workers: the workers that have a file, dead or alive.
         branches: the ids of the beads that have a polecat branch, a work tree, a pinned head or agents' homes.
         renewed: how much longer workers of other clones have asked for.
+        silence: for how many seconds a worker of this clone has not said that it goes on.
+        stall: seconds of silence after which a living worker is taken for one that hangs.
     """
 
     site: str
@@ -75,6 +78,8 @@ class Signs:
     workers: tuple[str, ...]
     branches: tuple[str, ...]
     renewed: Renewed = field(default_factory=dict)
+    silence: Callable[[str], float] = lambda _: 0.0
+    stall: float = math.inf
 
 
 def diagnose(snapshot: Snapshot, signs: Signs, now: datetime) -> list[Action]:
@@ -89,6 +94,8 @@ def diagnose(snapshot: Snapshot, signs: Signs, now: datetime) -> list[Action]:
         held.update({lease.worker} if here else ())
         if here and not signs.alive(lease.worker):
             actions.append(Reclaim(bead, lease.worker, lease.epoch, f"{lease.worker} died"))
+        elif here and (silent := signs.silence(lease.worker)) >= signs.stall:
+            actions.append(Reclaim(bead, lease.worker, lease.epoch, f"{lease.worker} did not move for {silent:.0f} s"))
         elif not here and heartbeat.until(bead.id, lease, signs.renewed) < now:
             actions.append(Reclaim(bead, lease.worker, lease.epoch, f"the lease of {lease.worker} ran out"))
     actions += [Forget(w) for w in signs.workers if w not in held and not signs.alive(w)]
@@ -109,7 +116,9 @@ def look(site: Site) -> Signs:
     with suppress(FileNotFoundError):
         ids |= {home.name for home in site.homes.iterdir()}
     workers = tuple(liveness.names(site.workers))
-    return Signs(site.name, site.alive, workers, tuple(sorted(ids)), site.store.renewed())
+    silence = partial(liveness.silence, site.workers, moment=site.clock.monotonic())
+    stall = site.settings.town.stall
+    return Signs(site.name, site.alive, workers, tuple(sorted(ids)), site.store.renewed(), silence, stall)
 
 
 def tick(site: Site) -> list[str]:
@@ -139,6 +148,9 @@ def _reclaim(site: Site, action: Reclaim) -> str:
     if not _ran_out(site, action):
         return ""
     site.machine.kill_strays(site.marker(action.worker))
+    if action.bead.lease and site.lives(action.bead.lease):
+        # It hangs, and was started by hand: whoever did that can see it.
+        return ""
     bead = site.store.snapshot().need(action.bead.id)
     if bead.lease is None or (bead.lease.worker, bead.epoch) != (action.worker, action.epoch):
         return ""

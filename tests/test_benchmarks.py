@@ -23,10 +23,12 @@ from benchmarks import (
     growth,
     hanoi,
     hundred,
+    landing,
     million,
     pour,
     processes,
     refinery,
+    replay,
     sandbox,
     steps,
     store,
@@ -35,7 +37,7 @@ from benchmarks import (
 )
 from benchmarks.common import Figure, Launcher, environment, repository, timed
 from benchmarks.simulator import Batches
-from tests.world import ROOT
+from tests.world import ROOT, commit, git
 
 
 def measured(module: ModuleType, place: Path, arguments: str) -> dict[str, Figure]:
@@ -234,6 +236,26 @@ def test_a_target_is_of_the_ratio_where_there_is_a_floor() -> None:
 def test_work_trees_are_measured(tmp_path: Path) -> None:
     found = measured(worktrees, tmp_path, "--files 20 --times 1")
     assert {name.split(",")[0] for name in found} == {"a work tree anew", "a work tree again", "given up"}
+
+
+def test_landing_is_measured_beside_merging_by_hand(tmp_path: Path) -> None:
+    found = measured(landing, tmp_path, "--requests 2 --files 3 --by-hand 1")
+    assert found["a request to main (2 at once)"].ratio
+    assert found["a request to main (2 one by one)"].ratio
+
+
+def test_merges_of_a_history_are_made_again(tmp_path: Path, repo: Path) -> None:
+    for name in ("one", "two"):
+        git(repo, "checkout", "--quiet", "-b", name, "main")
+        commit(repo, {"both": f"{name}\n", name: "x\n"}, name)
+        git(repo, "checkout", "--quiet", "main")
+    git(repo, "merge", "--quiet", "--no-ff", "--no-edit", "one")
+    git(repo, "merge", "--quiet", "--no-ff", "--no-edit", "--strategy=ours", "two")
+    found = measured(replay, tmp_path / "replay", f"--repository {repo} --merges 2")
+    assert found["merges with the same tree"].ours == 1
+    assert found["merges that conflict, in the same paths"].ours == 1
+    with pytest.raises(RuntimeError, match="only 2 such merges"):
+        measured(replay, tmp_path / "more", f"--repository {repo} --merges 3")
 
 
 def test_the_merge_queue_is_measured_and_drawn(tmp_path: Path) -> None:

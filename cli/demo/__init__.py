@@ -117,7 +117,7 @@ class Demo:
         lease = store.snapshot().need(slow.id).lease
         if lease is None:
             return
-        pid = int(liveness.note(store.directory / "workers", lease.worker))
+        pid = int(liveness.note(store.directory / liveness.WORKERS, lease.worker))
         os.kill(pid, signal.SIGKILL)
         self.say(f"  demo: kill -9 {pid} ({lease.worker} is half way through {slow.id})")
 

@@ -16,8 +16,10 @@ from beads.describe import describe
 from beads.errors import Fenced, InvalidInput, LostRace, NotFound, Refused, TownError
 from beads.model import BLOCKING, Bead, Criterion, Dependency, Evidence, Outcome, Status, Terms, Usage
 from beads.ops import (
+    Again,
     Answer,
     Begin,
+    Bump,
     Changed,
     Claim,
     Close,
@@ -42,6 +44,7 @@ from beads.ops import (
     Spend,
     Submit,
     Update,
+    Withdraw,
 )
 from beads.proof import words
 from tests.beads.strategies import NOW, OUTCOMES, STATUSES, Beads, bead, needs, part_of, proof
@@ -141,6 +144,25 @@ def started() -> World:
     return world
 
 
+def erred() -> World:
+    """In the queue, and the gate could not judge it, by a clock that is ahead."""
+    world = queued()
+    world.do(Judge(id="m.m1", evidence=proof(TESTS, TREE, verdict="error", at=NOW + timedelta(hours=1))))
+    return world
+
+
+def sent_back() -> World:
+    world = queued()
+    world.do(SendBack(id="m.m1", reason="red", step=mend().evolve(source="refinery:m.m1")))
+    return world
+
+
+def withdrawn() -> World:
+    world = queued()
+    world.do(Withdraw(id="m.m1", reason="not yet"))
+    return world
+
+
 APPROVAL = Criterion(approval="is it what we want?")
 
 
@@ -201,6 +223,12 @@ AGAIN: dict[str, tuple[Callable[[], World], Operation]] = {
     "intend": (queued, Intend(ids=("m.m1",), commit=HEAD)),
     "land": (queued, Land(ids=("m.m1",), commit=HEAD)),
     "send back": (queued, SendBack(id="m.m1", reason="red", step=mend())),
+    "bump": (queued, Bump(id="m.m1", reason="it is late")),
+    "withdraw": (queued, Withdraw(id="m.m1", reason="not yet")),
+    "again": (queued, Again(id="m.m1")),
+    "again, after a failure": (erred, Again(id="m.m1", reason="the network is back")),
+    "again, sent back": (sent_back, Again(id="m.m1")),
+    "again, withdrawn": (withdrawn, Again(id="m.m1")),
 }
 
 
@@ -829,6 +857,9 @@ def test_what_is_over_is_not_about_to_land() -> None:
         Intend(ids=("a",), commit=HEAD),
         Land(ids=("a",), commit=HEAD),
         SendBack(id="a", reason="x", step=mend()),
+        Bump(id="a"),
+        Withdraw(id="a", reason="x"),
+        Again(id="a"),
     ],
     ids=lambda operation: operation.op,
 )
@@ -886,6 +917,91 @@ def test_after_a_cancelled_request_the_same_head_can_be_submitted() -> None:
     world = queued()
     world.do(Close(id="m", outcome="cancelled"), Reopen(id="m"), Claim(id="m", worker="nux"))
     assert world.do(submit(epoch=2)).id == "m.m2"
+
+
+# --- what a person decides about a request ---------------------------------------------------------------------
+
+
+def test_what_is_withdrawn_waits_for_a_person_and_nothing_of_it_is_lost() -> None:
+    world = queued()
+    request = world.do(Withdraw(id="m.m1", reason="not before Monday"), actor="bob")
+    assert (request.outcome, request.close_reason) == ("cancelled", "withdrawn by bob: not before Monday")
+    assert world.state("m") == graph.State("needs_person", "bob took it out of the merge queue: not before Monday")
+    with pytest.raises(Refused, match="cannot be claimed"):
+        world.do(Claim(id="m", worker="nux"))
+    assert world["m.1"].outcome == "done"
+    made = world.do(Again(id="m.m1"), actor="bob")
+    assert made.merge == request.merge
+    assert world.state("m").kind == "queued"
+
+
+def test_what_is_withdrawn_can_be_worked_on_again() -> None:
+    world = withdrawn()
+    world.do(Reopen(id="m.2"))
+    assert world.state("m").kind == "ready"
+    world.do(Claim(id="m", worker="nux"))
+    world.do(Close(id="m.2", worker="nux", epoch=2, evidence=(proof(TESTS), proof(FILE))))
+    assert world.do(submit(epoch=2)).id == "m.m2"
+
+
+def test_a_plain_bead_that_is_withdrawn_waits_for_a_person_too() -> None:
+    world = World(bead("m", criteria=(TESTS,)))
+    world.do(Claim(id="m", worker="nux"), Begin(id="m", worker="nux", epoch=1, runtime="command"))
+    world.do(Finish(id="m", worker="nux", epoch=1, end="satisfied", evidence=(proof(TESTS),)), submit())
+    world.do(Withdraw(id="m.m1", reason="not yet"))
+    assert world.state("m").kind == "needs_person"
+    assert graph.ready(world.view, NOW) == []
+
+
+def test_what_is_about_to_land_is_withdrawn_only_when_it_cannot() -> None:
+    world = queued()
+    world.do(Intend(ids=("m.m1",), commit=HEAD))
+    for void in ("", BASE):
+        with pytest.raises(Refused, match="about to land"):
+            world.do(Withdraw(id="m.m1", reason="no", void=void))
+    assert world.do(Withdraw(id="m.m1", reason="no", void=HEAD)).outcome == "cancelled"
+
+
+@pytest.mark.parametrize("operation", [Bump(id="m.m1"), Withdraw(id="m.m1", reason="no"), Again(id="m.m1")])
+def test_what_has_landed_is_nobody_s_to_decide_any_more(operation: Operation) -> None:
+    world = queued()
+    world.do(Intend(ids=("m.m1",), commit=HEAD), Land(ids=("m.m1",), commit=HEAD))
+    with pytest.raises(Refused, match="landed"):
+        world.do(operation)
+
+
+def test_what_was_sent_back_is_asked_for_again_without_the_step_it_was_given() -> None:
+    world = sent_back()
+    made = world.do(Again(id="m.m1", reason="it was the network"), actor="bob")
+    assert (made.id, world["m.3"].outcome) == ("m.m2", "cancelled")
+    assert world.state("m").kind == "queued"
+    (said,) = made.evidence
+    assert (said.by, said.detail) == ("bob", "it was the network")
+    with pytest.raises(Refused, match="not in the queue"):
+        world.do(Bump(id="m.m1"))
+
+
+def test_nobody_asks_again_for_what_somebody_mends() -> None:
+    world = sent_back()
+    world.do(Claim(id="m", worker="nux"))
+    with pytest.raises(LostRace, match="held by nux"):
+        world.do(Again(id="m.m1"))
+    world.do(Close(id="m.3", worker="nux", epoch=2, evidence=(proof(TESTS),)), Release(id="m", worker="nux", epoch=2))
+    with pytest.raises(Refused, match=r"was mended since: step m\.3 is done"):
+        world.do(Again(id="m.m1"))
+    world.do(Claim(id="m", worker="nux"), submit(epoch=3, head=BASE[:39] + "c"))
+    with pytest.raises(Refused, match=r"m\.m2 came after it"):
+        world.do(Again(id="m.m1"))
+
+
+def test_nobody_asks_again_for_what_is_given_up_or_not_done() -> None:
+    world = withdrawn()
+    world.do(Reopen(id="m.2"))
+    with pytest.raises(Refused, match=r"step m\.2 is open"):
+        world.do(Again(id="m.m1"))
+    world.do(Close(id="m", outcome="cancelled"))
+    with pytest.raises(Refused, match="m is closed"):
+        world.do(Again(id="m.m1"))
 
 
 # --- deleting --------------------------------------------------------------------------------------------------
@@ -993,6 +1109,9 @@ operations: st.SearchStrategy[Operation] = st.one_of(
     st.builds(Intend, ids=st.tuples(_ids), commit=_commits),
     st.builds(Land, ids=st.tuples(_ids), commit=_commits),
     st.builds(SendBack, id=_ids, reason=st.just("red"), step=st.just(mend())),
+    st.builds(Bump, id=_ids),
+    st.builds(Withdraw, id=_ids, reason=st.just("not yet"), void=st.sampled_from(["", *(HEAD, BASE)])),
+    st.builds(Again, id=_ids),
 )  # fmt: skip
 
 

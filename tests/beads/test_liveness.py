@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from beads import liveness
-from beads.errors import InvalidInput, LostRace
+from beads import Store, liveness
+from beads.errors import Fenced, InvalidInput, LostRace
 from beads.liveness import Presence
+from beads.model import Bead
+from beads.ops import Claim, Create, Release
+from tests.beads.clocks import Virtual
+from tests.beads.strategies import NOW
+from tests.world import make_repository
 
 HOLD = "import sys; from pathlib import Path; from beads.liveness import Presence; "
 HOLD += "p = Presence(Path(sys.argv[1]), sys.argv[2]); print('held', flush=True); sys.stdin.read()"
@@ -93,3 +100,39 @@ def test_a_file_is_never_seen_unlocked_while_its_process_lives(tmp_path: Path) -
 def test_a_name_cannot_lead_elsewhere(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="not a bead id"):
         Presence(tmp_path, "../x")
+
+
+def test_a_lease_that_ran_out_is_good_while_its_holder_lives(tmp_path: Path) -> None:
+    """A clock that was set, or a machine that slept, gives nobody the work of a process that goes on."""
+    clock = Virtual()
+    store = Store.init(make_repository(tmp_path / "project"), "ann", clock=clock)
+    store.site, workers = "here", store.directory / liveness.WORKERS
+    store.lives = partial(liveness.lives, workers, "here")
+    store.commit("ann", [Create(bead=Bead(id="bt-a", title="a", created_at=NOW, updated_at=NOW))])
+    store.commit("nux", [Claim(id="bt-a", worker="nux", site="here")])
+    process = hold(workers, "nux")
+    clock.moment += timedelta(days=2)
+    with pytest.raises(LostRace, match="bt-a is held by nux"):
+        store.commit("ace", [Claim(id="bt-a", worker="ace", site="here")])
+    with pytest.raises(Fenced):
+        store.commit("ace", [Release(id="bt-a", worker="ace", epoch=1, end="died", reason="its lease ran out")])
+    assert store.commit("ace", [Claim(worker="ace", site="here")]).beads == (None,)
+    process.kill()
+    process.communicate()
+    (taken,) = store.commit("ace", [Claim(id="bt-a", worker="ace", site="here")]).beads
+    assert taken is not None
+    assert (taken.assignee, taken.epoch) == ("ace", 2)
+
+
+def test_a_living_process_that_does_not_move_says_nothing(tmp_path: Path) -> None:
+    with Presence(tmp_path, "nux", "process 1") as nux:
+        assert liveness.silence(tmp_path, "nux", 1000.0) == 0.0
+        nux.beat(1000.0)
+        nux.beat(1000.0 + liveness.BEAT_SECONDS / 2)
+        assert liveness.silence(tmp_path, "nux", 1010.0) == 10.0
+        nux.beat(1009.0)
+        assert liveness.silence(tmp_path, "nux", 1010.0) == 1.0
+        # The clock began again with the machine.
+        assert liveness.silence(tmp_path, "nux", 5.0) == 0.0
+        assert liveness.note(tmp_path, "nux") == "process 1"
+    assert liveness.silence(tmp_path, "nux", 5.0) == 0.0

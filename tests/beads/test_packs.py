@@ -43,6 +43,23 @@ def test_git_makes_the_same_index_of_our_pack(records: list[tuple[bytes, bytes, 
         assert not any(sha in listing for sha in (bytes(20), b"\xff" * 20, b"\x80" * 20) if sha not in shas)
 
 
+def test_git_reads_a_large_pack_in_which_trees_are_as_they_are(tmp_path: Path) -> None:
+    def entry(number: int) -> bytes:
+        return b"100644 %07d\0%b" % (number, hashlib.sha1(b"%d" % number).digest())
+
+    trees = [record(b"tree", b"".join(map(entry, range(n, n + n % 40)))) for n in range(1, 1000)]
+    # One of more than a block can hold, and a blob.
+    records = [record(b"blob", bytes(1000)), record(b"tree", b"".join(map(entry, range(2000)))), *trees]
+    sizes = []
+    for level in (packs.FASTEST, packs.FASTEST + 1):
+        with (tmp_path / f"{level}.pack").open("wb") as file:
+            _, checksum = packs.write(file, records, level)
+        assert git(tmp_path, "index-pack", f"{level}.pack") == checksum.hex()
+        sizes.append((tmp_path / f"{level}.pack").stat().st_size)
+    least = sum(len(data) for kind, data, _ in records[2:])
+    assert sizes[1] < least < sizes[0]
+
+
 @given(st.sets(st.integers(0, 5000), max_size=200), st.sets(st.integers(0, 5000), max_size=200), st.booleans())
 def test_a_listing_holds_another_when_it_has_all_of_it(some: set[int], more: set[int], whole: bool) -> None:
     with scratch() as place:

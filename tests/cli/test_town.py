@@ -187,7 +187,9 @@ def test_status_and_queue_of_an_empty_town(tmp_path: Path) -> None:
 
 def test_doctor_of_a_healthy_town_and_of_one_without_its_agent(tmp_path: Path) -> None:
     repository = make_town(tmp_path)
-    assert "BAD" not in run(repository, "doctor").stdout
+    said = run(repository, "doctor").stdout
+    assert "BAD" not in said
+    assert "ok   no branch changes town.toml without an approval\n" in said
     agents = '\n[agents.x]\nruntime = "plain"\ncommand = ["no-such-agent"]\n'
     (repository / "town.toml").write_text((repository / "town.toml").read_text() + agents)
     assert "'no-such-agent' is not on the PATH" in run(repository, "doctor", ok=[7]).stdout

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from beads.errors import InvalidInput, Unreadable
 from refinery.git import Git, Identity
-from refinery.merge import CANDIDATES, Request, Stack, land, landed, publish, stack
+from refinery.landed import landed
+from refinery.merge import CANDIDATES, Request, Stack, land, publish, stack
 from tests.world import commit, environment, git, make_repository
 
 WHO = Identity("Refinery", "refinery@example.org")

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Literal
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from beads import graph
+from beads import graph, lineup
 from beads.model import Bead, Evidence, MergeRequest
 from refinery import queue
 from refinery.gate import Verdict
@@ -47,6 +48,7 @@ class Merging(RuleBasedStateMachine):
         self.said: list[tuple[str, Verdict]] = [(self.tree(self.main), "pass")]
         self.running: dict[str, frozenset[str]] = {}
         self.begun: tuple[str, ...] = ()
+        self.bumped: dict[str, int] = {}
 
     @rule(
         bad=st.integers(0, 3).map(lambda dice: dice == 0),
@@ -67,6 +69,12 @@ class Merging(RuleBasedStateMachine):
     @rule(which=st.integers(0, 3), wrong=st.booleans())
     def finish(self, which: int, wrong: bool) -> None:
         self.end(sorted(self.running)[which % len(self.running)], wrong)
+
+    @precondition(lambda self: self.waiting)
+    @rule(which=st.integers(0, 9))
+    def bump(self, which: int) -> None:
+        self.bumped.setdefault(self.waiting[which % len(self.waiting)], len(self.bumped))
+        self.settle()
 
     @rule()
     def die(self) -> None:
@@ -122,9 +130,16 @@ class Merging(RuleBasedStateMachine):
                 merge=merge,
                 priority=known.priority,
                 created_at=NOW + timedelta(hours=known.hour),
+                evidence=self.said_of(name),
                 **over,
             ),
         )
+
+    def said_of(self, name: str) -> tuple[Evidence, ...]:
+        if name not in self.bumped:
+            return ()
+        at = NOW + timedelta(seconds=self.bumped[name])
+        return (Evidence(id=f"bump {name}", subject=lineup.BUMP, verdict="answered", by="ada", at=at),)
 
     def stack(self, requests: Sequence[Request]) -> list[Candidate]:
         made: list[Candidate] = []
@@ -160,6 +175,7 @@ class Merging(RuleBasedStateMachine):
                 return
 
     def land(self, names: Sequence[str]) -> None:
+        self.landing = list(names)
         held = [name for name in self.waiting if graph.awaited(self.view(), self.beads(name)[1])]
         self.main |= {*names}
         assert self.good(self.main), "main is red"
@@ -171,7 +187,20 @@ class Merging(RuleBasedStateMachine):
             self.waiting.remove(name)
         for old in (name for name in self.waiting if name not in held):
             for new in names:
-                assert not self.overtakes(self.requests[new], self.requests[old])
+                assert self.hurried(new, old) or not self.overtakes(self.requests[new], self.requests[old])
+
+    def hurried(self, new: str, old: str) -> bool:
+        """Whether a person has said that one is to go first, or another one that needs it, and not the same before."""
+        found = [self.first(name) for name in (new, old)]
+        return found[0] < found[1]
+
+    def first(self, name: str) -> int:
+        behind = [other for other in self.requests if self.requests[other].needs == name and other in self.left()]
+        return min([self.bumped.get(name, 99), *map(self.first, behind)])
+
+    def left(self) -> list[str]:
+        """Who waits, or has only just landed."""
+        return [name for name in self.requests if name in self.waiting or name in self.landing]
 
     def overtakes(self, new: Known, old: Known) -> bool:
         return new.hour - old.hour > 24 * max(0, old.priority - new.priority)
@@ -240,3 +269,81 @@ def test_a_control_is_what_was_said_after_the_failure() -> None:
     assert controls(("one", "fail"), ("main", "pass")) == {1: ["pass"]}
     assert controls(("one", "fail"), ("other", "fail"), ("other", "pass"), ("two", "error")) == {1: ["pass"]}
     assert controls(("two", "error"), ("main", "fail"), ("two", "error")) == {2: ["fail"]}
+
+
+def queued(bead_id: str, hour: int, *marks: Evidence, need: str = "", priority: int = 2) -> tuple[Bead, Bead]:
+    """A molecule and its request, which came at that hour."""
+    merge = MergeRequest(molecule=bead_id, branch="b", head=HEAD, base=HEAD)
+    at = NOW + timedelta(hours=hour)
+    request = bead(
+        f"{bead_id}.m1",
+        issue_type="merge-request",
+        dependencies=part_of(bead_id),
+        merge=merge,
+        created_at=at,
+        priority=priority,
+        evidence=marks,
+    )
+    return bead(bead_id, issue_type="molecule", dependencies=needs(need) if need else ()), request
+
+
+def mark(subject: str, minute: int, verdict: Literal["pass", "error", "answered"] = "answered") -> Evidence:
+    at = NOW + timedelta(minutes=minute)
+    return Evidence(id=f"{subject} {minute}", subject=subject, verdict=verdict, detail="why", by="ada", at=at)
+
+
+def order(*pairs: tuple[Bead, Bead]) -> list[str]:
+    return [request.id for request in graph.queue(Beads(b for pair in pairs for b in pair))]
+
+
+def test_who_was_put_to_the_front_first_stays_there() -> None:
+    a, b, c = queued("a", 0), queued("b", 1, mark(lineup.BUMP, 9)), queued("c", 2, mark(lineup.BUMP, 5))
+    urgent = queued("u", 3, priority=0)
+    assert order(a, b, c, urgent) == ["c.m1", "b.m1", "u.m1", "a.m1"]
+
+
+def test_what_it_needs_comes_along_to_the_front() -> None:
+    a, b = queued("a", 0), queued("b", 1)
+    c, d = queued("c", 2, need="b"), queued("d", 3, mark(lineup.BUMP, 5), need="c")
+    assert order(a, b, c, d) == ["b.m1", "c.m1", "d.m1", "a.m1"]
+    view = Beads(found for pair in (a, b, c, d) for found in pair)
+    assert lineup.bumped(view) == {"b.m1", "c.m1", "d.m1"}
+
+
+def test_what_was_set_aside_is_told_until_somebody_has_it_tried_again() -> None:
+    def says(*marks: Evidence) -> str:
+        pair = queued("a", 0, *marks)
+        return graph.state(Beads(pair), pair[0], NOW).reason
+
+    aside = mark(lineup.ASIDE, 5, "error")
+    assert says(aside) == "a.m1: place 1 in the merge queue; set aside: why"
+    assert "aside" not in says(aside, mark(lineup.ASIDE, 6, "pass"))
+    assert "aside" not in says(aside, mark(lineup.AGAIN, 6))
+    assert "aside" in says(mark(lineup.AGAIN, 4), aside)
+    stands = says(mark(lineup.STANDS, 7, "error"))
+    assert stands == "a.m1: place 1 in the merge queue; nothing can land: why"
+    assert "nothing can land" not in says(mark(lineup.STANDS, 7, "error"), mark(lineup.AGAIN, 8))
+
+
+def run_of(tree: str, verdict: Verdict, minute: int) -> Evidence:
+    at = NOW + timedelta(minutes=minute)
+    name = f"{tree} {minute}"
+    return Evidence(id=name, subject="gate", verdict=verdict, tree=tree, at=at, gate="g", environment="e")
+
+
+def test_what_was_said_before_it_is_tried_again_does_not_count_against_it() -> None:
+    runs = [run_of("t", "fail", 1), run_of("main", "fail", 2), run_of("u", "error", 3), run_of("t", "pass", 4)]
+    _, before = queued("a", 0, *runs)
+    _, other = queued("b", 0, run_of("v", "fail", 5), run_of("v", "error", 6))
+    assert before.merge is not None
+    other = other.evolve(merge=before.merge.model_copy(update={"head": "b" * 40}))
+
+    def said(*beads: Bead) -> list[tuple[str, Verdict]]:
+        return list(queue.said("main", beads, "g", "e", NOW))
+
+    assert len(said(before, other)) == 6
+    _, tried = queued("a", 0, mark(lineup.AGAIN, 7))
+    left: list[tuple[str, Verdict]] = [("t", "pass"), ("v", "fail")]
+    assert said(before, other, tried) == left, "nor against another request with the same head"
+    _, later = queued("a", 0, mark(lineup.AGAIN, 7), run_of("t", "fail", 8), run_of("main", "error", 9))
+    assert said(before, other, later) == [*left, ("t", "fail"), ("main", "error")]

@@ -1,11 +1,15 @@
-"""Criteria that could keep a polecat for ever."""
+"""Criteria that could keep a polecat for ever, and what the next attempt is told of those that do not hold."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from beads.model import Evidence
 from cli.config import open_site
+from roles.acceptance import feedback
 from roles.polecat import Polecat
+from tests.beads.strategies import NOW
+from tests.refinery.test_failures import NOISE, recorded
 from tests.towns import make_town, molecule, pour, snapshot
 
 
@@ -24,3 +28,13 @@ def test_an_expression_without_end_is_no_proof_and_holds_nobody_up(tmp_path: Pat
         ("file: parts/m matches ^(a+)+$", "error"),
     ]
     assert last[-1].detail == "looking for '^(a+)+$' took longer than 0.5 s"
+
+
+def test_the_next_attempt_is_told_which_tests_failed_and_not_what_came_after() -> None:
+    output = f"{recorded('unittest')}{NOISE[:8000]}"
+    said = feedback(
+        [Evidence(id="e", subject="run: make test", verdict="fail", detail="exit 2", output=output, at=NOW)]
+    )
+    assert said.startswith("run: make test\nexit 2\n")
+    assert "ERROR: test_error (test_slugs.Slugs.test_error)" in said
+    assert len(said) < 2100

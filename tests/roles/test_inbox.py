@@ -348,7 +348,12 @@ def test_the_queue_stands_still_until_the_refinery_says_otherwise(repo: Path) ->
     assert (item.kind, item.bead_id, item.since) == ("queue", "m.m1", at(30))
     assert item.reason == "nothing can land: main itself fails the gate"
     assert [(one.what, one.text) for one in item.evidence] == [("gate: make test: timed out", "…")]
-    assert [str(way) for way in item.ways] == ["Mend it.", "town queue", GIVE_UP]
+    assert [str(way) for way in item.ways] == [
+        "Mend it.",
+        "town queue",
+        "town queue retry m.m1",
+        "town queue drop m.m1 --reason WHY",
+    ]
     # What is said later counts, also by a clock that is behind.
     tell("", 10)
     assert found() == ()

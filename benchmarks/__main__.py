@@ -14,6 +14,7 @@ from benchmarks import (
     contention,
     growth,
     hanoi,
+    hundred,
     landing,
     million,
     pour,
@@ -39,6 +40,7 @@ ALL: dict[str, ModuleType] = {
     "steps": steps,
     "worktrees": worktrees,
     "refinery": refinery,
+    "hundred": hundred,
     "landing": landing,
     "million": million,
 }

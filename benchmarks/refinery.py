@@ -193,11 +193,13 @@ def _figure(
 
 
 def plot(path: Path, changes: int, failures: int, seed: int) -> None:
-    """Draw runs per change over the failure rate, and waiting over the load; everybody convicts after two failures."""
+    """Draw runs per change over the failure rate, and waiting over the load; everybody convicts by the same rule."""
     rates = [share / 100 for share in (0.5, 1, 2, 3, 5, 7, 10, 15, 20, 25)]
     backlogs = {rate: backlog(rate, failures, seed) for rate in rates}
-    alone = [(100 * rate, _runs(trace, Batches(careful=True))) for rate, trace in backlogs.items()]
-    bors = [(100 * r, _runs(trace, Batches(_bors_size(r), careful=True))) for r, trace in backlogs.items()]
+    alone = [(100 * rate, _runs(trace, Batches(careful=True, control=True))) for rate, trace in backlogs.items()]
+    bors = [
+        (100 * r, _runs(trace, Batches(_bors_size(r), careful=True, control=True))) for r, trace in backlogs.items()
+    ]
     runs = Panel(
         "Runs of the gate per change, one slot",
         "of a hundred changes, how many are bad",
@@ -212,10 +214,10 @@ def plot(path: Path, changes: int, failures: int, seed: int) -> None:
         ],
     )
     makers: dict[str, tuple[str, Make]] = {
-        "one after the other": ("grey", lambda: Batches(careful=True)),
-        "bors, 1 slot": ("orange", lambda: Batches(8, careful=True)),
+        "one after the other": ("grey", lambda: Batches(careful=True, control=True)),
+        "bors, 1 slot": ("orange", lambda: Batches(8, careful=True, control=True)),
         "ours, 1 slot": ("teal", lambda: Train(1)),
-        "Zuul, 4 slots": ("red", lambda: Window(4, careful=True)),
+        "Zuul, 4 slots": ("red", lambda: Window(4, careful=True, control=True)),
         "ours, 4 slots": ("blue", lambda: Train(4)),
         "oracle, 4 slots": ("black", lambda: Oracle(4)),
     }

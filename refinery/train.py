@@ -51,7 +51,7 @@ RATE_MIN, RATE_MAX = 0.001, 0.9
 """What failure rates are clamped to."""
 
 PATIENCE = 3
-"""How many in turn fail, after the one that is to be convicted, until main is run to see whether it is to blame."""
+"""How many more in turn fail in a long queue, until main is run to see whether it is to blame."""
 
 MAIN_FAILS = "main itself fails the gate"
 MAIN_ERRS = "the gate cannot judge main itself"
@@ -194,9 +194,8 @@ def horizon(slots: int, rate: float, later: int = 0) -> int:
     later = later or slots
     if later == 1:
         return batch_size(rate)
-    q = 1 - _clamped(rate)
-    capacities = [_capacity(later, spacing, q) for spacing in range(1, max(1, BATCH_MAX // later) + 1)]
-    return slots * next(n for n, found in enumerate(capacities, start=1) if found >= 0.97 * max(capacities))
+    # Who repeats a failure meanwhile has a slot less, which must not make a train of what is none.
+    return slots * (1 if _spacing(later, later, rate) == 1 else _spacing(slots, later, rate))
 
 
 def failure_rate(outcomes: Iterable[bool]) -> float:
@@ -252,17 +251,19 @@ def _try(line: Line, control: Verdict | None, slots: int, rate: float) -> Plan:
     rest, again = line.less(1), [] if proven else [1]
     then = _search(rest, slots - len(again), slots, rate)
     # A pass of the others is a control that brings the queue forward; but it says nothing about main, which one of
-    # them may repair, and it is not to be had when none is to be tested or their first has failed as well.
-    missed = not then.tests() or 0 in line.running or (proven and (1 in line.controls or _hopeless(rest)))
+    # them may repair, and it is not to be had when none is to be tested or one after the other fails as well.
+    # While the queue is short, a run more costs nothing, and waiting does.
+    others = 1 if line.n <= 2 * slots else PATIENCE
+    missed = not then.tests() or 0 in line.running or (proven and (1 in line.controls or _hopeless(rest, others)))
     if not green or (control is None and missed):
         again = [*again, 0][:slots]
         then = _search(rest, slots - len(again), slots, rate)
     return _beside(line, again, 1, then, slots, trial=1)
 
 
-def _hopeless(line: Line) -> bool:
-    """Whether the first of what is left has failed, and of those without it as well, for so long that main is asked."""
-    for _ in range(PATIENCE):
+def _hopeless(line: Line, others: int) -> bool:
+    """Whether the first of what is left has failed, and of the line without it as well, so many in turn."""
+    for _ in range(others):
         if line.stop != 1:
             return False
         line = line.less(1)
@@ -343,12 +344,18 @@ def _cuts(low: int, high: int, parts: int, q: float) -> list[int]:
     return [low + cut for cut in cuts[1:]]
 
 
-def _capacity(slots: int, spacing: int, q: float) -> float:
+def _spacing(slots: int, later: int, rate: float) -> int:
+    q = 1 - _clamped(rate)
+    capacities = [_capacity(slots, later, spacing, q) for spacing in range(1, max(1, BATCH_MAX // slots) + 1)]
+    return next(n for n, found in enumerate(capacities, start=1) if found >= 0.97 * max(capacities))
+
+
+def _capacity(slots: int, later: int, spacing: int, q: float) -> float:
     """Requests resolved per round by a saturated train, its searches included."""
     reach = 1 - q ** (slots * spacing)
     rounds, parts = 0, 1
     while parts < spacing:
-        rounds, parts = rounds + 1, parts * (slots + 1)
+        rounds, parts = rounds + 1, parts * (later + 1)
     return reach / (1 - q) / (1 + reach * rounds)
 
 

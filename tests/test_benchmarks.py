@@ -22,6 +22,7 @@ from benchmarks import (
     graph,
     growth,
     hanoi,
+    hundred,
     landing,
     million,
     pour,
@@ -35,6 +36,7 @@ from benchmarks import (
     worktrees,
 )
 from benchmarks.common import Figure, Launcher, environment, repository, timed
+from benchmarks.simulator import Batches
 from tests.world import ROOT, commit, git
 
 
@@ -264,6 +266,25 @@ def test_the_merge_queue_is_measured_and_drawn(tmp_path: Path) -> None:
     assert {"runs a change, 5% bad", "capacity, 5% bad, 4 slots", "3 a run, 20% bad, 8 slots"} <= names
     curves = [line for line in ElementTree.parse(drawn).iter() if line.tag.endswith("polyline")]
     assert len(curves) == 11
+
+
+@pytest.mark.slow  # What it finds out of real repositories it checks itself.
+def test_requests_of_which_some_are_bad_are_worked_off_by_everybody(tmp_path: Path) -> None:
+    found = measured(hundred, tmp_path / "hundred", "--requests 9 --bad 2 --seeds 3")
+    assert found["runs of the gate, ours"].ours == found["runs of the gate in virtual time, the same requests"].ours
+    assert found["runs of the gate, one after the other"].ours == 9
+
+
+@pytest.mark.slow
+def test_who_sends_back_others_than_the_bad_ones_is_found_out(tmp_path: Path) -> None:
+    bad = frozenset({1})
+    heads = hundred.project(tmp_path / "origin", 3, bad)
+    with pytest.raises(RuntimeError, match=r"landed \[0, 2\] and sent \[1\] back"):
+        hundred.rival(tmp_path / "rival", tmp_path / "origin", heads, frozenset({2}), Batches())
+    hundred.clone(tmp_path / "ours", tmp_path / "origin")
+    hundred.submit(tmp_path / "ours", heads)
+    with pytest.raises(RuntimeError, match="it ended otherwise"):
+        hundred.verify(tmp_path / "ours", 3, bad)
 
 
 def test_a_benchmark_prints_a_table_or_json(tmp_path: Path) -> None:

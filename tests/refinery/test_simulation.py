@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -33,7 +34,8 @@ def one_by_one(trace: Trace) -> list[int]:
 def test_all_come_to_the_same_end(load: float, rate: float, pairs: float, spread: float, seed: int, slots: int) -> None:
     trace = poisson(load, rate, 30, seed, pairs, spread=spread)
     others: list[Strategy] = [Batches(1), Batches(8), Batches(4, careful=True), Window(slots), Window(slots, True)]
-    for strategy in [Train(slots), Train(slots, rate), Train(slots, granted=True), *others]:
+    alike: list[Strategy] = [Batches(4, careful=True, control=True), Window(slots, careful=True, control=True)]
+    for strategy in [Train(slots), Train(slots, rate), Train(slots, granted=True), *others, *alike]:
         assert simulate(trace, strategy).landed == one_by_one(trace)
 
 
@@ -77,6 +79,24 @@ def test_nobody_waits_longer_than_with_others_and_none_beats_the_oracle(load: fl
     ours, oracle = waits(Train(slots, granted=True)), waits(Oracle(slots))
     assert all(mine <= best for mine, best in zip(ours, least, strict=True))
     assert all(known <= best for known, best in zip(oracle, [*map(min, ours, least)], strict=True))
+
+
+@pytest.mark.parametrize("slots", [4, 8])
+def test_who_convicts_by_the_same_rule_waits_no_longer_with_us_though_many_are_bad(slots: int) -> None:
+    traces = [poisson(3.0, 0.2, 1200, seed) for seed in range(3)]
+
+    def waits(make: Callable[[], Strategy]) -> list[float]:
+        took = [waited for trace in traces for waited in simulate(trace, make()).took.values()]
+        return [quantile(took, 0.5), quantile(took, 0.95)]
+
+    ours, zuul = waits(lambda: Train(slots)), waits(lambda: Window(slots, careful=True, control=True))
+    assert all(mine <= other for mine, other in zip(ours, zuul, strict=True))
+
+
+@pytest.mark.parametrize("strategy", [Batches(careful=True, control=True), Window(1, careful=True, control=True)])
+def test_a_lone_bad_change_costs_others_a_repetition_and_a_control_too(strategy: Strategy) -> None:
+    world = simulate(Trace([0.0], frozenset({0})), strategy)
+    assert (world.rejected, world.started, world.repeated) == ([0], 3, 2)
 
 
 def test_innocents_are_rarely_sent_back() -> None:

@@ -270,14 +270,17 @@ def test_with_two_slots_run_and_control_are_repeated_together() -> None:
     assert plan(3, {1: ["fail"]}, {}, [2, 3], 3, 0.1) == Plan(test=(1, 0, 2), trial=1)
 
 
-@pytest.mark.parametrize("bad, asked", [(1, 0), (3, 0), (5, 1)])
-def test_main_is_asked_only_where_many_in_turn_have_failed(bad: int, asked: int) -> None:
+@pytest.mark.parametrize("waiting, others, asked", [(40, 0, False), (40, 2, False), (40, 3, True), (6, 1, True)])
+def test_main_is_asked_where_several_in_turn_have_failed(waiting: int, others: int, asked: bool) -> None:
     """What passes of the others brings the queue forward, and says as much; but a broken gate passes nothing."""
-    world = World(lambda tree: "fail" if min(tree, default=9) <= bad else "pass", range(1, 9), slots=4, rate=0.5)
-    world.log[world.main], world.said = ["pass"], [(world.main, "pass")]
-    world.run()
-    assert (world.convicted, world.landed) == ([*range(1, bad + 1)], [*range(bad + 1, 9)])
-    assert world.started.count(frozenset()) == asked
+
+    def line(n: int, failed: int) -> Line:
+        runs: Runs = {0: ["pass"], **({1: ["fail"]} if failed else {})}
+        return Line(n, runs, without=lambda k: line(n - 1, failed - (k == 1)))
+
+    decided = train.plan(replace(line(waiting, others + 1), runs={0: ["pass"], 1: ["fail"] * 2}), 3, 0.2)
+    assert (0 in decided.test) == asked
+    assert not decided.convict
 
 
 def test_a_flaky_failure_convicts_nobody_and_lands() -> None:

@@ -410,7 +410,7 @@ class Refinery:
         rooms = Slots(self.workshop, self.sandbox, self.machine, self.marker)
         try:
             places, refused = rooms.prepare(slot, gate.places, test.commit, gate.keep, self.ref)
-            logs = self._logs
+            (logs := self._logs).mkdir(parents=True, exist_ok=True)
         except (TownError, OSError) as error:
             # What others find out in their places may bring the queue forward; and this is tried again at each tick.
             if not self._runs:
@@ -438,9 +438,7 @@ class Refinery:
 
     @property
     def _logs(self) -> Path:
-        directory = self.store.directory / "logs" / GATE_LOGS
-        directory.mkdir(parents=True, exist_ok=True)
-        return directory
+        return self.store.directory / "logs" / GATE_LOGS
 
     def _land(self, candidate: Candidate) -> list[str]:
         """Intent, then main by compare-and-swap, then the record; on a remote, the record comes with the next look."""

@@ -48,6 +48,7 @@ class Merging(RuleBasedStateMachine):
         self.said: list[tuple[str, Verdict]] = [(self.tree(self.main), "pass")]
         self.running: dict[str, frozenset[str]] = {}
         self.begun: tuple[str, ...] = ()
+        self.was_held: set[str] = set()
         self.bumped: dict[str, int] = {}
 
     @rule(
@@ -176,7 +177,8 @@ class Merging(RuleBasedStateMachine):
 
     def land(self, names: Sequence[str]) -> None:
         self.landing = list(names)
-        held = [name for name in self.waiting if graph.awaited(self.view(), self.beads(name)[1])]
+        # The place of what once had to wait for another is that of then, as long as it is being tested.
+        held = self.was_held | {name for name in self.waiting if graph.awaited(self.view(), self.beads(name)[1])}
         self.main |= {*names}
         assert self.good(self.main), "main is red"
         assert (self.tree(self.main), "pass") in self.said, "main was not tested"
@@ -226,6 +228,7 @@ class Merging(RuleBasedStateMachine):
         tested = [[request for request in requests if name_of(request) in tree] for tree in wanted.values()]
         known = max(self.line(requests).runs, default=0)
         self.begun = queue.begun(requests, [*tested, requests[:known]])
+        self.was_held |= {name for name in self.waiting if graph.awaited(self.view(), self.beads(name)[1])}
         blocked = all(graph.awaited(self.view(), self.beads(name)[1]) for name in self.waiting)
         assert wanted or blocked, "nothing waits for a nudge"
 

@@ -174,7 +174,7 @@ def test_what_a_gate_prints_is_told_nobody(tmp_path: Path) -> None:
     town.wait()
     assert leaks(tmp_path, KEY) == []
     [evidence] = next([*bead.evidence] for bead in snapshot(repository) if bead.merge)
-    assert (evidence.verdict, evidence.output) == ("fail", f"{REDACTED}\n")
+    assert (evidence.verdict, evidence.output) == ("fail", REDACTED)
 
 
 def test_homes_are_for_this_user_alone(tmp_path: Path) -> None:

@@ -130,7 +130,9 @@ class ComparedGit(QuickGit):
                 .at(self.directory, self.environ)
                 .run(*args, stdin=stdin, ok=range(256), extra=extra)
             )
-            assert (real.status, real.out) == (ours.status, ours.out), f"git {args} in {self.directory}, {extra}"
+            assert (real.status, real.out) == (ours.status, ours.out), (
+                f"git {args} in {self.directory}, {extra}: {real} {ours}"
+            )
         return ours
 
 
@@ -706,7 +708,8 @@ class _Run:
                 merged[path] = file
         if _renamed(base, left) or _renamed(base, right):
             raise UnknownCommandError
-        return 0, f"{self.objects.tree(merged)}\0", ""
+        # An empty field comes before the messages, of which there are none.
+        return 0, f"{self.objects.tree(merged)}\0" + ("\0" if "--messages" in args else ""), ""
 
     # Index and files
 

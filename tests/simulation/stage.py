@@ -9,9 +9,10 @@ import pkgutil
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
+from unittest.mock import patch
 
 from pydantic import BaseModel
 
@@ -62,8 +63,9 @@ def memory() -> Path:
 @contextmanager
 def template() -> Iterator[Path]:
     """The repository that runs begin with."""
-    with tempfile.TemporaryDirectory(prefix="beadtown-sim-", dir=memory()) as there:
-        os.environ.update(environment(Path(there)))
+    with ExitStack() as stack:
+        there = stack.enter_context(tempfile.TemporaryDirectory(prefix="beadtown-sim-", dir=memory()))
+        stack.enter_context(patch.dict(os.environ, environment(Path(there))))
         repository = make_repository(Path(there) / "project", {"parts/first": "ok\n", "town.toml": SETTINGS})
         # Nobody has main checked out: what a checkout does when it lands is not what is looked for here.
         (repository / ".git/HEAD").write_text("ref: refs/heads/desk\n")

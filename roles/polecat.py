@@ -90,6 +90,7 @@ class Polecat:
             Refused: it cannot be claimed now.
         """
         with Presence(self.site.workers, self.name) as self._presence:
+            self._presence.beat(self.site.clock.monotonic())
             taken = self._claim(bead_id) if bead_id else self._take()
             if taken is None or isinstance(taken, Result):
                 return taken or Result("", "idle", "nothing is ready")

@@ -178,7 +178,7 @@ class Merging(RuleBasedStateMachine):
     def land(self, names: Sequence[str]) -> None:
         self.landing = list(names)
         # The place of what once had to wait for another is that of then, as long as it is being tested.
-        held = self.was_held | {name for name in self.waiting if graph.awaited(self.view(), self.beads(name)[1])}
+        held = self.was_held | self.held()
         self.main |= {*names}
         assert self.good(self.main), "main is red"
         assert (self.tree(self.main), "pass") in self.said, "main was not tested"
@@ -190,6 +190,11 @@ class Merging(RuleBasedStateMachine):
         for old in (name for name in self.waiting if name not in held):
             for new in names:
                 assert self.hurried(new, old) or not self.overtakes(self.requests[new], self.requests[old])
+
+    def held(self) -> set[str]:
+        """Who waits for what has not landed and is not in the queue."""
+        view = self.view()
+        return {name for name in self.waiting if graph.awaited(view, self.beads(name)[1])}
 
     def hurried(self, new: str, old: str) -> bool:
         """Whether a person has said that one is to go first, or another one that needs it, and not the same before."""
@@ -228,8 +233,9 @@ class Merging(RuleBasedStateMachine):
         tested = [[request for request in requests if name_of(request) in tree] for tree in wanted.values()]
         known = max(self.line(requests).runs, default=0)
         self.begun = queue.begun(requests, [*tested, requests[:known]])
-        self.was_held |= {name for name in self.waiting if graph.awaited(self.view(), self.beads(name)[1])}
-        blocked = all(graph.awaited(self.view(), self.beads(name)[1]) for name in self.waiting)
+        held = self.held()
+        self.was_held |= held
+        blocked = held >= {*self.waiting}
         assert wanted or blocked, "nothing waits for a nudge"
 
     def end(self, tree: str, wrong: bool) -> None:

@@ -37,20 +37,26 @@ def submit(op: Submit, draft: Draft, context: Context) -> Bead:
     if op.head == op.base:
         done = closed(molecule, "done", "the goal already held on main", context)
         return put(draft, context, molecule, done)
-    names = (f"{molecule.id}.m{number}" for number in count(len(requests) + 1))
-    request = Bead(
+    request = asking(draft, context, molecule, molecule.title, (op.branch, op.head, op.base))
+    give_back(draft, context, molecule)
+    return put(draft, context, None, request)
+
+
+def asking(draft: Draft, context: Context, molecule: Bead, title: str, what: tuple[str, str, str]) -> Bead:
+    """A new merge request of a molecule, which is not in the draft yet; ``what`` are branch, head and base."""
+    branch, head, base = what
+    names = (f"{molecule.id}.m{number}" for number in count(len(graph.merge_requests(draft, molecule)) + 1))
+    return Bead(
         id=next(name for name in names if draft.get(name) is None),
-        title=molecule.title,
+        title=title,
         issue_type="merge-request",
         priority=molecule.priority,
         created_at=context.now,
         created_by=context.actor,
         updated_at=context.now,
         dependencies=(Dependency(on=molecule.id, type="parent-child"),),
-        merge=MergeRequest(molecule=molecule.id, branch=op.branch, head=op.head, base=op.base),
+        merge=MergeRequest(molecule=molecule.id, branch=branch, head=head, base=base),
     )
-    give_back(draft, context, molecule)
-    return put(draft, context, None, request)
 
 
 def request_of(draft: Draft, bead_id: str) -> tuple[Bead, MergeRequest]:

@@ -6,7 +6,6 @@ Each is kept as evidence on the request, with who said it and why; where its eff
 from __future__ import annotations
 
 from datetime import datetime
-from itertools import count
 from typing import TYPE_CHECKING
 
 from beads import graph, lineup
@@ -14,8 +13,8 @@ from beads.change import closed, put
 from beads.draft import Draft
 from beads.errors import LostRace, Refused
 from beads.fencing import Context
-from beads.landing import request_of
-from beads.model import Bead, Dependency, MergeRequest
+from beads.landing import asking, request_of
+from beads.model import Bead, MergeRequest
 
 if TYPE_CHECKING:
     from beads.ops import Again, Bump, Withdraw
@@ -93,17 +92,6 @@ def _anew(op: Again, draft: Draft, context: Context, over: Bead, merge: MergeReq
             raise Refused(f"{molecule.id} is not done: step {step.id} is open", "It is submitted when that is done.")
         reason = f"{over.id} is tried again as it is, says {context.actor}"
         put(draft, context, step, closed(step, "cancelled", reason, context))
-    names = (f"{molecule.id}.m{number}" for number in count(len(requests) + 1))
-    made = Bead(
-        id=next(name for name in names if draft.get(name) is None),
-        title=over.title,
-        issue_type="merge-request",
-        priority=molecule.priority,
-        created_at=context.now,
-        created_by=context.actor,
-        updated_at=context.now,
-        dependencies=(Dependency(on=molecule.id, type="parent-child"),),
-        merge=MergeRequest(molecule=molecule.id, branch=merge.branch, head=merge.head, base=merge.base),
-    )
+    made = asking(draft, context, molecule, over.title, (merge.branch, merge.head, merge.base))
     said = lineup.mark(made, lineup.AGAIN, "answered", op.reason or over.close_reason, context.actor, context.now)
     return put(draft, context, None, made.evolve(evidence=(said,)))

@@ -20,7 +20,6 @@ from beads.model import Lease, check_id
 WORKERS = "workers"
 """The directory, beside the index of the store, that has the files of a clone's workers."""
 
-
 BEAT_SECONDS = 1.0
 """How long a worker says nothing again after it has said that it goes on."""
 

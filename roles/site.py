@@ -10,7 +10,7 @@ from pathlib import Path
 from beads import liveness
 from beads.clock import Clock
 from beads.errors import NotFound, Unreadable
-from beads.model import Bead, Lease, check_id
+from beads.model import Bead, check_id
 from beads.ops import Report
 from beads.remote import Remote
 from beads.store import Store
@@ -72,10 +72,6 @@ class Site:
     def alive(self, worker: str) -> bool:
         """Whether that worker of this clone is a living process."""
         return liveness.alive(self.workers, worker)
-
-    def lives(self, lease: Lease) -> bool:
-        """Whether the holder of a lease is a living process of this clone."""
-        return liveness.lives(self.workers, self.name, lease)
 
     def marker(self, worker: str) -> str:
         """What marks the processes of a worker: two towns of one user may have workers of the same name."""

@@ -192,7 +192,7 @@ class Town:
     def _candidates(self, snapshot: Snapshot) -> list[Bead]:
         ready = graph.ready(snapshot, self.site.clock.now())
         # A lease that has run out is good as long as its holder lives: the machine may have slept.
-        free = (bead for bead in ready if not (bead.lease and self.site.lives(bead.lease)))
+        free = (bead for bead in ready if not (bead.lease and self.site.store.lives(bead.lease)))
         return [bead for bead in free if graph.workable(snapshot, bead)]
 
     def _schedule(self, snapshot: Snapshot) -> None:

@@ -148,7 +148,7 @@ def _reclaim(site: Site, action: Reclaim) -> str:
     if not _ran_out(site, action):
         return ""
     site.machine.kill_strays(site.marker(action.worker))
-    if action.bead.lease and site.lives(action.bead.lease):
+    if action.bead.lease and site.store.lives(action.bead.lease):
         # It hangs, and was started by hand: whoever did that can see it.
         return ""
     bead = site.store.snapshot().need(action.bead.id)
